@@ -1,0 +1,109 @@
+"""Cross-attention maps of a UNet: recorded from a reference pass, compared in an edit pass, never kept longer.
+
+Maps exist explicitly only while they are recorded or compared; at all other times every layer runs PyTorch's fused
+attention.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from torch import Tensor
+
+
+class Mode(Enum):
+    FUSED = "fused"
+    RECORD = "record"
+    COMPARE = "compare"
+
+
+class CrossAttentionMaps:
+    """What the cross-attention layers of one UNet share: the reference's maps and the loss against them.
+
+    `recorded[layer]` is softmax(QKᵀ/√d), (rows, heads, cells, L), of the step at hand alone.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel):
+        self.mode = Mode.FUSED
+        self.recorded: dict[str, Tensor] = {}
+        self.loss: Tensor | None = None
+        unet.set_attn_processor(
+            {
+                name: _CrossAttention(self, name) if ".attn2." in name else AttnProcessor2_0()
+                for name in unet.attn_processors
+            }
+        )
+
+    @contextmanager
+    def record(self) -> Iterator[None]:
+        """Within: a forward pass leaves its maps here, in place of any earlier ones."""
+        self.recorded.clear()
+        self.mode = Mode.RECORD
+        try:
+            yield
+        finally:
+            self.mode = Mode.FUSED
+
+    @contextmanager
+    def compare(self) -> Iterator[None]:
+        """Within: a forward pass adds up its squared distance to the recorded maps in `loss`, (rows,)."""
+        self.loss = None
+        self.mode = Mode.COMPARE
+        try:
+            yield
+        finally:
+            self.mode = Mode.FUSED
+
+    def clear(self) -> None:
+        self.recorded.clear()
+        self.loss = None
+
+    def meet(self, layer: str, maps: Tensor) -> None:
+        """Take one layer's maps, as the mode says.
+
+        Under comparison there may be K edited rows for each recorded one, those of an image side by side. A layer's
+        distance is summed over cells and tokens and averaged over heads.
+        """
+        if self.mode is Mode.RECORD:
+            self.recorded[layer] = maps.detach()
+            return
+        reference = self.recorded[layer]
+        edits = maps.unflatten(0, (len(reference), -1))  # (B, K, heads, cells, L)
+        distance = (edits - reference[:, None]).square().sum((3, 4)).mean(2).flatten()
+        self.loss = distance if self.loss is None else self.loss + distance
+
+
+class _CrossAttention:
+    """The attention processor of one cross-attention layer."""
+
+    def __init__(self, maps: CrossAttentionMaps, layer: str):
+        self.maps, self.layer = maps, layer
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if attn.norm_cross:
+            context = attn.norm_encoder_hidden_states(context)
+        # (rows, heads, cells or tokens, channels of a head)
+        q = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        k = attn.to_k(context).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        v = attn.to_v(context).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        if self.maps.mode is Mode.FUSED:
+            out = F.scaled_dot_product_attention(q, k, v, scale=attn.scale)
+        else:
+            # The softmax at least in float32 whatever the weights are: its small differences are what guides.
+            scores = (q @ k.transpose(-1, -2)).to(torch.promote_types(q.dtype, torch.float32))
+            maps = torch.softmax(scores * attn.scale, dim=-1)
+            self.maps.meet(self.layer, maps)
+            out = maps.to(v.dtype) @ v
+        out = out.transpose(1, 2).flatten(2)
+        return attn.to_out[1](attn.to_out[0](out))

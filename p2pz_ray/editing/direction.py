@@ -1,0 +1,112 @@
+"""Edit directions: where in text-embedding space one word lies as seen from another (pix2pix-zero, section 3.1)."""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from p2pz_ray.editing.model import TextEncoder
+from p2pz_ray.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class EditDirection:
+    """Δc, (L, D) float32, and where it came from.
+
+    `provenance["text_encoder"]` is the fingerprint of the encoder it was made with; a direction made from published
+    embeddings has none, and only its shape can be checked.
+    """
+
+    embedding: Tensor
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_sentences(
+        cls, text: TextEncoder, source: list[str], target: list[str], /, **provenance: Any
+    ) -> "EditDirection":
+        """Δc = mean φ(target sentences) - mean φ(source sentences), φ the last hidden state."""
+        for side, sentences in (("source", source), ("target", target)):
+            if not sentences:
+                raise ConfigError(f"the {side} side of a direction has no sentence: give at least one")
+        embedding = text.embed(target).double().mean(0) - text.embed(source).double().mean(0)
+        known = {
+            "text_encoder": text.fingerprint,
+            "source_sentences": len(source),
+            "target_sentences": len(target),
+            "sentences_sha256": hashlib.sha256("\n".join([*source, "", *target]).encode()).hexdigest(),
+        }
+        return cls(embedding.float().cpu(), {**known, **provenance})
+
+    @classmethod
+    def from_embeddings(cls, source: str, target: str) -> "EditDirection":
+        """From two files of mean embeddings as the authors publish them: `.pt`, (1, L, D) or (L, D), any float."""
+        embedding = _mean_embedding(target) - _mean_embedding(source)
+        return cls(embedding, {"source_embeddings": source, "target_embeddings": target})
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits naming the direction's contents."""
+        return hashlib.sha256(self.embedding.contiguous().numpy().tobytes()).hexdigest()[:16]
+
+    def save(self, uri: str) -> None:
+        """Write as safetensors at any fsspec URI; the provenance stands in the file's metadata."""
+        metadata = {"format": "p2pz_ray.direction", "provenance": json.dumps(self.provenance, sort_keys=True)}
+        data = save_safetensors({"direction": self.embedding.contiguous()}, metadata)
+        fs, path = fsspec.core.url_to_fs(uri)
+        fs.makedirs(fs._parent(path), exist_ok=True)
+        fs.pipe_file(path, data)
+
+    @classmethod
+    def load(cls, uri: str) -> "EditDirection":
+        """Read what `save` wrote. Raises ConfigError naming the file where it is absent or something else."""
+        data = _read(uri)
+        try:
+            embedding = load_safetensors(data)["direction"].float()
+            length = int.from_bytes(data[:8], "little")
+            metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+            provenance = json.loads(metadata.get("provenance", "{}"))
+        except (SafetensorError, KeyError, ValueError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{uri} is not an edit direction: make one with `p2pz direction`") from error
+        if embedding.ndim != 2 or not torch.isfinite(embedding).all():
+            raise ConfigError(f"{uri} holds no finite (tokens, width) matrix: make it again with `p2pz direction`")
+        return cls(embedding, provenance)
+
+    def check(self, text: TextEncoder, name: str) -> None:
+        """Raise ConfigError where this direction, called `name`, was made for another text encoder."""
+        shape, wanted = tuple(self.embedding.shape), (text.tokens, text.width)
+        made_for = self.provenance.get("text_encoder", text.fingerprint)
+        if shape != wanted or made_for != text.fingerprint:
+            raise ConfigError(
+                f"direction {name} was made for another model: it is {shape[0]}×{shape[1]} for encoder {made_for}, "
+                f"the model's is {wanted[0]}×{wanted[1]}, {text.fingerprint}; make it again with this model"
+            )
+
+
+def _read(uri: str) -> bytes:
+    try:
+        fs, path = fsspec.core.url_to_fs(uri)
+        return fs.cat_file(path)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ConfigError(f"{uri} can't be read ({reason}): check the path and the rights to it") from error
+
+
+def _mean_embedding(uri: str) -> Tensor:
+    try:
+        # weights_only: a pickle from elsewhere may hold tensors and nothing that runs.
+        tensor = torch.load(io.BytesIO(_read(uri)), map_location="cpu", weights_only=True)
+    except ConfigError:
+        raise
+    except Exception as error:  # torch.load raises many kinds for what is no file of tensors
+        raise ConfigError(f"{uri} is not a file of one embedding tensor ({type(error).__name__})") from error
+    if not isinstance(tensor, Tensor) or tensor.squeeze(0).ndim != 2:
+        raise ConfigError(f"{uri} does not hold one (1, tokens, width) tensor: give a mean embedding")
+    return tensor.squeeze(0).float()

@@ -1,0 +1,137 @@
+"""The method in three calls: invert pictures, make directions, edit."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from p2pz_ray.editing.attention import CrossAttentionMaps
+from p2pz_ray.editing.direction import EditDirection
+from p2pz_ray.editing.guidance import GuidanceSettings, edit, edit_official
+from p2pz_ray.editing.inversion import Inversion, InversionSettings, invert
+from p2pz_ray.editing.model import DiffusionModel, fingerprint, locate
+
+Pictures = NDArray[np.uint8] | Sequence[Image.Image]
+
+
+class Editor:
+    """pix2pix-zero on one checkpoint. Every image comes out as if it had been edited alone.
+
+    `parity="official"` computes what the authors' code and diffusers' pipeline compute, one image and one direction at
+    a time, for comparison with them.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        *,
+        inversion: InversionSettings | None = None,
+        guidance: GuidanceSettings | None = None,
+        parity: Literal["official"] | None = None,
+        fingerprint: str = "",
+    ):
+        self.model = model
+        self.inversion = inversion or InversionSettings()
+        self.guidance = guidance or GuidanceSettings()
+        self.parity = parity
+        self.fingerprint = fingerprint
+        self.maps = CrossAttentionMaps(model.unet)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str] = "mini",
+        *,
+        revision: str | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        **settings: Any,
+    ) -> "Editor":
+        """Load "mini", a folder in StableDiffusionPipeline layout, or a hub id; `settings` go to `Editor`.
+
+        Raises ConfigError where there is no such checkpoint.
+        """
+        folder = locate(model, revision)
+        loaded = DiffusionModel.load(folder, device, dtype)
+        return cls(loaded, fingerprint=fingerprint(folder), **settings)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels that the checkpoint was trained at."""
+        return (self.model.side, self.model.side)
+
+    def direction(
+        self, source_sentences: list[str], target_sentences: list[str], /, **provenance: Any
+    ) -> EditDirection:
+        """The direction from one set of sentences to another, in this checkpoint's text space."""
+        return EditDirection.from_sentences(self.model.text, source_sentences, target_sentences, **provenance)
+
+    def invert(self, images: Pictures, captions: Sequence[str], seeds: Sequence[int]) -> Inversion:
+        """Walk B pictures up to noise.
+
+        Args:
+            images: (B, H, W, 3) uint8, or PIL images of one size; H and W multiples of the model's factor (8 for
+                Stable Diffusion) for every level of the UNet to halve.
+            captions: what each picture shows, B sentences.
+            seeds: one non-negative number a picture, the only source of randomness.
+
+        Raises ValueError where the counts or sizes don't fit.
+        """
+        pixels = _pixels(images)
+        if not len(pixels) == len(captions) == len(seeds):
+            raise ValueError(f"{len(pixels)} images, {len(captions)} captions, {len(seeds)} seeds: give one of each")
+        latents = self.model.encode(pixels)
+        return invert(self.model, latents, list(captions), list(seeds), self.inversion)
+
+    def edit(
+        self,
+        inversion: Inversion,
+        directions: Sequence[EditDirection],
+        strengths: Sequence[float] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Each of B inverted pictures under each of K directions: (B, K, H, W, 3) uint8.
+
+        `strengths` (K) scale the directions. Raises ConfigError for a direction made for another model.
+        """
+        latents = self.edit_latents(inversion, directions, strengths)
+        pictures = self.model.decode(latents.flatten(0, 1))
+        return pictures.reshape(*latents.shape[:2], *pictures.shape[1:])
+
+    def edit_latents(
+        self,
+        inversion: Inversion,
+        directions: Sequence[EditDirection],
+        strengths: Sequence[float] | None = None,
+    ) -> Tensor:
+        """`edit` before decoding: (B, K, 4, h, w) latents."""
+        if not directions:
+            raise ValueError("no direction given: give at least one")
+        for k, direction in enumerate(directions):
+            direction.check(self.model.text, str(direction.provenance.get("name", k)))
+        scaled = [
+            strength * direction.embedding.to(self.model.device)
+            for direction, strength in zip(directions, strengths or [1.0] * len(directions), strict=True)
+        ]
+        if self.parity is None:
+            return edit(self.model, self.maps, inversion, torch.stack(scaled), self.guidance)
+        if len(inversion.c) != 1 or len(scaled) != 1:
+            raise ValueError("official parity takes one image and one direction: that is all its reference can do")
+        return edit_official(self.model, self.maps, inversion, scaled[0], self.guidance)
+
+
+def _pixels(images: Pictures) -> NDArray[np.uint8]:
+    if isinstance(images, np.ndarray):
+        pixels = images
+    else:
+        sizes = {image.size for image in images}
+        if len(sizes) > 1:
+            raise ValueError(f"images of {len(sizes)} sizes in one batch: resize them to one")
+        pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
+        raise ValueError(f"images are {pixels.dtype} {pixels.shape}: give (B, H, W, 3) uint8")
+    return pixels

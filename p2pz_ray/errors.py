@@ -1,0 +1,13 @@
+"""What can go wrong, in one sentence each: every message names the file, row or key and says what to do."""
+
+
+class P2PZError(Exception):
+    """Anything the user can mend; `str(error)` is one clear sentence. The command line exits with 1."""
+
+
+class ConfigError(P2PZError):
+    """A wrong configuration or command line, found before any work starts. The command line exits with 2."""
+
+
+class ImageError(P2PZError):
+    """One image can't be used. It becomes an error row; its neighbours go on."""

@@ -1,0 +1,6 @@
+"""The embedded miniature: a world with exact counterfactuals and a small Stable Diffusion trained on it."""
+
+from pathlib import Path
+
+MODEL = Path(__file__).parent / "model"
+"""The shipped weights, a folder that `diffusers.StableDiffusionPipeline.from_pretrained` loads as it is."""

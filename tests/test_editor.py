@@ -1,0 +1,144 @@
+"""Every image comes out as if it had been edited alone, under each direction as if it had been the only one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from p2pz_ray import EditDirection, Editor, GuidanceSettings, InversionSettings
+from p2pz_ray.editing.guidance import attention_gradient
+from p2pz_ray.errors import ConfigError
+from p2pz_ray.language.sentences import template_bank
+from p2pz_ray.mini import MODEL
+from p2pz_ray.mini.world import caption, render, sample_scene
+
+COUNT = 6
+
+
+@pytest.fixture(scope="module")
+def cats() -> tuple[NDArray[np.uint8], list[str]]:
+    rng = np.random.default_rng(5)
+    scenes = [sample_scene(rng, kind="cat", held_out=True) for _ in range(COUNT)]
+    return np.stack([render(s)[0] for s in scenes]), [caption(s, rng) for s in scenes]
+
+
+@pytest.fixture(scope="module", params=["tiny", "mini"])
+def editor(request: pytest.FixtureRequest) -> Editor:
+    folder = MODEL if request.param == "mini" else request.getfixturevalue("tiny_model")
+    return Editor.from_pretrained(folder, inversion=InversionSettings(steps=5))
+
+
+@pytest.fixture(scope="module")
+def directions(editor: Editor) -> list[EditDirection]:
+    cat = template_bank("cat", 40)
+    return [editor.direction(cat, template_bank(word, 40)) for word in ("dog", "horse", "zebra")]
+
+
+def edit(editor: Editor, cats: tuple, order: list[int], directions: list[EditDirection]) -> NDArray[np.uint8]:
+    images, captions = cats
+    inversion = editor.invert(images[order], [captions[i] for i in order], [100 + i for i in order])
+    return editor.edit(inversion, directions)
+
+
+def grey_levels(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> int:
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+def test_together_in_any_order_or_alone_is_the_same(editor: Editor, cats: tuple, directions: list) -> None:
+    together = edit(editor, cats, list(range(COUNT)), directions[:1])
+    shuffled = [3, 1, 5, 0, 2, 4]
+    assert grey_levels(edit(editor, cats, shuffled, directions[:1]), together[shuffled]) <= 1
+    for i in range(COUNT):
+        assert grey_levels(edit(editor, cats, [i], directions[:1]), together[i : i + 1]) <= 1
+
+
+def test_directions_together_equal_each_alone(editor: Editor, cats: tuple, directions: list) -> None:
+    together = edit(editor, cats, [0, 1], directions)
+    assert together.shape == (2, 3, 64, 64, 3)
+    for k, direction in enumerate(directions):
+        assert grey_levels(edit(editor, cats, [0, 1], [direction]), together[:, k : k + 1]) <= 1
+
+
+def test_both_references_edit_and_a_strength_of_zero_differs_from_one(tiny_model: Path, cats: tuple) -> None:
+    made = {}
+    for reference in ("trajectory", "reconstruction"):
+        editor = Editor.from_pretrained(
+            tiny_model, inversion=InversionSettings(steps=4), guidance=GuidanceSettings(reference=reference)
+        )
+        direction = editor.direction(["a cat"], ["a dog"])
+        inversion = editor.invert(cats[0][:2], cats[1][:2], [1, 2])
+        made[reference] = editor.edit_latents(inversion, [direction, direction], [1.0, 0.0])
+        assert torch.isfinite(made[reference]).all()
+        assert not torch.allclose(made[reference][:, 0], made[reference][:, 1])
+    assert not torch.allclose(made["trajectory"], made["reconstruction"])
+
+
+def test_the_attention_gradient_agrees_with_finite_differences(tiny_model: Path) -> None:
+    editor = Editor.from_pretrained(tiny_model)
+    editor.model.unet.double()
+    draw = torch.Generator().manual_seed(0)
+    x_ref, x = (torch.randn(1, 4, 16, 16, dtype=torch.float64, generator=draw) for _ in range(2))
+    c = editor.model.embed(["a cat"]).double()
+    c_edit = editor.model.embed(["a dog on the grass"]).double()
+
+    def distance(latent: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            with editor.maps.record():
+                editor.model.predict(x_ref, 401, c, 0.5)
+            with editor.maps.compare():
+                editor.model.predict(latent, 401, c_edit, 0.5)
+        assert editor.maps.loss is not None
+        return editor.maps.loss.sum()
+
+    distance(x)
+    with torch.no_grad(), editor.maps.record():
+        editor.model.predict(x_ref, 401, c, 0.5)
+    found = attention_gradient(editor.model, editor.maps, x, 401, c_edit, 0.5)
+    way = torch.randn(x.shape, dtype=torch.float64, generator=draw)
+    h = 1e-5
+    numeric = (distance(x + h * way) - distance(x - h * way)) / (2 * h)
+    torch.testing.assert_close((found * way).sum(), numeric, rtol=1e-6, atol=1e-10)
+
+
+def test_no_maps_stay_alive_and_weights_get_no_gradient(tiny_model: Path, cats: tuple) -> None:
+    editor = Editor.from_pretrained(tiny_model, inversion=InversionSettings(steps=3))
+    seen: list[int] = []
+    meet = editor.maps.meet
+
+    def watch(layer: str, maps: torch.Tensor) -> None:
+        meet(layer, maps)
+        seen.append(len(editor.maps.recorded))
+
+    editor.maps.meet = watch  # type: ignore[method-assign]
+    edit(editor, cats, [0], [editor.direction(["a cat"], ["a dog"])])
+    layers = sum(".attn2." in name for name in editor.model.unet.attn_processors)
+    assert max(seen) == layers
+    assert editor.maps.recorded == {}
+    assert editor.maps.loss is None
+    assert all(p.grad is None for p in editor.model.unet.parameters())
+
+
+def test_pil_images_are_taken_and_misfits_named(tiny_model: Path, cats: tuple) -> None:
+    editor = Editor.from_pretrained(tiny_model, inversion=InversionSettings(steps=2))
+    pictures = [Image.fromarray(p) for p in cats[0][:2]]
+    from_arrays = editor.invert(cats[0][:2], ["a cat"] * 2, [1, 2])
+    assert torch.equal(editor.invert(pictures, ["a cat"] * 2, [1, 2]).trajectory, from_arrays.trajectory)
+    with pytest.raises(ValueError, match="2 images, 1 captions"):
+        editor.invert(pictures, ["a cat"], [1, 2])
+    with pytest.raises(ValueError, match="sizes"):
+        editor.invert([pictures[0], pictures[1].resize((32, 32))], ["a cat"] * 2, [1, 2])
+    with pytest.raises(ValueError, match="official parity"):
+        Editor(editor.model, parity="official").edit(from_arrays, [editor.direction(["a cat"], ["a dog"])])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("nobody/nothing", "hub"), ("/nowhere/at/all", "model_index"), ("./absent", "model_index")]
+)
+def test_a_checkpoint_that_is_not_there_is_named(name: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        Editor.from_pretrained(name)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
