@@ -2,12 +2,14 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+import ray
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -85,3 +87,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_v_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A v-prediction checkpoint."""
     return save_tiny_checkpoint(tmp_path_factory.mktemp("tiny_v"), "v_prediction", seed=1)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One Ray on this machine for all tests that need one in their own process; `translate` uses it as it finds it."""
+    os.environ.setdefault("RAY_AUTH_TOKEN", "0" * 32)  # as the project does, so that no token lands in the home folder
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()

@@ -58,16 +58,23 @@ class EditDirection:
 
     def save(self, uri: str) -> None:
         """Write as safetensors at any fsspec URI; the provenance stands in the file's metadata."""
-        metadata = {"format": "p2pz_ray.direction", "provenance": json.dumps(self.provenance, sort_keys=True)}
-        data = save_safetensors({"direction": self.embedding.contiguous()}, metadata)
         fs, path = fsspec.core.url_to_fs(uri)
         fs.makedirs(fs._parent(path), exist_ok=True)
-        fs.pipe_file(path, data)
+        fs.pipe_file(path, self.to_bytes())
 
     @classmethod
     def load(cls, uri: str) -> "EditDirection":
         """Read what `save` wrote. Raises ConfigError naming the file where it is absent or something else."""
-        data = _read(uri)
+        return cls.from_bytes(_read(uri), uri)
+
+    def to_bytes(self) -> bytes:
+        """The file that `save` writes."""
+        metadata = {"format": "p2pz_ray.direction", "provenance": json.dumps(self.provenance, sort_keys=True)}
+        return save_safetensors({"direction": self.embedding.contiguous()}, metadata)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, uri: str) -> "EditDirection":
+        """What `to_bytes` gave; `uri` names the file in an error."""
         try:
             embedding = load_safetensors(data)["direction"].float()
             length = int.from_bytes(data[:8], "little")

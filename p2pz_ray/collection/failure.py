@@ -1,0 +1,43 @@
+"""What storage can fail with, and the wording of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from p2pz_ray.errors import P2PZError
+
+
+class StorageError(P2PZError):
+    """The storage failed, whichever file was asked for: an outage, no credentials, a full disk."""
+
+
+class FileError(StorageError):
+    """This one file can't be used, and asking again won't help: it is missing, forbidden, a folder, too large.
+
+    `reason` is the sentence without the file's name, for an error row that carries the name already.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{shown(name)}: {reason}")
+        self.name = name
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, self.reason)
+
+
+class MissingFileError(FileError):
+    """There is no such file."""
+
+
+def shown(name: str) -> str:
+    """A name made fit for a one-line message: what isn't printable, or isn't UTF-8, backslash-escaped."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line without a full stop, to stand inside a sentence."""
+    said = (isinstance(error, OSError) and error.strerror) or str(error)
+    lines = str(said).strip().splitlines()
+    return (lines[0].rstrip(". ") if lines else "") or type(error).__name__

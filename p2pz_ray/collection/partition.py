@@ -1,0 +1,133 @@
+"""The units of work: a plan cuts a collection into partitions, each named by a hash of exactly what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from p2pz_ray.errors import ConfigError
+
+Kind = Literal["files", "parquet", "arrow"]
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where some rows of a partition come from.
+
+    path: relative to the collection's folder.
+    fingerprint: the file's version (size and ETag or time) when it was planned.
+    problem: a sentence, if planning found that the file can't be read.
+    piece: row group (Parquet) or record batch (Arrow) in the file; an image file is one piece.
+    start, stop: rows of that piece.
+    offset: rows of the file before that piece.
+    """
+
+    path: str
+    fingerprint: str
+    problem: str | None = None
+    piece: int = 0
+    start: int = 0
+    stop: int = 1
+    offset: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows, of which each is an image."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One unit of work.
+
+    id: 16 hexadecimal digits, a hash of all that follows: a changed input changes it.
+    renamed: (row of the partition, id) for rows whose own id another row has already.
+    """
+
+    id: str
+    kind: Kind
+    sources: tuple[Source, ...]
+    renamed: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows, of which each is an image."""
+        return sum(source.rows for source in self.sources)
+
+    @classmethod
+    def of(cls, kind: Kind, sources: Iterable[Source], renamed: Iterable[tuple[int, str]] = ()) -> Partition:
+        """A partition with its id worked out."""
+        rest = cls("", kind, tuple(sources), tuple(renamed))
+        digest = hashlib.sha256(json.dumps(rest._as_lists(), separators=(",", ":")).encode())
+        return cls(digest.hexdigest()[:16], kind, rest.sources, rest.renamed)
+
+    def _as_lists(self) -> list[Any]:
+        # A folder's plan names every file: lists, and no defaults, keep a million of them small.
+        sources: list[list[Any]] = []
+        for source in self.sources:
+            if self.kind == "files":
+                sources.append([source.path, source.fingerprint, *([source.problem] * bool(source.problem))])
+            else:
+                place = (source.piece, source.start, source.stop, source.offset)
+                sources.append([source.path, source.fingerprint, source.problem, *place])
+        return [self.kind, sources, [list(pair) for pair in self.renamed]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All partitions of a collection, in the order of its rows.
+
+    skipped: names below the folder that are hidden or of another kind, and so left out.
+    """
+
+    partitions: tuple[Partition, ...]
+    skipped: int = 0
+
+    @property
+    def images(self) -> int:
+        """Rows of all partitions."""
+        return sum(partition.rows for partition in self.partitions)
+
+    def to_json(self) -> str:
+        """The plan as JSON; `from_json` gives an equal plan."""
+        partitions = [[partition.id, *partition._as_lists()] for partition in self.partitions]
+        return json.dumps(
+            {
+                "version": PLAN_VERSION,
+                "images": self.images,
+                "skipped": self.skipped,
+                "partitions": partitions,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Plan:
+        """The plan that `to_json` wrote. Raises `ConfigError` if it is none, or its ids don't fit its content."""
+        try:
+            document = json.loads(text)
+            if document["version"] != PLAN_VERSION:
+                raise ConfigError(f"The plan has version {document['version']}; this is made for {PLAN_VERSION}.")
+            partitions = []
+            for name, kind, sources, renamed in document["partitions"]:
+                pairs = ((int(row), str(id)) for row, id in renamed)
+                partition = Partition.of(kind, (Source(*source) for source in sources), pairs)
+                if partition.id != name:
+                    raise ConfigError(f"The plan's partition {name} doesn't hold what it was made of.")
+                partitions.append(partition)
+            return cls(tuple(partitions), int(document["skipped"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"The plan can't be read ({error!r}).") from error
+
+
+def file_id(path: str) -> str:
+    """The id of an image file: its path below the collection's folder, bytes that aren't UTF-8 backslash-escaped."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def row_id(path: str, row: int) -> str:
+    """The id of a table's row that has none: the file's and the row's number in it, from 0."""
+    return f"{file_id(path)}#{row}"

@@ -1,0 +1,216 @@
+"""Planning: look at a collection once, without reading a picture, and cut it into partitions."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from p2pz_ray.collection.failure import StorageError, shown
+from p2pz_ray.collection.listing import Entry, Listing, locate, walk
+from p2pz_ray.collection.partition import Kind, Partition, Plan, Source, file_id, row_id
+from p2pz_ray.collection.schema import Columns
+from p2pz_ray.collection.store import Store
+from p2pz_ray.collection.table import TableFile
+from p2pz_ray.errors import ConfigError
+
+_DECODED = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".avif"),
+)
+# These become error rows: if they were left out, nobody would notice that their pictures are missing.
+_NOT_DECODED = (".heic", ".heif", ".jxl", ".jp2")
+_KINDS: dict[Kind, tuple[str, ...]] = {
+    "files": (*_DECODED, *_NOT_DECODED),
+    "parquet": (".parquet", ".pq"),
+    "arrow": (".arrow", ".feather", ".ipc"),
+}
+
+
+def make_plan(
+    uri: str,
+    columns: Columns | None = None,
+    storage_options: dict[str, Any] | None = None,
+    images_per_partition: int = 64,
+    max_images: int | None = None,
+) -> Plan:
+    """The partitions of a collection, about `images_per_partition` rows each, the first `max_images` rows in all.
+
+    `uri` is a folder (walked with all below it), a single file, or a glob, of images by their extension or of
+    Parquet or Arrow IPC files. The same content gives the same plan. Image files become one row each, whatever is
+    wrong with them. Row groups and record batches are kept together, but larger ones are cut into even ranges of
+    rows. Of rows with the same id, the first keeps it and the others are `renamed`; finding them takes 8 bytes
+    of memory an id (thrice that while they are compared).
+
+    Raises `ConfigError` if nothing is there or the storage can't be reached, if kinds are mixed, or if a table is
+    broken or lacks a column.
+    """
+    if images_per_partition < 1:
+        raise ConfigError(f"images_per_partition is {images_per_partition}: it must be at least 1.")
+    if max_images is not None and max_images < 1:
+        raise ConfigError(f"max_images is {max_images}: it must be at least 1.")
+    columns = columns or Columns()
+    try:
+        store, pattern = locate(Store(uri, storage_options))
+    except StorageError as error:  # nothing has worked yet: an endpoint, credentials or options that never will
+        raise ConfigError(str(error)) from error
+    listing = walk(store, pattern, lambda path: _kind(path) is not None)
+    kind = _only_kind(uri, listing)
+    if kind == "files":
+        partitions = _plan_files(listing.entries[:max_images], images_per_partition)
+    else:
+        partitions = _plan_tables(store, kind, listing.entries, columns, images_per_partition, max_images)
+    if not partitions:
+        raise ConfigError(f"{shown(uri)} holds no rows.")
+    return Plan(tuple(partitions), listing.skipped)
+
+
+def _kind(path: str) -> Kind | None:
+    extension = posixpath.splitext(path)[1].lower()
+    return next((kind for kind, extensions in _KINDS.items() if extension in extensions), None)
+
+
+def _only_kind(uri: str, listing: Listing) -> Kind:
+    kinds = {_kind(entry.path) for entry in listing.entries if entry.problem is None}
+    kinds = kinds or {_kind(entry.path) for entry in listing.entries}
+    kinds.discard(None)
+    if not kinds:
+        raise ConfigError(f"{shown(uri)} holds no images ({', '.join(_DECODED)}) and no Parquet or Arrow files.")
+    if len(kinds) > 1:
+        raise ConfigError(
+            f"{shown(uri)} holds several kinds of input ({', '.join(sorted(map(str, kinds)))}): "
+            "name one kind with a pattern such as FOLDER/**/*.png."
+        )
+    return kinds.pop() or "files"
+
+
+def _plan_files(entries: list[Entry], per_partition: int) -> list[Partition]:
+    ids = [file_id(entry.path) for entry in entries]
+    renamed = {}
+    # Only an escaped name can equal another, so only then are the names worth holding in a set.
+    if any(id != entry.path for id, entry in zip(ids, entries, strict=True)):
+        taken = {entry.path for entry in entries}
+        for row, (id, entry) in enumerate(zip(ids, entries, strict=True)):
+            if id == entry.path:
+                continue
+            if id in taken:
+                renamed[row] = _free(id, 2, taken.__contains__)[0]
+            taken.add(renamed.get(row, id))
+    sources = [Source(entry.path, entry.fingerprint, entry.problem) for entry in entries]
+    return _named("files", _packed(sources, per_partition), renamed)
+
+
+def _plan_tables(
+    store: Store, kind: Kind, entries: list[Entry], columns: Columns, per_partition: int, max_images: int | None
+) -> list[Partition]:
+    pieces: list[Source] = []
+    hashes: list[np.ndarray] = []
+    wanted = max_images
+    for entry in entries:
+        if wanted == 0:
+            break
+        if entry.problem:
+            raise ConfigError(f"{shown(store.name(entry.path))}: {entry.problem}")
+        # Not the listing's: some storage words the same version differently there.
+        version = store.fingerprint(entry.path)
+        with TableFile(store, entry.path, kind, columns) as table:
+            offset = 0
+            for piece, rows in enumerate(table.pieces()):
+                stop = rows if wanted is None else min(rows, wanted)
+                if stop:
+                    pieces.append(Source(entry.path, version, None, piece, 0, stop, offset))
+                    hashes.append(np.array([_hash(id) for id in _ids(table, pieces[-1])], dtype=np.uint64))
+                offset += rows
+                wanted = None if wanted is None else wanted - stop
+    ranges = [part for piece in pieces for part in _split(piece, per_partition)]
+    renamed = _renamed(store, kind, columns, pieces, hashes)
+    return _named(kind, _packed(ranges, per_partition), renamed)
+
+
+def _renamed(
+    store: Store, kind: Kind, columns: Columns, pieces: list[Source], hashes: list[np.ndarray]
+) -> dict[int, str]:
+    """New ids, by row of the collection, for all but the first row of each id.
+
+    Equal hashes only point at rows that might share an id; their ids themselves are read again to decide.
+    """
+    if not pieces:
+        return {}
+    ordered = np.sort(np.concatenate(hashes))
+    suspects = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    renamed: dict[int, str] = {}
+    given: set[str] = set()
+    count: dict[str, int] = {}
+
+    def taken(id: str) -> bool:
+        value = _hash(id)
+        place = int(np.searchsorted(ordered, np.uint64(value)))
+        return id in given or (place < len(ordered) and int(ordered[place]) == value)
+
+    first = 0
+    for piece, own in zip(pieces, hashes, strict=True):
+        rows = np.flatnonzero(np.isin(own, suspects)) if len(suspects) else ()
+        if len(rows):
+            with TableFile(store, piece.path, kind, columns) as table:
+                ids = _ids(table, piece)
+            for row in map(int, rows):
+                id = ids[row]
+                if id in count:
+                    renamed[first + row], count[id] = _free(id, count[id] + 1, taken)
+                    given.add(renamed[first + row])
+                else:
+                    count[id] = 1
+        first += piece.rows
+    return renamed
+
+
+def _free(id: str, number: int, taken: Callable[[str], bool]) -> tuple[str, int]:
+    """`id#number`, or with the next number that no other id has; and that number."""
+    while taken(f"{id}#{number}"):
+        number += 1
+    return f"{id}#{number}", number
+
+
+def _ids(table: TableFile, piece: Source) -> list[str]:
+    ids = table.ids(piece.piece, piece.start, piece.stop)
+    return [row_id(piece.path, piece.offset + piece.start + i) if id is None else id for i, id in enumerate(ids)]
+
+
+def _hash(id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _split(piece: Source, per_partition: int) -> Iterator[Source]:
+    """A piece as ranges of nearly equal length, each near the rows of a partition."""
+    parts = max(1, round(piece.rows / per_partition))
+    for i in range(parts):
+        yield replace(piece, start=piece.rows * i // parts, stop=piece.rows * (i + 1) // parts)
+
+
+def _packed(sources: Iterable[Source], per_partition: int) -> Iterator[list[Source]]:
+    """Neighbours together, as long as they don't exceed the rows of a partition."""
+    pack: list[Source] = []
+    rows = 0
+    for source in sources:
+        if pack and rows + source.rows > per_partition:
+            yield pack
+            pack, rows = [], 0
+        pack.append(source)
+        rows += source.rows
+    if pack:
+        yield pack
+
+
+def _named(kind: Kind, packs: Iterable[list[Source]], renamed: dict[int, str]) -> list[Partition]:
+    partitions = []
+    first = 0
+    for pack in packs:
+        stop = first + sum(source.rows for source in pack)
+        inside = [(row - first, renamed[row]) for row in range(first, stop) if row in renamed] if renamed else []
+        partitions.append(Partition.of(kind, pack, inside))
+        first = stop
+    return partitions

@@ -1,0 +1,165 @@
+"""The columns of collections and of pairs, and the check that a stranger's table has them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from p2pz_ray.errors import ConfigError
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""An encoded image, as Hugging Face `datasets` stores it."""
+
+ROW_GROUP_BYTES = 32 * 2**20
+ROW_GROUP_ROWS = 100
+_DTYPES = {pa.string(): "string", pa.int64(): "int64"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a collection's tables are called.
+
+    id: strings or integers; may be absent under this default name, and ids are then made from file and row.
+    image: struct<bytes, path>, the encoded bytes themselves, or a path (relative to the table's file) or URI.
+    caption: strings; may be absent under this default name.
+    """
+
+    id: str = "id"
+    image: str = "image"
+    caption: str = "caption"
+
+
+def pairs_schema(extra_metadata: dict[str, str] | None = None) -> pa.Schema:
+    """The pairs: one row for each (id, edit), failed ones included.
+
+    `status` is ok, error or flagged; `error` is the sentence; `seed` is what the image's randomness began from.
+    """
+    fields = [
+        ("id", pa.string()),
+        ("edit", pa.string()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("source_image", IMAGE),
+        ("edited_image", IMAGE),
+        ("caption", pa.string()),
+        ("seed", pa.int64()),
+    ]
+    return _with_features(pa.schema(fields), extra_metadata)
+
+
+def collection_schema(truth_edits: Sequence[str] = (), mask: bool = False, scene: bool = False) -> pa.Schema:
+    """A collection: id, image, caption; and where truth is known the object's `mask` (an image), the `scene`
+    (JSON) and, for each edit, its `truth_EDIT` image."""
+    fields = [("id", pa.string()), ("image", IMAGE), ("caption", pa.string())]
+    fields += [("mask", IMAGE)] * mask + [("scene", pa.string())] * scene
+    fields += [(f"truth_{edit}", IMAGE) for edit in truth_edits]
+    return _with_features(pa.schema(fields))
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """The table as a Parquet file in memory, in row groups of at most 100 rows and about 32 MiB.
+
+    Small row groups let a reader stream pictures, and let a plan of partitions share them out. The same table
+    gives the same bytes.
+    """
+    rows = max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes)))
+    plain = [field.name for field in table.schema if field.type != IMAGE]
+    buffer = io.BytesIO()
+    pq.write_table(
+        table,
+        buffer,
+        compression="zstd",
+        row_group_size=rows,
+        # Pictures never repeat and have no order: dictionaries and statistics of them are only weight.
+        use_dictionary=plain,
+        write_statistics=plain,
+    )
+    return buffer.getvalue()
+
+
+def check_schema(schema: pa.Schema, where: str, columns: Columns | None = None) -> None:
+    """Raise `ConfigError`, naming the file `where` and the column, unless the table can be read as a collection."""
+    columns = columns or Columns()
+    for field in schema:
+        extension = _extension(field)
+        if extension:
+            raise ConfigError(
+                f"{where}: column {field.name!r} holds the extension type {extension}, which isn't read for safety: "
+                "store it as a plain type."
+            )
+    _check_column(schema, where, columns.image, "image", True, "struct<bytes, path>, bytes or paths", _is_image)
+    _check_column(schema, where, columns.id, "id", columns.id != Columns.id, "strings or integers", _is_id)
+    _check_column(schema, where, columns.caption, "caption", columns.caption != Columns.caption, "strings", is_text)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds strings."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds bytes of any length."""
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _is_id(kind: pa.DataType) -> bool:
+    return is_text(kind) or bool(pa.types.is_integer(kind))
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    if not pa.types.is_struct(kind):
+        return is_text(kind) or is_bytes(kind)
+    members = {field.name: field.type for field in kind}
+    checks = [test(members[name]) for name, test in (("bytes", is_bytes), ("path", is_text)) if name in members]
+    return bool(checks) and all(checks)
+
+
+def _check_column(
+    schema: pa.Schema,
+    where: str,
+    name: str,
+    role: str,
+    needed: bool,
+    wanted: str,
+    test: Callable[[pa.DataType], bool],
+) -> None:
+    found = schema.get_all_field_indices(name)
+    if len(found) > 1:
+        raise ConfigError(f"{where}: there are {len(found)} columns named {name!r}; the {role} column must be one.")
+    if not found:
+        if needed:
+            raise ConfigError(
+                f"{where}: there is no {role} column {name!r}; the columns are {', '.join(map(repr, schema.names))}."
+            )
+        return
+    kind = schema.field(found[0]).type
+    if not test(kind):
+        raise ConfigError(f"{where}: the {role} column {name!r} has type {kind}; it must hold {wanted}.")
+
+
+def _extension(field: pa.Field) -> str | None:
+    """The name of the first extension type in a field, registered with Arrow or not."""
+    if isinstance(field.type, pa.BaseExtensionType):
+        return str(field.type.extension_name)
+    unregistered = (field.metadata or {}).get(b"ARROW:extension:name")
+    if unregistered is not None:
+        return str(unregistered.decode(errors="replace"))
+    if pa.types.is_dictionary(field.type):
+        return _extension(pa.field("values", field.type.value_type))
+    inner = (field.type.field(i) for i in range(field.type.num_fields))
+    return next((name for name in map(_extension, inner) if name), None)
+
+
+def _with_features(schema: pa.Schema, extra: dict[str, str] | None = None) -> pa.Schema:
+    features = {
+        field.name: {"_type": "Image"} if field.type == IMAGE else {"dtype": _DTYPES[field.type], "_type": "Value"}
+        for field in schema
+    }
+    return schema.with_metadata({**(extra or {}), "huggingface": json.dumps({"info": {"features": features}})})

@@ -1,0 +1,285 @@
+"""The one seam to storage: a folder at any fsspec URI.
+
+Nothing else in the project opens files of a collection or a run, so every promise about storage is kept here:
+an object is never visible half-written, a named pipe never hangs a reader, a passing outage is tried again,
+and whatever fails says so in one sentence.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import io
+import os
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO, TypeVar, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from p2pz_ray.collection.failure import FileError, MissingFileError, StorageError, one_line, shown
+from p2pz_ray.collection.local import TEMPORARY, info, irregular, missing, replace
+from p2pz_ray.errors import ConfigError
+
+T = TypeVar("T")
+
+ATTEMPTS = 4
+"""Calls of a remote storage before an outage is believed."""
+FIRST_PAUSE = 0.25
+"""Seconds before the second call; doubled before each one after."""
+
+# What makes a file its own version, in the order of trust: S3 and HTTP, GCS, then whatever carries a time.
+_VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "version_id", "LastModified", "mtime", "updated", "created")
+
+
+class Store:
+    """A folder at a local path or any fsspec URI (`file://`, `s3://`, `gs://`, `memory://`, …).
+
+    Paths given to the methods are relative to the folder, with "/" between their parts; "" is the folder's URI
+    itself. Methods raise `FileError` for what is wrong with one file and `StorageError` for what is wrong with
+    the storage. Instances can be pickled.
+
+    Raises `ConfigError` if the URI's protocol is unknown or its package isn't installed.
+    """
+
+    def __init__(self, uri: str, storage_options: dict[str, Any] | None = None) -> None:
+        if not uri:
+            raise ConfigError("The URI is empty: give a local folder or a URI such as s3://bucket/folder.")
+        self.uri = uri
+        try:
+            self.fs, root = fsspec.core.url_to_fs(os.path.expanduser(uri), **(storage_options or {}))
+        except ImportError as error:
+            raise ConfigError(f"{uri} needs a package that isn't installed ({error}).") from error
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{uri} can't be used as a storage location ({one_line(error)}).") from error
+        self.local = isinstance(self.fs, LocalFileSystem)
+        self.root: str = root
+
+    def rebased(self, root: str) -> Store:
+        """The same storage seen from another folder, given as the file system takes it."""
+        other = copy.copy(self)
+        other.root = root
+        other.uri = root if self.local else str(self.fs.unstrip_protocol(root))
+        return other
+
+    def name(self, path: str) -> str:
+        """The file's full name, for messages."""
+        return f"{self.uri.rstrip('/')}/{path}" if path else self.uri
+
+    def full(self, path: str) -> str:
+        """The file's path as the file system takes it."""
+        if self.local:
+            return os.path.join(self.root, path) if path else self.root
+        return f"{self.root.rstrip('/')}/{path}" if path else self.root
+
+    def read(self, path: str, max_bytes: int | None = None) -> bytes:
+        """The whole file; `FileError` if it has more than `max_bytes`."""
+        if self.local:
+            with self._open_local(path) as file:
+                self._check_size(path, os.fstat(file.fileno()).st_size, max_bytes)
+                return self._attempt(path, "read", file.read)
+        if max_bytes is not None:
+            self._check_size(path, self.size(path), max_bytes)
+        return self._attempt(path, "read", lambda: cast(bytes, self.fs.cat_file(self.full(path))))
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put the whole file, replacing any other; no reader ever sees a part of it."""
+        if self.local:
+            self._attempt(path, "written", lambda: replace(self.full(path), data))
+        else:
+            self._attempt(path, "written", lambda: self.fs.pipe_file(self.full(path), data))
+
+    def open(self, path: str) -> BinaryIO:
+        """The file as a seekable stream of bytes, read piece by piece as it is asked for."""
+        if self.local:
+            return self._open_local(path)
+        return RemoteFile(self, path)
+
+    def read_range(self, path: str, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop` (exclusive) of the file, which must have that many."""
+        if self.local:
+            with self._open_local(path) as file:
+                file.seek(start)
+                return file.read(stop - start)
+        return self._attempt(
+            path, "read", lambda: cast(bytes, self.fs.cat_file(self.full(path), start=start, end=stop))
+        )
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or folder; an outage is a `StorageError`, never a "no"."""
+        try:
+            self._info(path)
+        except MissingFileError:
+            return False
+        return True
+
+    def is_folder(self, path: str) -> bool:
+        """Whether there is a folder (on object stores: a prefix with something under it)."""
+        try:
+            return bool(self._info(path)["type"] == "directory")
+        except MissingFileError:
+            return False
+
+    def size(self, path: str) -> int:
+        """The file's bytes."""
+        size = self._info(path)["size"]
+        if size is None:
+            raise FileError(self.name(path), "Its server doesn't tell its size.")
+        return int(size)
+
+    def fingerprint(self, path: str) -> str:
+        """A string that changes when the file does: its size with its ETag, generation or time of change."""
+        return fingerprint(self._info(path))
+
+    def list(self, folder: str = "") -> list[str]:
+        """Names of the files in a folder, not of those below it, sorted; [] if there is no such folder."""
+        full = self.full(folder)
+        if self.local:
+            try:
+                with os.scandir(full) as entries:
+                    names = [entry.name for entry in entries if entry.is_file()]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            except OSError as error:
+                raise self._translated(error, folder, "listed") from error
+            return sorted(name for name in names if not name.startswith(TEMPORARY))
+        self.fs.invalidate_cache()
+        try:
+            infos = self._attempt(folder, "listed", lambda: self.fs.ls(full, detail=True))
+        except MissingFileError:
+            return []
+        names = [str(info["name"]).rstrip("/").rsplit("/", 1)[-1] for info in infos if info["type"] == "file"]
+        own = full.rstrip("/").rsplit("/", 1)[-1]
+        if len(infos) == 1 and names == [own] and str(infos[0]["name"]).strip("/") == full.strip("/"):
+            return []  # asked for a file, some file systems list the file itself
+        return sorted(name for name in names if name)
+
+    def remove(self, path: str) -> None:
+        """Delete the file; that it is gone already is fine."""
+        call = (lambda: os.remove(self.full(path))) if self.local else (lambda: self.fs.rm_file(self.full(path)))
+        try:
+            self._attempt(path, "removed", call)
+        except MissingFileError:
+            return
+
+    def stat(self, path: str) -> os.stat_result:
+        """The state of a local file, links followed."""
+        try:
+            return os.stat(self.full(path))
+        except OSError as error:
+            raise self._translated(error, path, "read") from error
+
+    def find(self, depth: int | None = None) -> dict[str, dict[str, Any]]:
+        """fsspec's information of every file of a remote folder, to a depth, by its full path."""
+        self.fs.invalidate_cache()
+        return self._attempt("", "listed", lambda: self.fs.find(self.root, maxdepth=depth, detail=True))
+
+    def _info(self, path: str) -> dict[str, Any]:
+        if self.local:
+            return info(self.stat(path))
+        self.fs.invalidate_cache()  # another machine may have written since
+        return self._attempt(path, "read", lambda: cast(dict[str, Any], self.fs.info(self.full(path))))
+
+    def _open_local(self, path: str) -> BinaryIO:
+        # Without O_NONBLOCK, opening a named pipe waits for a writer that never comes.
+        try:
+            descriptor = os.open(self.full(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        except (OSError, ValueError) as error:
+            raise self._translated(error, path, "read") from error
+        reason = irregular(os.fstat(descriptor).st_mode)
+        if reason:
+            os.close(descriptor)
+            raise FileError(self.name(path), reason)
+        return os.fdopen(descriptor, "rb")
+
+    def _check_size(self, path: str, size: int, max_bytes: int | None) -> None:
+        if max_bytes is not None and size > max_bytes:
+            raise FileError(self.name(path), f"It has {size:,} bytes, more than the {max_bytes:,} allowed.")
+
+    def _attempt(self, path: str, verb: str, call: Callable[[], T]) -> T:
+        """Call the storage; a remote one again, with growing pauses, unless the answer is about this one file."""
+        attempts = 1 if self.local else ATTEMPTS
+        for attempt in range(attempts):
+            try:
+                return call()
+            except Exception as error:
+                translated = self._translated(error, path, verb)
+                if isinstance(translated, FileError) or attempt == attempts - 1:
+                    raise translated from error
+                time.sleep(FIRST_PAUSE * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _translated(self, error: Exception, path: str, verb: str) -> StorageError:
+        """The storage's error as a sentence; `FileError` if it is about this file alone."""
+        name = self.name(path)
+        if isinstance(error, FileNotFoundError):
+            return MissingFileError(name, missing(self.full(path)) if self.local else "There is no such file.")
+        if isinstance(error, PermissionError):
+            return FileError(name, f"It can't be {verb}: permission is denied.")
+        if isinstance(error, IsADirectoryError):
+            return FileError(name, "It is a folder, not a file.")
+        number = error.errno if isinstance(error, OSError) else None
+        if self.local and number == errno.ELOOP:
+            return FileError(name, "It is a link that leads back to itself.")
+        if self.local and verb != "written" and number not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            return FileError(name, f"It can't be {verb} ({one_line(error)}).")
+        return StorageError(f"{shown(name)} can't be {verb}: {one_line(error)}.")
+
+
+class RemoteFile(io.BufferedReader):
+    """A remote file open for reading.
+
+    `failure` is the error that reading it ended with, for callers whose libraries turn it into one of their own.
+    """
+
+    def __init__(self, store: Store, path: str) -> None:
+        self._ranges = _RangeReader(store, path)
+        super().__init__(self._ranges, 1 << 16)
+
+    @property
+    def failure(self) -> StorageError | None:
+        """The storage's error, or None while there was none."""
+        return self._ranges.failure
+
+
+class _RangeReader(io.RawIOBase):
+    """A remote file read by ranges: it keeps no state that a failed request could leave wrong."""
+
+    def __init__(self, store: Store, path: str) -> None:
+        self._store, self._path, self._position = store, path, 0
+        self._size = store.size(path)
+        self.failure: StorageError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        stop = min(self._size, self._position + len(buffer))
+        if stop <= self._position:
+            return 0
+        try:
+            data = self._store.read_range(self._path, self._position, stop)
+        except StorageError as error:
+            self.failure = error
+            raise
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def fingerprint(info: dict[str, Any]) -> str:
+    """The version of a file that fsspec's `info` describes, as `Store.fingerprint` gives it."""
+    version = next((str(info[key]) for key in _VERSION_KEYS if info.get(key)), "")
+    return f"{info.get('size')}-{version.strip(chr(34))}"

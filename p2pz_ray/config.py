@@ -1,0 +1,296 @@
+"""Typed configurations of the jobs.
+
+    config = load("configs/mini/cat2dog.yaml", ["input.uri=photos", "seed=7"], TranslateConfig)
+
+Every key that a file or the command line may set is a field below, with its default. Unknown keys are
+refused.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from p2pz_ray.config_file import load
+from p2pz_ray.config_record import difference, fingerprint, record
+from p2pz_ray.language.sentences import SentenceSource, Template, TextFile, article
+
+__all__ = ["DirectionConfig", "TranslateConfig", "difference", "fingerprint", "load", "record"]
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty: write a value")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+Count = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Section(BaseModel):
+    """A mapping whose keys are all known, whose values are never converted from another type, and which
+    never changes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ModelConfig(Section):
+    """A checkpoint: "mini", a folder, a URI or a hub id. A plain text stands for its name."""
+
+    name: Text
+    revision: Text | None = None  # a commit of a hub repository; null is its newest
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class ColumnsConfig(Section):
+    """Columns of a Parquet or Arrow collection. The caption's is `captions.column`."""
+
+    id: Text = "id"
+    image: Text = "image"
+
+
+class InputConfig(Section):
+    """The collection: a folder of images, Parquet or Arrow files."""
+
+    uri: Text
+    columns: ColumnsConfig = ColumnsConfig()
+    storage_options: dict[str, Any] = {}  # handed to fsspec
+    images_per_partition: Count = 64
+    max_images: Count | None = None
+
+
+class ImageConfig(Section):
+    """How an image is decoded."""
+
+    size: tuple[int, int] | None = None  # (H, W) pixels; null is the model's own
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    max_bytes: Count = 64 << 20
+    max_pixels: Count = 100_000_000
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _pair(cls, value: Any) -> Any:
+        sides = [value, value] if isinstance(value, int) else value
+        if sides is None:
+            return None
+        if not isinstance(sides, (list, tuple)) or len(sides) != 2 or any(type(n) is not int or n < 8 for n in sides):
+            raise ValueError(f"is {value!r}: give pixels of at least 8 as one number or [HEIGHT, WIDTH], or null")
+        return tuple(sides)
+
+
+class CaptionsConfig(Section):
+    """An image's caption: its column's, else what `model` (a BLIP checkpoint) sees, else `otherwise`."""
+
+    column: Text | None = "caption"
+    otherwise: Text | None = None  # null: "a photo of a SOURCE", of the first edit that names its source
+    model: ModelConfig | None = None
+
+
+class FilesConfig(Section):
+    """Two text files with one sentence a line."""
+
+    source: Text
+    target: Text
+    storage_options: dict[str, Any] = {}
+
+
+class EndpointConfig(Section):
+    """An OpenAI-compatible endpoint; the key itself stands in an environment variable, never here."""
+
+    base_url: Text
+    model: Text
+    api_key_env: Text | None = "OPENAI_API_KEY"  # the variable's name; null sends no key
+    sentences_per_request: Count = 50
+    max_requests: Count | None = None
+    temperature: Amount = 1.0
+    timeout: Annotated[float, Field(gt=0)] = 120.0  # seconds a try
+    retries: Annotated[int, Field(ge=0)] = 5
+
+
+class SentencesConfig(Section):
+    """Where the sentences come from: the embedded template bank unless one of the keys is set."""
+
+    files: FilesConfig | None = None
+    endpoint: EndpointConfig | None = None
+    text_model: ModelConfig | None = None  # a causal language model's folder or hub id
+
+    @model_validator(mode="before")
+    @classmethod
+    def _template(cls, value: Any) -> Any:
+        return {} if value == "template" else value
+
+    @model_validator(mode="after")
+    def _one(self) -> "SentencesConfig":
+        given = [key for key, value in self if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"has both {given[0]} and {given[1]}: keep one, or none for the template bank")
+        return self
+
+    def source(self, side: Literal["source", "target"], device: str = "cpu", seed: int = 0) -> SentenceSource:
+        """What writes the sentences of one side of a direction; `device` and `seed` matter to a text model
+        alone."""
+        if self.files is not None:
+            return TextFile(getattr(self.files, side), self.files.storage_options)
+        if self.endpoint is not None:
+            from p2pz_ray.language.endpoint import Endpoint
+
+            return Endpoint(**self.endpoint.model_dump())
+        if self.text_model is not None:
+            from p2pz_ray.language.text_model import TextModel  # loads torch and transformers
+
+            return TextModel(self.text_model.name, self.text_model.revision, device=device, seed=seed)
+        return Template()
+
+
+class EditConfig(Section):
+    """One edit: from two words, or from a direction file."""
+
+    source: Text | None = None
+    target: Text | None = None
+    sentences: SentencesConfig = SentencesConfig()
+    count: Count = 1000  # sentences a side
+    direction: Text | None = None  # URI of a file that `p2pz direction` wrote
+    strength: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+
+    @model_validator(mode="after")
+    def _words_or_direction(self) -> "EditConfig":
+        words = (self.source, self.target)
+        if self.direction is not None and any(words):
+            raise ValueError("has a direction and words: keep direction alone, or source and target without it")
+        if self.direction is None and not all(words):
+            raise ValueError("names no edit: give it source and target, two words, or direction, a file")
+        return self
+
+
+class OutputFormatConfig(Section):
+    """How edited images are encoded."""
+
+    format: Literal["png", "jpeg", "webp"] = "png"
+    quality: Annotated[int, Field(ge=1, le=100)] = 95  # of jpeg and webp
+
+
+class InversionConfig(Section):
+    """Regularized DDIM inversion; the fields of editing's InversionSettings."""
+
+    steps: Annotated[int, Field(ge=2, le=1000)] = 50
+    regularization: Literal["sampled", "full", "none"] = "sampled"
+    lambda_ac: Amount = 20.0
+    lambda_kl: Amount = 20.0
+    reg_steps: Annotated[int, Field(ge=0)] = 5
+    rolls: Count = 5
+
+
+class GuidanceConfig(Section):
+    """Cross-attention and classifier-free guidance. null is what suits the model."""
+
+    lambda_xa: Amount | None = None
+    cfg: Amount | None = None
+    negative: str = "caption"  # "caption" is the image's own; any other text is the negative prompt itself
+    reference: Literal["trajectory", "reconstruction"] = "trajectory"
+
+
+class ReplicasConfig(Section):
+    """The Ray actors that hold a model each: `count` of them, or from `min` to `max` as the cluster has
+    room."""
+
+    count: Count | None = None
+    min: Count | None = None
+    max: Count | None = None
+    cpus: Amount = 1.0  # for each
+    gpus: Amount | None = None  # for each; null: one where device is cuda, or auto in a cluster with GPUs
+    max_restarts: Annotated[int, Field(ge=-1)] = -1  # -1 is without end
+    max_task_retries: Annotated[int, Field(ge=0)] = 2  # tries of a partition that killed its replica
+    in_flight: Count = 2  # partitions handed to a replica at a time
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "ReplicasConfig":
+        if self.count is not None and (self.min is not None or self.max is not None):
+            raise ValueError("has count beside min or max: keep count, or min and max")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"has min {self.min} above max {self.max}: turn them round")
+        return self
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The fewest and the most replicas to run."""
+        if self.count is not None:
+            return self.count, self.count
+        fewest = self.min or 1
+        return fewest, self.max or fewest
+
+
+class ToleranceConfig(Section):
+    """What a run may lose and still count as done."""
+
+    failed_images: Annotated[float, Field(ge=0, le=1)] = 0.01  # share of all images
+
+
+class RayConfig(Section):
+    """Where Ray is."""
+
+    address: Text | None = None  # null starts Ray on this machine, unless the environment names a cluster
+
+
+class TranslateConfig(Section):
+    """`p2pz translate`: a collection → a run of pairs."""
+
+    model: ModelConfig = ModelConfig(name="mini")
+    input: InputConfig
+    image: ImageConfig = ImageConfig()
+    captions: CaptionsConfig = CaptionsConfig()
+    edits: Annotated[dict[str, EditConfig], Field(min_length=1)]
+    output: Text
+    output_format: OutputFormatConfig = OutputFormatConfig()
+    output_storage_options: dict[str, Any] = {}  # handed to fsspec
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    inversion: InversionConfig = InversionConfig()
+    guidance: GuidanceConfig = GuidanceConfig()
+    batch_size: Count = 8
+    device: Device = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    replicas: ReplicasConfig = ReplicasConfig()
+    tolerance: ToleranceConfig = ToleranceConfig()
+    ray: RayConfig = RayConfig()
+
+    @field_validator("edits", mode="after")
+    @classmethod
+    def _names(cls, edits: dict[str, EditConfig]) -> dict[str, EditConfig]:
+        for name in edits:
+            if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+                raise ValueError(f"names an edit {name!r}: use letters, digits, '_' and '-' alone")
+        return edits
+
+    @model_validator(mode="after")
+    def _caption_known(self) -> "TranslateConfig":
+        if self.captions.otherwise is None and not any(edit.source for edit in self.edits.values()):
+            raise ValueError(
+                "captions.otherwise is missing: no edit names its source, so write the caption of images without one"
+            )
+        return self
+
+    @property
+    def caption_otherwise(self) -> str:
+        """The caption of an image that has none of its own."""
+        if self.captions.otherwise is not None:
+            return self.captions.otherwise
+        source = next(edit.source for edit in self.edits.values() if edit.source)
+        return f"a photo of {article(source)} {source}"
+
+
+class DirectionConfig(Section):
+    """`p2pz direction`: two words → a direction file."""
+
+    model: ModelConfig = ModelConfig(name="mini")
+    source: Text
+    target: Text
+    sentences: SentencesConfig = SentencesConfig()
+    count: Count = 1000
+    output: Text  # a .safetensors file
+    device: Device = "auto"

@@ -1,0 +1,197 @@
+"""Reading a configuration: YAML, KEY=VALUE overrides, and one sentence for whatever is wrong with either."""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar, get_args
+
+import fsspec
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from p2pz_ray.errors import ConfigError
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def load(path: str | None, overrides: Sequence[str], kind: type[C]) -> C:
+    """The configuration in the YAML file `path` (a path or any fsspec URI; None: an empty one), with
+    `overrides` set.
+
+    An override is KEY=VALUE: KEY's parts are joined by dots, VALUE is YAML, and "KEY=" alone sets null.
+    Raises ConfigError with one sentence that names the file, the line or the key.
+    """
+    where = path if path is not None else "The configuration"
+    values = {} if path is None else _read(path)
+    for override in overrides:
+        _override(values, override)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_sentence(error.errors()[0], kind)}.") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but a key given twice is an error and 1e-3 is a number."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key.value, str) and key.value in seen and key.value != "<<":
+                problem = f"the key {key.value!r} stands twice"
+                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+            if isinstance(key.value, str):
+                seen.add(key.value)
+        return node
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _parse(text: str | bytes, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ConfigError(f"{where} is not valid YAML, {line}{error.problem or error.context}.") from None
+    except (yaml.YAMLError, ValueError) as error:  # undecodable bytes, an impossible date
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from None
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        with fsspec.open(path, "rb") as file:
+            text = file.read()
+    except FileNotFoundError:
+        raise ConfigError(f"There is no configuration file {path}: check the path.") from None
+    except Exception as error:  # a folder, no permission, a missing driver, any remote store's own errors
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"Can't read the configuration {path} ({reason}): check the path.") from error
+    values = _parse(text, path)
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no mapping of keys to values: write lines such as 'output: runs/mine'.")
+    return values
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Set one KEY=VALUE in `values`, making the mappings on the way to it."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"Can't read the override {override!r}: write KEY=VALUE, such as seed=7 or input.uri=photos.")
+    value = _parse(text, f"The value of {key.strip()}")
+    for depth, part in enumerate(parts[:-1], start=1):
+        if values.get(part) is None:
+            values[part] = {}
+        if not isinstance(values[part], dict):
+            parent = ".".join(parts[:depth])
+            raise ConfigError(
+                f"Can't set {key.strip()}: {parent} is {values[part]!r}, which has no keys in it, so set {parent} "
+                "itself."
+            )
+        values[part] = dict(values[part])  # an alias in the YAML shares one mapping between several keys
+        values = values[part]
+    values[parts[-1]] = value
+
+
+_WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "string": "text, so put it in quotes",
+    "bool": "true or false",
+    "dict": "a mapping of keys to values",
+    "model": "a mapping of keys to values",
+    "list": "a list",
+    "tuple": "a list",
+}
+
+
+def _sentence(error: ErrorDetails, kind: type[BaseModel]) -> str:
+    """One clause about one error: the key, what is wrong with it, what to do. No full stop."""
+    path = tuple(str(part) for part in error["loc"] if part != "[key]")
+    key, context, value = ".".join(path), error.get("ctx", {}), error["input"]
+    subject = key or "it"
+    if "storage_options" in path:
+        value = "…"  # may hold a secret
+    match error["type"]:
+        case "missing":
+            return f"{subject} is missing, set it in the file or as {subject}=VALUE"
+        case "extra_forbidden":
+            return f"there is no key {subject}, {_suggestion(path, kind)}"
+        case "value_error":
+            message = str(context["error"])
+            return f"{key} {message}" if key else message
+        case "literal_error":
+            return f"{subject} is {_brief(value)}, but it must be {context['expected']}"
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
+            [(name, bound)] = context.items()
+            side = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}[name]
+            return f"{subject} is {_brief(value)}, but it must be {side} {bound}"
+        case "too_short":
+            return f"{subject} is empty, name at least one"
+        case "finite_number":
+            return f"{subject} is {_brief(value)}, but it must be a finite number"
+        case other:
+            wanted = _WANTED.get(other.partition("_")[0])
+            if wanted is None:
+                return f"{subject} is wrong: {error['msg'][0].lower()}{error['msg'][1:]}"
+            return f"{subject} is {_brief(value)}, but it must be {wanted}"
+
+
+def _brief(value: Any) -> str:
+    """`value` as YAML would have it, short enough for a sentence."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _suggestion(path: tuple[str, ...], kind: type[BaseModel]) -> str:
+    """What an unknown key may have been meant for: a like name beside it, the same name elsewhere, or the
+    list."""
+    *parents, name = path
+    section: type[BaseModel] | None = kind
+    for parent in parents:
+        section = _inner(section, parent) if section is not None else None
+    beside = [] if section is None else list(section.model_fields)
+    prefix = "".join(f"{parent}." for parent in parents)
+    like = difflib.get_close_matches(name, beside, n=1)
+    if like:
+        return f"did you mean {prefix}{like[0]}"
+    elsewhere = list(_keys(kind))
+    same = [key for key in elsewhere if key.rpartition(".")[2] == name]
+    if not same:
+        last = {key.rpartition(".")[2]: key for key in reversed(elsewhere)}
+        same = [last[found] for found in difflib.get_close_matches(name, last, n=1, cutoff=0.75)]
+    if same:
+        return f"did you mean {same[0]}"
+    return f"{prefix.rstrip('.') or 'it'} has {', '.join(beside)}"
+
+
+def _inner(section: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The section under `key`, looking through `| None` and through a mapping of names to sections."""
+    if key not in section.model_fields:  # the name of an entry of such a mapping
+        return section
+    found = list(_sections(section.model_fields[key].annotation))
+    return found[0] if found else None
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    else:
+        for argument in get_args(annotation):
+            yield from _sections(argument)
+
+
+def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """All dotted keys; the entries of a mapping of sections stand under NAME."""
+    for name, field in section.model_fields.items():
+        yield f"{prefix}{name}"
+        for inner in _sections(field.annotation):
+            of_names = getattr(field.annotation, "__origin__", None) is dict
+            yield from _keys(inner, f"{prefix}{name}.{'NAME.' if of_names else ''}")

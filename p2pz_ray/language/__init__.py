@@ -1,0 +1,1 @@
+"""Words for the method: sentence banks for directions, and captions for images."""
