@@ -15,7 +15,7 @@ CAPTION = "a photo of a cat on the grass"
 
 
 def reference_pipeline(folder: Path) -> StableDiffusionPix2PixZeroPipeline:
-    pipeline = StableDiffusionPix2PixZeroPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = StableDiffusionPix2PixZeroPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.inverse_scheduler = DDIMInverseScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)

@@ -148,7 +148,8 @@ class DiffusionModel:
                 feature_extractor=None,
                 image_encoder=None,
                 requires_safety_checker=False,
-                torch_dtype={"default": dtype, "text_encoder": torch.float32},
+                dtype={"default": dtype, "text_encoder": torch.float32},
+                low_cpu_mem_usage=False,  # what it saves needs another package, and its absence is warned of
             )
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             reason = str(error).strip().split("\n")[0]

@@ -177,13 +177,17 @@ def train_vae(recipe: Recipe, out: Path) -> None:
 
 
 @torch.no_grad()
-def latents_of(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
-    """Unscaled posterior means and deviations, (N, 8, h, w)."""
+def latents(vae: AutoencoderKL, images: torch.Tensor, out: Path) -> torch.Tensor:
+    """Unscaled posterior means and deviations, (N, 8, h, w), computed once for a finished VAE and kept."""
+    file = out / "latents.pt"
+    if file.exists() and file.stat().st_mtime > (out / "vae.pt").stat().st_mtime:
+        return torch.load(file, weights_only=True)
     found = []
     for chunk in images.split(64):
         posterior = vae.encode(to_signal(chunk)).latent_dist
         found.append(torch.cat([posterior.mean, posterior.std], dim=1))
-    return torch.cat(found).contiguous()
+    torch.save(torch.cat(found).contiguous(), file)
+    return torch.cat(found)
 
 
 # ------------------------------------------------------------------------------------------ text and UNet
@@ -305,7 +309,7 @@ def train_unet(recipe: Recipe, out: Path) -> None:
     if Checkpoint(out / "vae.pt", vae=vae).load() == 0:
         raise SystemExit(f"there is no {out / 'vae.pt'}: train the vae first")
     vae.eval().requires_grad_(False)
-    moments = latents_of(vae, images)
+    moments = latents(vae, images, out)
     mean, std = moments.chunk(2, dim=1)
     scale = 1 / (mean.var() + std.square().mean()).sqrt().item()
     print(f"latent scale {scale:.4f}, channel means {(mean.mean((0, 2, 3)) * scale).tolist()}", flush=True)
@@ -376,6 +380,9 @@ def export(recipe: Recipe, out: Path, to: Path) -> None:
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(to, safe_serialization=True)
+    # transformers loads weights as its configuration says, diffusers as float32: let them agree.
+    notes = to / "text_encoder" / "config.json"
+    notes.write_text(json.dumps({**json.loads(notes.read_text()), "dtype": "float32"}, indent=2) + "\n")
 
 
 def samples(model: Path, file: Path, guidance: float = 4.0) -> None:

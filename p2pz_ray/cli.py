@@ -1,0 +1,165 @@
+"""The command line: one verb a job.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 finished, but more images failed than allowed.
+"""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+from p2pz_ray import __version__
+from p2pz_ray.errors import ConfigError, P2PZError
+
+DONE, FAILED, WRONG, TOO_MANY_FAILED = 0, 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    _quiet()
+    verb: Callable[[argparse.Namespace], int] = given.verb
+    try:
+        return verb(given)
+    except ConfigError as error:
+        return _complain(str(error), WRONG)
+    except P2PZError as error:
+        return _complain(str(error), FAILED)
+    except KeyboardInterrupt:
+        return _complain("Stopped.", FAILED)
+
+
+def demo(given: argparse.Namespace) -> int:
+    from p2pz_ray.demo import demo
+
+    demo(given.out, *([given.count] if given.count else []))
+    return DONE
+
+
+def world(given: argparse.Namespace) -> int:
+    from p2pz_ray.mini.dataset import write_world
+
+    edits = tuple(dict.fromkeys(given.edit or ["cat2dog"]))
+    uri = write_world(given.out, given.count, given.seed, edits)
+    print(f"Wrote {given.count:,} scenes with the truth of {', '.join(edits)}: {uri}")
+    return DONE
+
+
+def direction(given: argparse.Namespace) -> int:
+    from p2pz_ray.config import DirectionConfig, load
+
+    config = load(*_split(given.settings), DirectionConfig)
+    from p2pz_ray.running.direction import write_direction
+
+    made = write_direction(config)
+    tokens, width = made.embedding.shape
+    print(f"Wrote the direction {config.source} → {config.target} ({tokens}×{width}): {config.output}")
+    return DONE
+
+
+def translate(given: argparse.Namespace) -> int:
+    from p2pz_ray.config import TranslateConfig, load
+
+    config = load(*_split(given.settings), TranslateConfig)
+    from p2pz_ray.running.run import translate
+
+    summary = translate(config)
+    print(summary)
+    allowed = config.tolerance.failed_images
+    if summary.failed_share > allowed:
+        return _complain(
+            f"{summary.failed_share:.1%} of the images failed, more than tolerance.failed_images allows "
+            f"({allowed:.1%}): see their sentences with p2pz report {config.output}.",
+            TOO_MANY_FAILED,
+        )
+    return DONE
+
+
+def report(given: argparse.Namespace) -> int:
+    from p2pz_ray.evaluation.report import write_report
+
+    print(write_report(given.run, truth_uri=given.truth))
+    return DONE
+
+
+def status(given: argparse.Namespace) -> int:
+    from p2pz_ray.running.status import status
+
+    print(status(given.run))
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="p2pz", description="Translate whole image collections with pix2pix-zero, on Ray.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"p2pz {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def verb(run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        adding = verbs.add_parser(run.__name__, help=help, description=help, allow_abbrev=False)
+        adding.set_defaults(verb=run)
+        return adding
+
+    adding = verb(demo, "the whole way on the embedded miniature, offline, on this machine")
+    adding.add_argument("--out", default="demo", help="folder for the collection, the run and the report")
+    adding.add_argument("--count", type=_positive, help="how many images")
+
+    adding = verb(world, "write a collection of miniature scenes, with truth")
+    adding.add_argument("out", metavar="OUT", help="folder or URI of the collection")
+    adding.add_argument("--count", type=_positive, required=True, help="how many scenes")
+    adding.add_argument("--seed", type=int, default=0)
+    adding.add_argument("--edit", action="append", help="KIND2KIND, such as cat2dog; may be given several times")
+
+    for run, help in (
+        (direction, "two words → a direction file"),
+        (translate, "a collection → a run of pairs; goes on with a run that was begun"),
+    ):
+        adding = verb(run, help)
+        adding.add_argument(
+            "settings",
+            nargs="+",
+            metavar="CONFIG or KEY=VALUE",
+            help="a YAML file, then settings such as seed=7 or input.uri=FOLDER; the file may be left out",
+        )
+
+    adding = verb(report, "write RUN/report/index.html, for a run finished or not")
+    adding.add_argument("run", metavar="RUN")
+    adding.add_argument("--truth", metavar="URI", help="the miniature collection that the run was made of")
+
+    adding = verb(status, "how a run stands, from its manifests")
+    adding.add_argument("run", metavar="RUN")
+    return parser
+
+
+def _split(settings: Sequence[str]) -> tuple[str | None, Sequence[str]]:
+    """The configuration file, if the first setting is none, and the overrides."""
+    return (None, settings) if "=" in settings[0] else (settings[0], settings[1:])
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def _complain(sentence: str, code: int) -> int:
+    print(f"p2pz: {sentence}", file=sys.stderr)
+    return code
+
+
+def _quiet() -> None:
+    """Libraries' own chatter would bury the one line that matters."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

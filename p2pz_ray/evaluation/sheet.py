@@ -1,0 +1,39 @@
+"""A contact sheet of a run as one PNG: sources in the first row, edits below them, the truth below those."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from p2pz_ray.collection.codec import DecodePolicy, decode
+from p2pz_ray.collection.store import Store
+from p2pz_ray.evaluation.run import Run
+from p2pz_ray.evaluation.truth import Truth
+
+GAP = 4  # white pixels between two pictures
+
+
+def write_sheet(run_uri: str, truth_uri: str, uri: str, count: int = 8, side: int = 128) -> None:
+    """Write the first `count` ok pairs that have a truth, `side` pixels a picture, in the run's own order."""
+    run, truth = Run(run_uri), Truth(truth_uri)
+    columns: list[list[bytes]] = []
+    for receipt in run.receipts:
+        for batch in run.batches(receipt, ["id", "edit", "status", "source_image", "edited_image"]):
+            for row in batch.to_pylist():
+                right = truth.picture(row["id"], row["edit"])
+                if row["status"] == "ok" and right is not None and len(columns) < count:
+                    columns.append([row["source_image"]["bytes"], row["edited_image"]["bytes"], right])
+    rows = [_row([column[i] for column in columns], side) for i in range(3)]
+    picture = Image.fromarray(np.concatenate(rows)[GAP:, GAP:])
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    folder, _, name = uri.rpartition("/")
+    Store(folder or ".").write(name, buffer.getvalue())
+
+
+def _row(pictures: Sequence[bytes], side: int) -> NDArray[np.uint8]:
+    policy = DecodePolicy((side, side))
+    tiles = [np.pad(decode(p, policy), ((GAP, 0), (GAP, 0), (0, 0)), constant_values=255) for p in pictures]
+    return np.concatenate(tiles, axis=1)

@@ -1,0 +1,73 @@
+"""Where Ray is: a cluster that an address names, or one started on this machine for the time of a run."""
+
+import math
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import torch
+
+from p2pz_ray.config import TranslateConfig
+from p2pz_ray.errors import ConfigError
+from p2pz_ray.running.job import Job
+from p2pz_ray.running.replica import Replica
+
+
+@contextmanager
+def connected(config: TranslateConfig) -> Iterator[None]:
+    """Ray, for a `with` block: the one this process is connected to already (and stays connected to), the cluster
+    of `ray.address` or of RAY_ADDRESS, or one of this machine's own that ends with the block.
+
+    Raises ConfigError where no cluster answers at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    if address and address != "local":
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"There is no Ray cluster at {address} ({error}): check ray.address.") from error
+    else:
+        _start(config, quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(config: TranslateConfig, quiet: dict[str, Any]) -> None:
+    if (config.device == "cuda" or config.replicas.gpus) and not torch.cuda.is_available():
+        key = "device is cuda" if config.device == "cuda" else f"replicas.gpus is {config.replicas.gpus}"
+        raise ConfigError(f"{key}, but this machine has no GPU: set device to cpu, or ray.address to a cluster's.")
+    # Ray's ports listen on every interface, and who may call them may run code. From 2.60 Ray asks for a token unless
+    # RAY_AUTH_MODE says otherwise; given one of this run's own, it leaves none behind in the home folder.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
+    # Replicas may share cores, but each must find a place.
+    needed = math.ceil(config.replicas.bounds[1] * config.replicas.cpus)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    ray.init(address="local", num_cpus=max(cores, needed), include_dashboard=False, **quiet)
+
+
+def replicas(job: Job, partitions: int) -> list[Any]:
+    """The actors of a run, not more than it has partitions. They wait for room in the cluster by themselves."""
+    wanted = job.config.replicas
+    gpus = wanted.gpus
+    if gpus is None:
+        has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+        gpus = 1.0 if job.config.device == "cuda" or (job.config.device == "auto" and has_gpus) else 0.0
+    actor = ray.remote(concurrency_groups={"watch": 1})(Replica).options(
+        num_cpus=wanted.cpus,
+        num_gpus=gpus,
+        max_restarts=wanted.max_restarts,
+        # The loop itself hands work out again, since it knows which partition is to blame; only loading waits for
+        # a restart by Ray's own retry.
+        max_task_retries=0,
+    )
+    count = min(wanted.bounds[1], partitions)
+    return [actor.remote(job, max(1, int(wanted.cpus))) for _ in range(count)]

@@ -1,0 +1,75 @@
+"""Edit directions for a run and on their own: from two words by way of sentences, or from a file."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from p2pz_ray.config import DirectionConfig, EditConfig, SentencesConfig
+from p2pz_ray.editing import EditDirection
+from p2pz_ray.editing.model import TextEncoder, locate
+from p2pz_ray.language.sentences import sentences
+from p2pz_ray.running.manifest import RunFolder
+
+
+def write_direction(config: DirectionConfig) -> EditDirection:
+    """Make the direction from one word to another and save it; only the text half of the model is loaded.
+
+    Raises ConfigError where the model or the sentences can't be had, P2PZError where making sentences fails.
+    """
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    text = TextEncoder.load(locate(config.model.name, config.model.revision))
+    text.encoder.to(device)
+    name = Path(config.output).stem
+    direction = _from_words(text, config.source, config.target, config.sentences, config.count, name, device)
+    direction.save(config.output)
+    return direction
+
+
+def edit_direction(edit: EditConfig, text: TextEncoder, name: str) -> EditDirection:
+    """A run's direction called `name`. Raises ConfigError where it doesn't fit the text encoder."""
+    if edit.direction is not None:
+        direction = EditDirection.load(edit.direction)
+    else:
+        assert edit.source  # EditConfig has words where it has no direction
+        assert edit.target
+        direction = _from_words(text, edit.source, edit.target, edit.sentences, edit.count, name, "cpu")
+    direction.check(text, name)
+    return direction
+
+
+def save_direction(folder: RunFolder, name: str, direction: EditDirection) -> None:
+    """Write a direction into a run's folder, wherever that is."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "direction.safetensors")
+        direction.save(str(file))
+        folder.store.write(_path(name), file.read_bytes())
+
+
+def load_direction(folder: RunFolder, name: str) -> EditDirection | None:
+    """Read a direction of a run's folder, None where there is none."""
+    if not folder.store.exists(_path(name)):
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "direction.safetensors")
+        file.write_bytes(folder.store.read(_path(name)))
+        return EditDirection.load(str(file))
+
+
+def _from_words(
+    text: TextEncoder, source: str, target: str, bank: SentencesConfig, count: int, name: str, device: str
+) -> EditDirection:
+    return EditDirection.from_sentences(
+        text,
+        sentences(bank.source("source", device), source, count),
+        sentences(bank.source("target", device), target, count),
+        name=name,
+        source=source,
+        target=target,
+    )
+
+
+def _path(name: str) -> str:
+    return f"directions/{name}.safetensors"

@@ -1,0 +1,72 @@
+"""The rows that one partition becomes: for each image and each edit exactly one, whatever went wrong with it."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from p2pz_ray.collection.schema import pairs_schema, table_bytes
+
+
+def image_seed(run_seed: int, id: str) -> int:
+    """The seed of one image's randomness, 0 … 2⁶³-1: the same in every attempt, partition and batch."""
+    # An id may hold lone surrogates (a file name that isn't UTF-8): they must not stop the hash.
+    digest = hashlib.sha256(f"{run_seed}:{id}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class Pairs:
+    """The pairs of one partition in the order of its images, filled in any order and turned into Parquet.
+
+    `edits` are the names of the edits, `format` how pictures are encoded (it names the pictures' paths).
+    """
+
+    def __init__(self, edits: Sequence[str], run_seed: int, format: Literal["png", "jpeg", "webp"]) -> None:
+        self.edits = tuple(edits)
+        self.run_seed = run_seed
+        self.format = format
+        self.failed = 0
+        """Rows that are error rows."""
+        self._rows: dict[int, list[dict[str, Any]]] = {}
+
+    @property
+    def images(self) -> int:
+        return len(self._rows)
+
+    def add(self, row: int, id: str, caption: str | None, source: bytes, edited: Sequence[bytes]) -> None:
+        """Image number `row` of the partition went well: its encoded source and one encoded picture an edit."""
+        self._rows[row] = [
+            self._row(id, edit, caption, source, picture=picture)
+            for edit, picture in zip(self.edits, edited, strict=True)
+        ]
+
+    def fail(self, row: int, id: str, sentence: str, caption: str | None = None, source: bytes | None = None) -> None:
+        """Image number `row` of the partition went wrong; `source` is kept where it could be read."""
+        self._rows[row] = [self._row(id, edit, caption, source, error=sentence) for edit in self.edits]
+        self.failed += len(self.edits)
+
+    def to_parquet(self, metadata: dict[str, str]) -> bytes:
+        """All rows, as a Parquet file whose schema carries `metadata`."""
+        rows = [pair for number in sorted(self._rows) for pair in self._rows[number]]
+        return table_bytes(pa.Table.from_pylist(rows, pairs_schema(metadata)))
+
+    def _row(
+        self,
+        id: str,
+        edit: str,
+        caption: str | None,
+        source: bytes | None,
+        picture: bytes | None = None,
+        error: str | None = None,
+    ) -> dict[str, Any]:
+        return {
+            "id": id,
+            "edit": edit,
+            "status": "ok" if error is None else "error",
+            "error": error,
+            "source_image": None if source is None else {"bytes": source, "path": f"source.{self.format}"},
+            "edited_image": None if picture is None else {"bytes": picture, "path": f"{edit}.{self.format}"},
+            "caption": caption,
+            "seed": image_seed(self.run_seed, id),
+        }

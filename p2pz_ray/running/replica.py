@@ -1,0 +1,46 @@
+"""The Ray actor: a translator in a process of its own."""
+
+import os
+from typing import Any
+
+import ray
+import torch
+
+from p2pz_ray.collection.partition import Partition
+from p2pz_ray.running.job import Job
+from p2pz_ray.running.manifest import Manifest
+from p2pz_ray.running.translator import DeviceLostError, Translator
+
+
+class Replica:
+    """A model on one device, kept for as many partitions as there are.
+
+    Loading is a call of its own and not the constructor's work: its errors come back as what they are, and a restarted
+    actor stands again at once.
+    """
+
+    def __init__(self, job: Job, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.job = job
+        self.translator: Translator | None = None
+
+    @ray.method(max_task_retries=1)
+    def load(self) -> dict[str, Any]:
+        """Load the model, unless it is loaded; returns where it stands."""
+        if self.translator is None:
+            self.translator = Translator(self.job)
+        return {"pid": os.getpid(), "device": self.translator.device}
+
+    def translate(self, partition: Partition) -> Manifest:
+        """Translate and commit a partition. A process whose device is lost ends itself, so that Ray starts another."""
+        self.load()
+        assert self.translator is not None
+        try:
+            return self.translator.translate(partition)
+        except DeviceLostError:
+            os._exit(1)
+
+    @ray.method(concurrency_group="watch")
+    def underway(self) -> int:
+        """Images of the current partition that are done; answered while `translate` works."""
+        return 0 if self.translator is None else self.translator.underway

@@ -1,0 +1,172 @@
+"""`translate`: from a configuration to a finished run."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from p2pz_ray.collection.partition import Partition, Plan
+from p2pz_ray.collection.reader import read_partition
+from p2pz_ray.config import TranslateConfig
+from p2pz_ray.errors import P2PZError
+from p2pz_ray.running.job import Job, prepare
+from p2pz_ray.running.manifest import Manifest, RunFolder
+from p2pz_ray.running.pairs import Pairs
+from p2pz_ray.running.progress import Progress, duration
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a finished run holds, as `_SUCCESS` records it.
+
+    rows, ok, failed: pairs; images: of the collection. seconds: from the first partition begun to the last committed,
+    pauses between drivers included. fresh: False where the run was finished before.
+    """
+
+    output: str
+    images: int
+    rows: int
+    ok: int
+    failed: int
+    seconds: float
+    fresh: bool = True
+
+    @property
+    def failed_share(self) -> float:
+        """The share of images, or of pairs, which is the same: an image fails under all edits or under none."""
+        return self.failed / max(1, self.rows)
+
+    def __str__(self) -> str:
+        pairs = f"{self.rows:,} pairs of {self.images:,} images: {self.ok:,} ok, {self.failed:,} failed"
+        if not self.fresh:
+            return f"{self.output} is finished already, so there was nothing to do ({pairs})."
+        return f"{self.output}: {pairs}, in {duration(self.seconds)}."
+
+
+def translate(config: TranslateConfig) -> Summary:
+    """Translate a collection into a run, or go on with one that was begun.
+
+    Raises ConfigError, before Ray starts, for everything that can be known to be wrong by then; P2PZError where the
+    work can't go on or was interrupted: the same call then goes on from what is committed.
+    """
+    prepared = prepare(config)
+    if prepared is None:
+        return _recorded(RunFolder(config.output, config.output_storage_options), config.output)
+    job, plan = prepared
+    folder = job.folder
+    manifests = {
+        id: found for id, found in folder.manifests(plan.partitions).items() if found.fingerprint == job.fingerprint
+    }
+    left = [partition for partition in plan.partitions if partition.id not in manifests]
+    if left:
+        _work(job, plan, left, manifests)
+    summary = _summary(config.output, plan, manifests)
+    folder.finish(plan, {key: value for key, value in asdict(summary).items() if key not in ("output", "fresh")})
+    return summary
+
+
+def _work(job: Job, plan: Plan, left: list[Partition], manifests: dict[str, Manifest]) -> None:
+    """Work off the partitions that are left, adding their manifests."""
+    from p2pz_ray.running.cluster import connected, replicas  # Ray is loaded once everything is known to be right
+    from p2pz_ray.running.pool import Pool
+
+    wanted = job.config.replicas
+    with connected(job.config), _interruptible():  # Ray sets signal handlers too: ours come after
+        progress = Progress(
+            plan.images,
+            sum(manifest.images for manifest in manifests.values()),
+            sum(manifest.failed for manifest in manifests.values()) // len(job.config.edits),
+        )
+        actors = replicas(job, len(left))
+        begun = f", {len(manifests)} of them done before" if manifests else ""
+        progress.say(
+            f"{plan.images:,} images in {len(plan.partitions):,} partitions{begun}; "
+            f"{len(actors)} replicas are loading the model."
+        )
+        pool = Pool(
+            actors,
+            in_flight=wanted.in_flight,
+            retries=wanted.max_task_retries,
+            quarantine=lambda partition, sentence: quarantine(job, partition, sentence),
+            progress=progress,
+        )
+        try:
+            pool.run(left, lambda manifest: manifests.update({manifest.partition: manifest}))
+        except KeyboardInterrupt:
+            done = len(manifests)
+            raise P2PZError(
+                f"Stopped with {done:,} of {len(plan.partitions):,} partitions done: "
+                "the same command goes on from there."
+            ) from None
+        finally:
+            progress.close()
+
+
+def quarantine(job: Job, partition: Partition, sentence: str) -> Manifest:
+    """Commit a partition as error rows alone, which say `sentence`."""
+    started = time.time()
+    pairs = Pairs(list(job.config.edits), job.config.seed, job.config.output_format.format)
+    for row, id in enumerate(_ids(job, partition)):
+        pairs.fail(row, id, sentence)
+    return job.folder.commit(
+        partition.id,
+        pairs.to_parquet({"p2pz_ray.fingerprint": job.fingerprint}),
+        images=pairs.images,
+        rows=pairs.images * len(job.config.edits),
+        failed=pairs.failed,
+        fingerprint=job.fingerprint,
+        started=started,
+    )
+
+
+def _ids(job: Job, partition: Partition) -> list[str]:
+    """The ids of a partition's rows, read where a crash of the reader does no harm."""
+    import ray
+
+    def read() -> list[str]:
+        given = job.config.input
+        items = read_partition(given.uri, partition, job.columns, given.storage_options, job.config.image.max_bytes)
+        return [item.id for item in items]
+
+    try:
+        return list(ray.get(ray.remote(read).options(num_cpus=0, max_retries=1).remote()))
+    except ray.exceptions.RayError:
+        # It may be the reading that kills. The rows are known by number alone then.
+        return [f"{partition.id}#{row}" for row in range(partition.rows)]
+
+
+def _summary(output: str, plan: Plan, manifests: dict[str, Manifest]) -> Summary:
+    of = list(manifests.values())
+    return Summary(
+        output=output,
+        images=plan.images,
+        rows=sum(manifest.rows for manifest in of),
+        ok=sum(manifest.ok for manifest in of),
+        failed=sum(manifest.failed for manifest in of),
+        seconds=round(max(m.finished for m in of) - min(m.started for m in of), 1),
+    )
+
+
+def _recorded(folder: RunFolder, output: str) -> Summary:
+    record: dict[str, Any] = folder.read_json("_SUCCESS")
+    return Summary(output=output, fresh=False, **record)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Within the block, SIGTERM (what a job's stop sends) interrupts as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,263 @@
+"""A partition becomes pairs: reading and decoding ahead of the model, encoding behind it, so that it never waits."""
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from p2pz_ray.collection.codec import DecodePolicy, decode, encode
+from p2pz_ray.collection.partition import Partition
+from p2pz_ray.collection.reader import Item, read_partition
+from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, InversionSettings
+from p2pz_ray.errors import ConfigError, ImageError
+from p2pz_ray.language.captions import Blip, Captioner
+from p2pz_ray.running.direction import load_direction
+from p2pz_ray.running.job import Job
+from p2pz_ray.running.manifest import Manifest
+from p2pz_ray.running.pairs import Pairs, image_seed
+
+T = TypeVar("T")
+AHEAD = 2
+"""Batches decoded before the model asks for them, and batches waiting behind it to be encoded."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded image, (H, W, 3) uint8, number `row` of its partition."""
+
+    row: int
+    id: str
+    pixels: NDArray[np.uint8]
+    caption: str | None
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A picture's caption in use and its edits, (K, H, W, 3) uint8; or the sentence that says why there are none."""
+
+    caption: str | None
+    pixels: NDArray[np.uint8] | None
+    error: str | None = None
+
+
+@dataclass
+class Batch:
+    """Some images of a partition in their order: those that could be decoded, and the sentences of the others."""
+
+    pictures: list[Picture] = field(default_factory=list)
+    broken: list[tuple[int, Item, str]] = field(default_factory=list)
+
+
+class DeviceLostError(Exception):
+    """The accelerator answers nothing any more: only a new process can use it again."""
+
+
+class Translator:
+    """The model and all that stands around it in one process. Raises ConfigError where a part can't be loaded."""
+
+    def __init__(self, job: Job) -> None:
+        config = job.config
+        self.job = job
+        self.device = config.device
+        if self.device == "auto":
+            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        elif self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device is cuda, but a replica finds no GPU: set device to auto, or replicas.gpus to 1.")
+        self.editor = Editor.from_pretrained(
+            config.model.name,
+            revision=config.model.revision,
+            device=self.device,
+            dtype=_dtype(config.dtype, self.device),
+            inversion=InversionSettings(**config.inversion.model_dump()),
+            guidance=GuidanceSettings(**config.guidance.model_dump()),
+        )
+        self.directions = [_direction(job, name) for name in config.edits]
+        self.strengths = [edit.strength for edit in config.edits.values()]
+        seeing = config.captions.model
+        blip = None if seeing is None else Blip(seeing.name, revision=seeing.revision, device=self.device)
+        self.captioner = Captioner(config.caption_otherwise, blip)
+        self.policy = DecodePolicy(
+            job.size,
+            fit=config.image.fit,
+            max_bytes=config.image.max_bytes,
+            max_pixels=config.image.max_pixels,
+        )
+        self.batch_size = config.batch_size
+        """Images given to the model at once; halved for good whenever memory runs out."""
+        self.underway = 0
+        """Images of the current partition that are translated already."""
+
+    def translate(self, partition: Partition) -> Manifest:
+        """Translate and commit a partition; returns its manifest, at once where it is committed already."""
+        folder, config = self.job.folder, self.job.config
+        standing = folder.manifest(partition.id)
+        if standing and standing.fingerprint == self.job.fingerprint and folder.store.exists(standing.file):
+            return standing
+        started, self.underway = time.time(), 0
+        pairs = Pairs(list(config.edits), config.seed, config.output_format.format)
+        seconds = {"waiting": 0.0, "model": 0.0}
+        behind: deque[Future[None]] = deque()
+        clock = time.perf_counter()
+        with ThreadPoolExecutor(1) as writer:
+            for batch in ahead(self._batches(partition), AHEAD):
+                seconds["waiting"] += time.perf_counter() - clock
+                clock = time.perf_counter()
+                edited = self._edited(batch.pictures)
+                seconds["model"] += time.perf_counter() - clock
+                behind.append(writer.submit(self._write, pairs, batch, edited))
+                self.underway += len(batch.pictures) + len(batch.broken)
+                clock = time.perf_counter()
+                while len(behind) > AHEAD:
+                    behind.popleft().result()
+            for written in behind:
+                written.result()
+        data = pairs.to_parquet({"p2pz_ray.fingerprint": self.job.fingerprint})
+        return folder.commit(
+            partition.id,
+            data,
+            images=pairs.images,
+            rows=pairs.images * len(config.edits),
+            failed=pairs.failed,
+            fingerprint=self.job.fingerprint,
+            started=started,
+            seconds={stage: round(spent, 3) for stage, spent in seconds.items()},
+        )
+
+    def _batches(self, partition: Partition) -> Iterator[Batch]:
+        config, batch = self.job.config, Batch()
+        items = read_partition(
+            config.input.uri,
+            partition,
+            self.job.columns,
+            config.input.storage_options,
+            config.image.max_bytes,
+        )
+        for row, item in enumerate(items):
+            try:
+                if item.data is None:
+                    raise ImageError(item.error or "There is no image in this row.")
+                caption = item.caption if config.captions.column else None
+                batch.pictures.append(Picture(row, item.id, decode(item.data, self.policy), caption))
+            except ImageError as error:
+                batch.broken.append((row, item, str(error)))
+            if len(batch.pictures) >= config.batch_size:
+                yield batch
+                batch = Batch()
+        if batch.pictures or batch.broken:
+            yield batch
+
+    def _edited(self, pictures: list[Picture]) -> list[Edited]:
+        """Translate pictures together where possible, alone where not."""
+        if len(pictures) > self.batch_size:
+            parts = [pictures[i : i + self.batch_size] for i in range(0, len(pictures), self.batch_size)]
+            return [edited for part in parts for edited in self._edited(part)]
+        if not pictures:
+            return []
+        exhausted = False
+        try:
+            return self._edit(pictures)
+        except ConfigError:
+            raise
+        except torch.OutOfMemoryError:
+            exhausted, sentence = True, "The device has too little memory for it, even alone: lower image.size."
+        except Exception as error:
+            if "CUDA error" in str(error):
+                raise DeviceLostError(str(error)) from error
+            sentence = f"The model can't translate it ({_one_line(error)})."
+        # Out here the exception is gone, and with it what its traceback held of the device's memory.
+        if exhausted and self.device == "cuda":
+            torch.cuda.empty_cache()
+        if len(pictures) == 1:
+            return [Edited(pictures[0].caption, None, sentence)]
+        if exhausted:
+            self.batch_size = len(pictures) // 2
+            return self._edited(pictures)
+        return [edited for picture in pictures for edited in self._edited([picture])]
+
+    def _edit(self, pictures: list[Picture]) -> list[Edited]:
+        pixels = np.stack([picture.pixels for picture in pictures])
+        captions = self.captioner(list(pixels), [picture.caption for picture in pictures])
+        seeds = [image_seed(self.job.config.seed, picture.id) for picture in pictures]
+        inversion = self.editor.invert(pixels, captions, seeds)
+        edited = self.editor.edit(inversion, self.directions, self.strengths)
+        return [Edited(caption, pixels) for caption, pixels in zip(captions, edited, strict=True)]
+
+    def _write(self, pairs: Pairs, batch: Batch, edited: list[Edited]) -> None:
+        format = self.job.config.output_format
+        for row, item, sentence in batch.broken:
+            pairs.fail(row, item.id, sentence, item.caption)
+        for picture, result in zip(batch.pictures, edited, strict=True):
+            source = encode(picture.pixels, format.format, format.quality)
+            if result.pixels is None:
+                sentence = result.error or "The model can't translate it."
+                pairs.fail(picture.row, picture.id, sentence, result.caption, source)
+            else:
+                pictures = [encode(pixels, format.format, format.quality) for pixels in result.pixels]
+                pairs.add(picture.row, picture.id, result.caption, source, pictures)
+
+
+def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
+    """The items of an iterator that runs in a thread of its own, at most `depth` items before they are asked for.
+
+    What the iterator raises is raised here; a consumer that stops early stops the thread.
+    """
+    ready: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(entry: tuple[T | None, BaseException | None, bool]) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def run() -> None:
+        try:
+            for item in items:
+                if not put((item, None, False)):
+                    return
+            put((None, None, True))
+        except BaseException as error:
+            put((None, error, True))
+
+    thread = threading.Thread(target=run, name="ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error, last = ready.get()
+            if error is not None:
+                raise error
+            if last:
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _direction(job: Job, name: str) -> EditDirection:
+    direction = load_direction(job.folder, name)
+    if direction is None:
+        raise ConfigError(f"{job.config.output} has lost the direction of {name}: run the same command again.")
+    return direction
+
+
+def _dtype(name: str, device: str) -> torch.dtype:
+    if name == "auto":
+        return torch.float16 if device == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}".rstrip(".: ")

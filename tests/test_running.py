@@ -1,0 +1,385 @@
+"""A translation runs once, in order, with nothing lost: what a run promises while nothing is killed."""
+
+import io
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_settings
+
+from p2pz_ray.collection.partition import Partition
+from p2pz_ray.collection.store import Store
+from p2pz_ray.config import TranslateConfig
+from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.running import run as run_module
+from p2pz_ray.running.job import prepare
+from p2pz_ray.running.manifest import RunFolder
+from p2pz_ray.running.pairs import image_seed
+from p2pz_ray.running.progress import Progress, duration
+from p2pz_ray.running.run import translate
+from p2pz_ray.running.status import status
+from p2pz_ray.running.translator import Translator, ahead
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, local_ray: None) -> Path:
+    """A folder with a finished run of three partitions in it, for tests that only look."""
+    folder = tmp_path_factory.mktemp("finished")
+    translate(tiny_config(folder, tiny_model))
+    return folder
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails the test if a replica is started."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("work was begun")
+
+    monkeypatch.setattr(run_module, "_work", refuse)
+
+
+# ------------------------------------------------------------------------------------------------ a finished run
+
+
+def test_every_image_has_one_pair_for_each_edit(finished: Path) -> None:
+    pairs = pairs_of(finished / "run")
+    assert set(pairs) == {(f"cat-{i:05}", edit) for i in range(6) for edit in ("cat2dog", "cat2horse")}
+    for (id, _), row in pairs.items():
+        assert (row["status"], row["error"]) == ("ok", None)
+        assert row["seed"] == image_seed(0, id)
+        assert "cat" in row["caption"]
+        for column in ("source_image", "edited_image"):
+            assert Image.open(io.BytesIO(row[column]["bytes"])).size == (64, 64)
+    for id in ("cat-00000", "cat-00005"):
+        assert pairs[id, "cat2dog"]["edited_image"]["bytes"] != pairs[id, "cat2horse"]["edited_image"]["bytes"]
+
+
+def test_datasets_shows_the_pictures_of_a_run(finished: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    files = sorted(map(str, (finished / "run" / "data").glob("*.parquet")))
+    shown = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path))
+    assert len(shown) == 12
+    assert shown[0]["edited_image"].size == shown[0]["source_image"].size == (64, 64)
+
+
+def test_data_holds_the_committed_files_and_nothing_else(finished: Path) -> None:
+    assert data_files(finished / "run") == committed_files(finished / "run")
+    assert len(data_files(finished / "run")) == 3
+
+
+def test_a_finished_run_says_so_and_starts_nothing(finished: Path, tiny_model: Path, no_work: None) -> None:
+    before = {file: file.stat().st_mtime_ns for file in finished.rglob("*")}
+    summary = translate(tiny_config(finished, tiny_model))
+    assert not summary.fresh
+    assert (summary.images, summary.ok, summary.failed) == (6, 12, 0)
+    assert "finished already" in str(summary)
+    assert {file: file.stat().st_mtime_ns for file in finished.rglob("*")} == before
+
+
+def test_status_counts_from_manifests(finished: Path, tmp_path: Path) -> None:
+    whole = status(str(finished / "run"))
+    assert (whole.finished, whole.total, whole.done, whole.ok, whole.failed) == (True, 6, 6, 12, 0)
+    assert "6 of 6 images (100%)" in str(whole)
+    shutil.copytree(finished / "run", tmp_path / "run")
+    (tmp_path / "run" / "_SUCCESS").unlink()
+    next((tmp_path / "run" / "manifest").iterdir()).unlink()
+    part = status(str(tmp_path / "run"))
+    assert (part.finished, part.done, part.ok) == (False, 4, 8)
+    assert part.rate is not None
+    assert "left" in str(part)
+    with pytest.raises(ConfigError, match=r"no run.*plan\.json"):
+        status(str(tmp_path))
+
+
+# ---------------------------------------------------------------------------------------------- going on, refusing
+
+
+def test_a_run_goes_on_with_what_is_missing_alone(
+    finished: Path, tmp_path: Path, tiny_model: Path, local_ray: None
+) -> None:
+    """Also where a manifest's file is gone, and with what a killed writer left in data/."""
+    run = tmp_path / "run"
+    shutil.copytree(finished / "run", run)
+    undisturbed = pairs_of(run)
+    manifests = sorted((run / "manifest").iterdir())
+    kept = RunFolder(str(run)).manifest(manifests[0].stem)
+    lost = RunFolder(str(run)).manifest(manifests[1].stem)
+    assert kept
+    assert lost
+    (run / "_SUCCESS").unlink()
+    (run / lost.file).unlink()
+    manifests[2].unlink()
+    (run / "data" / f"{manifests[2].stem}-0123456789ab.parquet").write_bytes(b"half a file")
+    again = translate(TranslateConfig.model_validate(tiny_settings(finished, tiny_model) | {"output": str(run)}))
+    assert again.fresh
+    assert again.ok == 12
+    assert pairs_of(run) == undisturbed
+    assert data_files(run) == committed_files(run)
+    assert kept.file in data_files(run)
+    assert lost.file not in data_files(run)
+
+
+def test_a_changed_configuration_is_refused_naming_each_key(finished: Path, tiny_model: Path, no_work: None) -> None:
+    changed = tiny_settings(finished, tiny_model) | {"seed": 9, "inversion": {"steps": 3}}
+    with pytest.raises(ConfigError, match=r"inversion\.steps was 2 and is 3; seed was 0 and is 9"):
+        translate(TranslateConfig.model_validate(changed))
+    harmless = tiny_settings(finished, tiny_model) | {"batch_size": 5, "replicas": {"count": 7}}
+    assert not translate(TranslateConfig.model_validate(harmless)).fresh
+
+
+def test_a_changed_model_or_collection_is_refused(
+    finished: Path, tmp_path: Path, tiny_model: Path, tiny_v_model: Path, no_work: None
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    config = tiny_config(tmp_path, tmp_path / "model")
+    prepare(config)
+    shutil.rmtree(tmp_path / "world")
+    tiny_settings(tmp_path, tiny_model, images=7)
+    with pytest.raises(ConfigError, match="has changed since"):
+        translate(config)
+    shutil.rmtree(tmp_path / "world")
+    (tmp_path / "run" / "plan.json").unlink()
+    tiny_settings(tmp_path, tiny_model)
+    shutil.rmtree(tmp_path / "model")
+    shutil.copytree(tiny_v_model, tmp_path / "model")
+    with pytest.raises(ConfigError, match=r'model was "[0-9a-f]{16}" and is "[0-9a-f]{16}"'):
+        translate(config)
+
+
+def test_an_output_with_other_data_is_refused(tmp_path: Path, tiny_model: Path, no_work: None) -> None:
+    (tmp_path / "run" / "data").mkdir(parents=True)
+    (tmp_path / "run" / "data" / "precious.parquet").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match="no run"):
+        translate(tiny_config(tmp_path, tiny_model))
+    assert data_files(tmp_path / "run") == {"data/precious.parquet"}
+
+
+def test_two_drivers_at_once_make_one_run(tmp_path: Path, tiny_model: Path, local_ray: None) -> None:
+    config = tiny_config(tmp_path, tiny_model)
+    made: list[Any] = []
+    drivers = [threading.Thread(target=lambda: made.append(translate(config))) for _ in range(2)]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join()
+    assert [summary.ok for summary in made] == [12, 12]
+    assert len(pairs_of(tmp_path / "run")) == 12
+    assert data_files(tmp_path / "run") == committed_files(tmp_path / "run")
+
+
+# ----------------------------------------------------------------------------------------------- the commit protocol
+
+
+def commit(folder: RunFolder, data: bytes, fingerprint: str = "f") -> Any:
+    return folder.commit("p", data, images=1, rows=1, failed=0, fingerprint=fingerprint, started=0.0)
+
+
+def test_the_first_of_two_writers_stands(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    first, second = commit(folder, b"one"), commit(folder, b"two")
+    assert first == second == folder.manifest("p")
+    assert data_files(tmp_path) == {first.file}
+
+
+def test_a_manifest_is_put_after_its_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    write = Store.write
+
+    def listening(self: Store, path: str, data: bytes) -> None:
+        names.append(path)
+        write(self, path, data)
+
+    monkeypatch.setattr(Store, "write", listening)
+    made = commit(RunFolder(str(tmp_path)), b"one")
+    assert names == [made.file, "manifest/p.json"]
+
+
+def test_a_file_taken_for_an_orphan_before_its_manifest_stood_is_put_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(str(tmp_path))
+    write_json = RunFolder.write_json
+
+    def late(self: RunFolder, path: str, value: Any) -> None:
+        self.store.remove(value["file"])  # what another driver's finish does at the worst moment
+        write_json(self, path, value)
+
+    monkeypatch.setattr(RunFolder, "write_json", late)
+    made = commit(folder, b"one")
+    assert folder.store.read(made.file) == b"one"
+
+
+# ------------------------------------------------------------------------------------------------- the translator
+
+
+@pytest.fixture
+def translator(tmp_path: Path, tiny_model: Path) -> Translator:
+    prepared = prepare(tiny_config(tmp_path, tiny_model, images=4, per_partition=4))
+    assert prepared is not None
+    return Translator(prepared[0])
+
+
+def only_partition(translator: Translator) -> Partition:
+    plan = translator.job.folder.plan()
+    assert plan is not None
+    [partition] = plan.partitions
+    return partition
+
+
+def test_an_image_the_model_fails_on_spares_its_neighbours(translator: Translator, tmp_path: Path) -> None:
+    invert = translator.editor.invert
+    poison = image_seed(0, "cat-00001")
+
+    def failing(images: Any, captions: Any, seeds: list[int]) -> Any:
+        if poison in seeds:
+            raise ValueError("not this one\nnever")
+        return invert(images, captions, seeds)
+
+    translator.editor.invert = failing  # type: ignore[method-assign]
+    manifest = translator.translate(only_partition(translator))
+    assert (manifest.rows, manifest.ok, manifest.failed) == (8, 6, 2)
+    rows = pairs_of(tmp_path / "run")
+    assert [id for (id, edit), row in rows.items() if row["status"] == "error"] == ["cat-00001"] * 2
+    failed = rows["cat-00001", "cat2dog"]
+    assert failed["error"] == "The model can't translate it (ValueError: not this one never)."
+    assert failed["edited_image"] is None
+    assert failed["source_image"]["bytes"]
+    assert failed["seed"] == poison
+
+
+def test_a_batch_beyond_memory_is_halved_for_good(translator: Translator, tmp_path: Path) -> None:
+    invert = translator.editor.invert
+    sizes: list[int] = []
+
+    def hungry(images: Any, captions: Any, seeds: list[int]) -> Any:
+        sizes.append(len(seeds))
+        if len(seeds) > 1:
+            raise torch.OutOfMemoryError("too much")
+        return invert(images, captions, seeds)
+
+    translator.editor.invert = hungry  # type: ignore[method-assign]
+    manifest = translator.translate(only_partition(translator))
+    assert (manifest.ok, manifest.failed) == (8, 0)
+    assert sizes == [2, 1, 1, 1, 1]
+
+
+def test_an_image_beyond_memory_alone_is_an_error_row(translator: Translator, tmp_path: Path) -> None:
+    def starving(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("too much")
+
+    translator.editor.invert = starving  # type: ignore[method-assign]
+    translator.translate(only_partition(translator))
+    sentences = {row["error"] for row in pairs_of(tmp_path / "run").values()}
+    assert sentences == {"The device has too little memory for it, even alone: lower image.size."}
+
+
+def test_a_storage_that_fails_commits_nothing(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Store, "write", full)
+    partition = only_partition(translator)
+    with pytest.raises(OSError, match="disk full"):
+        translator.translate(partition)
+    monkeypatch.undo()
+    assert translator.job.folder.manifest(partition.id) is None
+    assert translator.translate(partition).ok == 8
+
+
+# -------------------------------------------------------------------------------------------------- small parts
+
+
+def test_seeds_depend_on_run_and_id_alone_and_fit_a_signed_column() -> None:
+    seeds = {image_seed(run, id) for run in (0, 1) for id in ("a", "b", "é", "\udcff")}
+    assert len(seeds) == 8
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_reading_ahead_is_bounded_and_stops_with_its_consumer() -> None:
+    taken: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    for number in ahead(numbers(), 2):
+        if number == 3:
+            break
+    assert len(taken) <= 3 + 2 + 2
+    assert not any(thread.name == "ahead" for thread in threading.enumerate())
+
+
+def test_reading_ahead_raises_what_the_reader_raises_after_what_it_read() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise P2PZError("no more")
+
+    numbers = ahead(broken(), 2)
+    assert next(numbers) == 1
+    with pytest.raises(P2PZError, match="no more"):
+        next(numbers)
+
+
+def test_a_log_line_says_how_far_how_fast_and_how_many_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("p2pz_ray.running.progress.time.monotonic", lambda: now[0])
+    stream = io.StringIO()
+    progress = Progress(1000, 200, 3, stream)
+    progress.show(0, replicas=0)
+    now[0] += 60  # loading the model: not counted
+    progress.show(0, replicas=2)
+    now[0] += 100
+    progress.commit(50, 1)
+    progress.show(50, replicas=2)
+    waiting, line = stream.getvalue().splitlines()
+    assert "200 of 1,000 images (20%)" in waiting
+    assert "300 of 1,000 images (30%), 1.00 images/s, 11 min 40 s left, 4 failed, 2 replicas" in line
+
+
+def test_a_terminal_gets_a_live_bar() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    progress = Progress(10, 0, 0, stream)
+    progress.commit(4, 1)
+    progress.show(1, replicas=2)
+    progress.close()
+    assert "5/10" in stream.getvalue()
+    assert "1 failed, 2 replicas" in stream.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(45.2, "45 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_settings_that_do_not_fit_the_model_are_refused(tmp_path: Path, tiny_model: Path) -> None:
+    settings = tiny_settings(tmp_path, tiny_model) | {"image": {"size": [60, 64]}}
+    with pytest.raises(ConfigError, match=r"image\.size is \[60, 64\].*multiples of 8"):
+        prepare(TranslateConfig.model_validate(settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_pixels_do_not_depend_on_the_batch(translator: Translator, tmp_path: Path) -> None:
+    partition = only_partition(translator)
+    translator.translate(partition)
+    together = pairs_of(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "manifest")
+    shutil.rmtree(tmp_path / "run" / "data")
+    translator.batch_size = 1
+    translator.translate(partition)
+    for key, row in pairs_of(tmp_path / "run").items():
+        alone, before = (
+            np.asarray(Image.open(io.BytesIO(r["edited_image"]["bytes"]))).astype(int) for r in (row, together[key])
+        )
+        assert np.abs(alone - before).max() <= 1
