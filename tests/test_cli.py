@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
+import torch
 import yaml
 from PIL import Image
 from tiny_job import pairs_of, tiny_settings
@@ -34,6 +35,8 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("Ray was used")
 
     monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(ray, "remote", refuse)
 
 
@@ -44,8 +47,6 @@ def write_config(folder: Path, settings: dict[str, Any]) -> str:
 
 
 def wrong_direction(folder: Path, model: Path) -> dict[str, Any]:
-    import torch
-
     file = folder / "other.safetensors"
     EditDirection(torch.zeros(77, 768), {"text_encoder": "0123456789abcdef"}).save(str(file))
     return {"edits": {"cat2dog": {"direction": str(file)}}, "captions": {"otherwise": "a cat"}}
@@ -68,6 +69,7 @@ WRONG: dict[str, tuple[Callable[[Path, Path], dict[str, Any]], str]] = {
     ),
     "size the model can't halve": (lambda f, m: {"image": {"size": 60}}, "image.size"),
     "no GPU": (lambda f, m: {"device": "cuda"}, "no GPU"),
+    "no cluster": (lambda f, m: {"ray": {"address": "127.0.0.1:9"}}, "127.0.0.1:9"),
     "unknown protocol": (lambda f, m: {"output": "nope://run"}, "nope"),
 }
 
@@ -237,6 +239,21 @@ def test_status_and_report_look_at_a_run(broken_folder: Path, capsys: pytest.Cap
     assert main(["report", run]) == 0
     assert "<html" in (broken_folder / "run" / "report" / "index.html").read_text()
     assert main(["status", str(broken_folder)]) == 2
+
+
+@pytest.mark.slow
+def test_a_cluster_named_by_address_gets_the_code_with_the_work(
+    tmp_path: Path, tiny_model: Path, local_ray: None
+) -> None:
+    """A driver of its own, started where the package is not, works on a Ray that was there before and stays."""
+    config = write_config(tmp_path, tiny_settings(tmp_path, tiny_model, images=2))
+    address = f"ray.address={ray.get_runtime_context().gcs_address}"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from p2pz_ray.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "translate", config, address]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "2 images: 4 ok, 0 failed" in ended.stdout
+    assert ray.is_initialized()
 
 
 @pytest.mark.slow

@@ -3,17 +3,22 @@
 import math
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 
+import p2pz_ray
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.replica import Replica
+
+CONNECT_SECONDS = 10.0
 
 
 @contextmanager
@@ -29,8 +34,9 @@ def connected(config: TranslateConfig) -> Iterator[None]:
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address and address != "local":
+        _check_reachable(address)
         try:
-            ray.init(address=address, **quiet)
+            ray.init(address=address, runtime_env=_own_code(), **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"There is no Ray cluster at {address} ({error}): check ray.address.") from error
     else:
@@ -39,6 +45,23 @@ def connected(config: TranslateConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _own_code() -> dict[str, Any]:
+    """This very package for the cluster's replicas, whatever version of it they may have, or none. Inside a submitted
+    job the job's own environment has it already."""
+    return {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": [str(Path(p2pz_ray.__file__).parent)]}
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would wait ten minutes for a head node that isn't there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return  # "auto", which Ray answers at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"There is no Ray cluster at {address} ({error}): check ray.address.") from error
 
 
 def _start(config: TranslateConfig, quiet: dict[str, Any]) -> None:

@@ -179,6 +179,8 @@ class Pool:
         try:
             ray.get(member.loading)
         except LOST as error:
+            if "creation task" in str(error):  # not a death: Ray could not even make the actor, and will not try again
+                raise P2PZError(f"A replica can't start on the cluster: {_last_line(error)}.") from error
             self.progress.say(f"A replica died while it loaded the model ({_first_line(error)}).")
             if member.loads >= LOADS:
                 self.members.remove(member)
@@ -204,3 +206,8 @@ class Pool:
 def _first_line(error: BaseException | None) -> str:
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(". :") if lines else type(error).__name__
+
+
+def _last_line(error: BaseException) -> str:
+    """Where Python and Ray have the cause in a traceback's text."""
+    return str(error).strip().splitlines()[-1].strip().rstrip(".")
