@@ -55,7 +55,8 @@ def direction(given: argparse.Namespace) -> int:
 
     made = write_direction(config)
     tokens, width = made.embedding.shape
-    print(f"Wrote the direction {config.source} → {config.target} ({tokens}×{width}): {config.output}")
+    ends = config.embeddings or config
+    print(f"Wrote the direction {ends.source} → {ends.target} ({tokens}×{width}): {config.output}")
     return DONE
 
 

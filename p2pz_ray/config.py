@@ -284,13 +284,30 @@ class TranslateConfig(Section):
         return f"a photo of {article(source)} {source}"
 
 
-class DirectionConfig(Section):
-    """`p2pz direction`: two words → a direction file."""
+class EmbeddingsConfig(Section):
+    """Two files of mean sentence embeddings, in the form in which the method's authors publish them (.pt)."""
 
-    model: ModelConfig = ModelConfig(name="mini")
     source: Text
     target: Text
+
+
+class DirectionConfig(Section):
+    """`p2pz direction`: two words, or two files of embeddings → a direction file."""
+
+    model: ModelConfig = ModelConfig(name="mini")
+    source: Text | None = None
+    target: Text | None = None
+    embeddings: EmbeddingsConfig | None = None  # instead of words; no model is loaded then
     sentences: SentencesConfig = SentencesConfig()
     count: Count = 1000
     output: Text  # a .safetensors file
     device: Device = "auto"
+
+    @model_validator(mode="after")
+    def _words_or_embeddings(self) -> "DirectionConfig":
+        words = (self.source, self.target)
+        if self.embeddings is not None and any(words):
+            raise ValueError("has embeddings and words: keep embeddings alone, or source and target without them")
+        if self.embeddings is None and not all(words):
+            raise ValueError("names no direction: give it source and target, two words, or embeddings, two files")
+        return self

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.evaluation.report import write_report
+from p2pz_ray.evaluation.sheet import write_sheet
 from p2pz_ray.mini.dataset import write_world
 from p2pz_ray.running.progress import duration
 from p2pz_ray.running.run import translate
@@ -45,6 +46,7 @@ def demo(out: str = "demo", count: int = COUNT) -> str:
     summary = translate(config)
     print(f"   {summary}")
     report = write_report(str(run), truth_uri=str(world))
+    write_sheet(str(run), str(world), str(Path(out, "sheet.png")))
     print(f"3. Wrote the report: {report}")
     print(
         f"\nDone in {duration(time.monotonic() - began)}. Open {report} to see source | edited | truth side by side.\n"

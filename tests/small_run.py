@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import yaml
 
 from p2pz_ray.collection.codec import encode
+from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.schema import collection_schema, pairs_schema, table_bytes
 from p2pz_ray.mini.world import Scene, render, sample_scene
@@ -128,9 +129,20 @@ def write_run(
         file = f"data/{partition.id}-1.parquet"
         (folder / file).write_bytes(table_bytes(pa.Table.from_pylist(list(pairs), pairs_schema())))
         count = [row["status"] for row in pairs].count
-        manifest = {"file": file, "rows": len(pairs), "ok": count("ok"), "failed": count("error")}
-        if times:
-            manifest |= dict(zip(("started", "finished"), times[i], strict=True))
-        (folder / f"manifest/{partition.id}.json").write_text(json.dumps(manifest))
+        started, finished = times[i] if times else (0.0, 0.0)
+        manifest = Manifest(
+            partition=partition.id,
+            attempt="1",
+            file=file,
+            images=rows[i],
+            rows=len(pairs),
+            ok=count("ok"),
+            failed=count("error"),
+            sha256="",
+            fingerprint="",
+            started=started,
+            finished=finished,
+        )
+        (folder / f"manifest/{partition.id}.json").write_text(json.dumps(asdict(manifest)))
     if complete:
         (folder / "_SUCCESS").write_text("{}")

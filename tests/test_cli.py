@@ -271,3 +271,17 @@ def test_the_demo_goes_the_whole_way(tmp_path: Path, local_ray: None, capsys: py
 
 def pixels(image: dict[str, Any]) -> Any:
     return np.asarray(Image.open(io.BytesIO(image["bytes"])))
+
+
+def test_published_embeddings_become_a_direction_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("cat", 1.0), ("dog", 3.0)):
+        torch.save(torch.full((1, 77, 768), value), tmp_path / f"{name}.pt")
+    output = tmp_path / "cat2dog.safetensors"
+    settings = [f"embeddings.{side}={tmp_path}/{name}.pt" for side, name in (("source", "cat"), ("target", "dog"))]
+    assert main(["direction", *settings, f"output={output}"]) == 0
+    assert torch.equal(EditDirection.load(str(output)).embedding, torch.full((77, 768), 2.0))
+    assert "77×768" in capsys.readouterr().out
+    assert main(["direction", *settings, "source=cat", "target=dog", f"output={output}"]) == 2
+    assert "embeddings" in capsys.readouterr().err

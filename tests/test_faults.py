@@ -14,10 +14,10 @@ import ray
 import yaml
 from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_settings
 
+from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.running import cluster
-from p2pz_ray.running.manifest import Manifest
 from p2pz_ray.running.replica import Replica
 from p2pz_ray.running.run import translate
 

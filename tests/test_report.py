@@ -72,7 +72,7 @@ def test_every_pair_is_shown_as_source_edited_and_truth_with_its_caption(tmp_pat
     write_run(tmp_path / "run", [rows[:2], rows[2:]])
     write_truth(tmp_path / "world.parquet", scenes)
     page = reported(tmp_path / "run", truth_uri=str(tmp_path / "world.parquet"))
-    order = [Run(str(tmp_path / "run")).receipts[i].rows for i in range(2)]
+    order = [Run(str(tmp_path / "run")).manifests[i].rows for i in range(2)]
     assert order == [2, 1]
     np.testing.assert_array_equal(page.pictures("source"), [s.picture() for s in scenes])
     np.testing.assert_array_equal(page.pictures("edited"), edited)
@@ -283,7 +283,7 @@ def test_what_is_no_run_or_a_damaged_one_is_an_error_that_names_the_file(tmp_pat
 
 def test_time_counts_once_where_partitions_overlap_and_not_where_nothing_ran(tmp_path):
     write_run(tmp_path, [[pair(str(i), status="error")] for i in range(4)], times=[(5, 9), (0, 6), (20, 21), (2, 3)])
-    assert busy_seconds(Run(str(tmp_path)).receipts) == 10
+    assert busy_seconds(Run(str(tmp_path)).manifests) == 10
 
 
 def test_evaluation_knows_nothing_of_ray_or_of_running():

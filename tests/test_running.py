@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_settings
 
+from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.store import Store
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.running import run as run_module
 from p2pz_ray.running.job import prepare
-from p2pz_ray.running.manifest import RunFolder
 from p2pz_ray.running.pairs import image_seed
 from p2pz_ray.running.progress import Progress, duration
 from p2pz_ray.running.run import translate

@@ -67,8 +67,8 @@ def _truth(run: Run, uri: str | None, storage_options: dict[str, Any] | None) ->
 def _errors(run: Run, truth: Truth) -> dict[str, list[PairError]]:
     """The errors of all ok pairs that have a truth, by edit."""
     errors: defaultdict[str, list[PairError]] = defaultdict(list)
-    for receipt in run.receipts:
-        for batch in run.batches(receipt, ["id", "edit", "status", "source_image", "edited_image"]):
+    for manifest in run.manifests:
+        for batch in run.batches(manifest, ["id", "edit", "status", "source_image", "edited_image"]):
             for row in batch.to_pylist():
                 if row["status"] == "ok":
                     found = truth.error(
@@ -82,11 +82,11 @@ def _errors(run: Run, truth: Truth) -> dict[str, list[PairError]]:
 def _cards(run: Run, places: Sequence[Place], truth: Truth | None) -> Iterator[Card]:
     wanted: defaultdict[int, set[int]] = defaultdict(set)
     for place in places:
-        wanted[place.receipt].add(place.row)
+        wanted[place.partition].add(place.row)
     columns = ["id", "edit", "status", "caption", "seed", "source_image", "edited_image"]
     for index, rows in sorted(wanted.items()):
         first = 0
-        for batch in run.batches(run.receipts[index], columns):
+        for batch in run.batches(run.manifests[index], columns):
             for i in range(batch.num_rows):
                 if first + i in rows:
                     yield _card(batch.slice(i, 1).to_pylist()[0], truth)
@@ -112,18 +112,18 @@ def _affordable(cards: list[Card]) -> list[Card]:
 
 
 def _figures(run: Run, tally: Tally) -> Figures:
-    seconds = busy_seconds(run.receipts)
-    timed = sum(receipt.images for receipt in run.receipts if receipt.finished is not None)
+    seconds = busy_seconds(run.manifests)
+    images = sum(manifest.images for manifest in run.manifests)
     return Figures(
-        images=(sum(receipt.images for receipt in run.receipts), run.plan.images),
-        partitions=(len(run.receipts), len(run.plan.partitions)),
+        images=(images, run.plan.images),
+        partitions=(len(run.manifests), len(run.plan.partitions)),
         complete=run.complete,
         edits=len(_edits(run.config)) or max(1, len(tally.edits)),
         pairs=tally.statuses.total(),
         ok=tally.statuses["ok"],
         failed=tally.statuses["error"],
         flagged=tally.statuses["flagged"],
-        rate=timed / seconds if seconds else None,
+        rate=images / seconds if seconds else None,
     )
 
 

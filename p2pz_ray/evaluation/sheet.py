@@ -19,8 +19,8 @@ def write_sheet(run_uri: str, truth_uri: str, uri: str, count: int = 8, side: in
     """Write the first `count` ok pairs that have a truth, `side` pixels a picture, in the run's own order."""
     run, truth = Run(run_uri), Truth(truth_uri)
     columns: list[list[bytes]] = []
-    for receipt in run.receipts:
-        for batch in run.batches(receipt, ["id", "edit", "status", "source_image", "edited_image"]):
+    for manifest in run.manifests:
+        for batch in run.batches(manifest, ["id", "edit", "status", "source_image", "edited_image"]):
             for row in batch.to_pylist():
                 right = truth.picture(row["id"], row["edit"])
                 if row["status"] == "ok" and right is not None and len(columns) < count:

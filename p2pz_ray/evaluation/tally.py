@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from p2pz_ray.evaluation.run import Receipt, Run
+from p2pz_ray.collection.manifest import Manifest
+from p2pz_ray.evaluation.run import Run
 
 KEPT_IDS = 50
 """Ids kept of each problem; the others are counted."""
@@ -24,9 +25,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class Place:
-    """A pair: the place of its partition among the run's receipts, and its row there."""
+    """A pair: the place of its partition among the run's manifests, and its row there."""
 
-    receipt: int
+    partition: int
     row: int
 
 
@@ -38,10 +39,10 @@ class Tally:
         self.edits: Counter[str] = Counter()
         self._places: defaultdict[str, list[np.ndarray]] = defaultdict(list)
         problems: dict[tuple[str, str], Problem] = {}
-        for index, receipt in enumerate(run.receipts):
+        for index, manifest in enumerate(run.manifests):
             here: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
             pictured: defaultdict[str, list[int]] = defaultdict(list)
-            for row, (id, edit, status, error) in enumerate(_narrow_rows(run, receipt)):
+            for row, (id, edit, status, error) in enumerate(_narrow_rows(run, manifest)):
                 self.statuses[status] += 1
                 if status != "ok":
                     here[status, _sentence(error, id, status)][id] = None
@@ -73,9 +74,9 @@ def evenly(total: int, count: int) -> list[int]:
     return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
 
-def busy_seconds(receipts: Iterable[Receipt]) -> float:
+def busy_seconds(manifests: Iterable[Manifest]) -> float:
     """How long at least one partition was being worked on: pauses between two runs of a job don't count."""
-    spans = sorted((r.started, r.finished) for r in receipts if r.started is not None and r.finished is not None)
+    spans = sorted((manifest.started, manifest.finished) for manifest in manifests)
     total, until = 0.0, float("-inf")
     for start, stop in spans:
         total += max(0.0, stop - max(start, until))
@@ -83,8 +84,8 @@ def busy_seconds(receipts: Iterable[Receipt]) -> float:
     return total
 
 
-def _narrow_rows(run: Run, receipt: Receipt) -> Iterator[Sequence[str]]:
-    for batch in run.batches(receipt, ["id", "edit", "status", "error"]):
+def _narrow_rows(run: Run, manifest: Manifest) -> Iterator[Sequence[str]]:
+    for batch in run.batches(manifest, ["id", "edit", "status", "error"]):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 

@@ -186,8 +186,10 @@ def latents(vae: AutoencoderKL, images: torch.Tensor, out: Path) -> torch.Tensor
     for chunk in images.split(64):
         posterior = vae.encode(to_signal(chunk)).latent_dist
         found.append(torch.cat([posterior.mean, posterior.std], dim=1))
-    torch.save(torch.cat(found).contiguous(), file)
-    return torch.cat(found)
+    # One memory layout, computed or loaded: sums in another order would end a resumed training elsewhere.
+    moments = torch.cat(found).contiguous()
+    torch.save(moments, file)
+    return moments
 
 
 # ------------------------------------------------------------------------------------------ text and UNet

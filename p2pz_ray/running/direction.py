@@ -1,27 +1,32 @@
 """Edit directions for a run and on their own: from two words by way of sentences, or from a file."""
 
-import tempfile
 from pathlib import Path
 
 import torch
 
+from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.config import DirectionConfig, EditConfig, SentencesConfig
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.model import TextEncoder, locate
 from p2pz_ray.language.sentences import sentences
-from p2pz_ray.running.manifest import RunFolder
 
 
 def write_direction(config: DirectionConfig) -> EditDirection:
-    """Make the direction from one word to another and save it; only the text half of the model is loaded.
+    """Make a direction and save it; for words only the text half of the model is loaded, for embeddings nothing.
 
     Raises ConfigError where the model or the sentences can't be had, P2PZError where making sentences fails.
     """
+    if config.embeddings is not None:
+        direction = EditDirection.from_embeddings(config.embeddings.source, config.embeddings.target)
+        direction.save(config.output)
+        return direction
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     text = TextEncoder.load(locate(config.model.name, config.model.revision))
     text.encoder.to(device)
+    assert config.source  # DirectionConfig has words where it has no embeddings
+    assert config.target
     name = Path(config.output).stem
     direction = _from_words(text, config.source, config.target, config.sentences, config.count, name, device)
     direction.save(config.output)
@@ -42,20 +47,14 @@ def edit_direction(edit: EditConfig, text: TextEncoder, name: str) -> EditDirect
 
 def save_direction(folder: RunFolder, name: str, direction: EditDirection) -> None:
     """Write a direction into a run's folder, wherever that is."""
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch, "direction.safetensors")
-        direction.save(str(file))
-        folder.store.write(_path(name), file.read_bytes())
+    folder.store.write(_path(name), direction.to_bytes())
 
 
 def load_direction(folder: RunFolder, name: str) -> EditDirection | None:
     """Read a direction of a run's folder, None where there is none."""
     if not folder.store.exists(_path(name)):
         return None
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch, "direction.safetensors")
-        file.write_bytes(folder.store.read(_path(name)))
-        return EditDirection.load(str(file))
+    return EditDirection.from_bytes(folder.store.read(_path(name)), folder.store.name(_path(name)))
 
 
 def _from_words(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.collection.schema import Columns
@@ -16,7 +17,6 @@ from p2pz_ray.editing.model import fingerprint as model_fingerprint
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.checkpoint import load_pretrained
 from p2pz_ray.running.direction import edit_direction, load_direction, save_direction
-from p2pz_ray.running.manifest import RunFolder
 
 
 @dataclass(frozen=True)

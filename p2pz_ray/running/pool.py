@@ -15,9 +15,9 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.errors import ConfigError, P2PZError
-from p2pz_ray.running.manifest import Manifest
 from p2pz_ray.running.progress import Progress
 
 LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)

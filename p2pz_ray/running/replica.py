@@ -6,9 +6,9 @@ from typing import Any
 import ray
 import torch
 
+from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.running.job import Job
-from p2pz_ray.running.manifest import Manifest
 from p2pz_ray.running.translator import DeviceLostError, Translator
 
 

@@ -4,8 +4,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.running.manifest import RunFolder
 from p2pz_ray.running.progress import duration
 
 RECENT = 20

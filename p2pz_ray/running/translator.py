@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from p2pz_ray.collection.codec import DecodePolicy, decode, encode
+from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.reader import Item, read_partition
 from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, InversionSettings
@@ -21,7 +22,6 @@ from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.language.captions import Blip, Captioner
 from p2pz_ray.running.direction import load_direction
 from p2pz_ray.running.job import Job
-from p2pz_ray.running.manifest import Manifest
 from p2pz_ray.running.pairs import Pairs, image_seed
 
 T = TypeVar("T")
