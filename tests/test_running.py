@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from s3_server import s3_server
 from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_settings
 
 from p2pz_ray.collection.manifest import RunFolder
@@ -172,6 +175,28 @@ def test_two_drivers_at_once_make_one_run(tmp_path: Path, tiny_model: Path, loca
     assert [summary.ok for summary in made] == [12, 12]
     assert len(pairs_of(tmp_path / "run")) == 12
     assert data_files(tmp_path / "run") == committed_files(tmp_path / "run")
+
+
+def test_a_run_from_and_to_s3_is_the_local_run(finished: Path, tiny_model: Path, local_ray: None) -> None:
+    with s3_server() as options:
+        bucket = Store("s3://bucket/world", options)
+        for file in sorted((finished / "world").iterdir()):
+            bucket.write(file.name, file.read_bytes())
+        there = {"uri": "s3://bucket/world", "images_per_partition": 2, "storage_options": options}
+        settings = tiny_settings(finished, tiny_model) | {
+            "input": there,
+            "output": "s3://bucket/run",
+            "output_storage_options": options,
+        }
+        assert translate(TranslateConfig.model_validate(settings)).ok == 12
+        run = Store("s3://bucket/run", options)
+        assert run.exists("_SUCCESS")
+        found = {}
+        for name in run.list("data"):
+            for row in pq.read_table(pa.BufferReader(run.read(f"data/{name}"))).to_pylist():
+                found[row["id"], row["edit"]] = row
+        assert found == pairs_of(finished / "run")
+        assert status("s3://bucket/run", options).finished
 
 
 # ----------------------------------------------------------------------------------------------- the commit protocol
