@@ -11,3 +11,10 @@ class ConfigError(P2PZError):
 
 class ImageError(P2PZError):
     """One image can't be used. It becomes an error row; its neighbours go on."""
+
+
+def first_line(error: BaseException | None) -> str:
+    """What an error says, in one line without a full stop, to stand inside a sentence."""
+    said = (isinstance(error, OSError) and error.strerror) or str(error)
+    lines = said.strip().splitlines()
+    return (lines[0].rstrip(". :") if lines else "") or type(error).__name__

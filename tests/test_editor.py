@@ -1,7 +1,9 @@
 """Every image comes out as if it had been edited alone, under each direction as if it had been the only one."""
 
+import shutil
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from PIL import Image
 
 from p2pz_ray import EditDirection, Editor, GuidanceSettings, InversionSettings
 from p2pz_ray.editing.guidance import attention_gradient
+from p2pz_ray.editing.model import TextEncoder
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini import MODEL
@@ -142,3 +145,27 @@ def test_a_checkpoint_that_is_not_there_is_named(name: str, says: str) -> None:
         Editor.from_pretrained(name)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_at_a_uri_is_the_same_checkpoint(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("P2PZ_CACHE", str(tmp_path))
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tiny_model), "/models/tiny", recursive=True)
+    local = Editor.from_pretrained(tiny_model)
+    for _ in range(2):
+        assert Editor.from_pretrained("memory://models/tiny").fingerprint == local.fingerprint
+    assert len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(ConfigError, match=r"memory://models/other.*model_index"):
+        Editor.from_pretrained("memory://models/other")
+
+
+def test_a_damaged_checkpoint_is_named(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    weights = tmp_path / "model" / "text_encoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ConfigError, match="can't be loaded"):
+        Editor.from_pretrained(tmp_path / "model")
+    with pytest.raises(ConfigError, match="text encoder"):
+        TextEncoder.load(tmp_path / "model")

@@ -16,11 +16,14 @@ from PIL import Image
 from s3_server import s3_server
 from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_settings
 
+from p2pz_ray.collection.codec import encode
 from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.partition import Partition
+from p2pz_ray.collection.schema import collection_schema, table_bytes
 from p2pz_ray.collection.store import Store
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.mini.world import Scene, render
 from p2pz_ray.running import run as run_module
 from p2pz_ray.running.job import prepare
 from p2pz_ray.running.pairs import image_seed
@@ -175,6 +178,21 @@ def test_two_drivers_at_once_make_one_run(tmp_path: Path, tiny_model: Path, loca
     assert [summary.ok for summary in made] == [12, 12]
     assert len(pairs_of(tmp_path / "run")) == 12
     assert data_files(tmp_path / "run") == committed_files(tmp_path / "run")
+
+
+def test_a_duplicate_id_becomes_an_error_row_under_a_name_of_its_own(
+    tmp_path: Path, tiny_model: Path, local_ray: None
+) -> None:
+    picture = {"bytes": encode(render(Scene())[0]), "path": None}
+    rows = [{"id": id, "image": picture, "caption": "a cat"} for id in ("a", "b", "a", None)]
+    settings = tiny_settings(tmp_path, tiny_model)
+    (tmp_path / "in.parquet").write_bytes(table_bytes(pa.Table.from_pylist(rows, collection_schema())))
+    settings["input"] = {"uri": str(tmp_path / "in.parquet")}
+    assert translate(TranslateConfig.model_validate(settings)).failed == 2
+    states = {id: (row["status"], row["error"]) for (id, edit), row in pairs_of(tmp_path / "run").items()}
+    assert set(states) == {"a", "b", "a#2", "in.parquet#3"}
+    assert [id for id, (state, _) in states.items() if state == "error"] == ["a#2"]
+    assert "'a'" in states["a#2"][1]
 
 
 def test_a_run_from_and_to_s3_is_the_local_run(finished: Path, tiny_model: Path, local_ray: None) -> None:

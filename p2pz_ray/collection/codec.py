@@ -13,8 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from p2pz_ray.collection.failure import one_line
-from p2pz_ray.errors import ConfigError, ImageError
+from p2pz_ray.errors import ConfigError, ImageError, first_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """What is decoded. Pillow knows more, but every decoder is code that strangers' files run through."""
@@ -90,7 +89,7 @@ def decode(data: bytes, policy: DecodePolicy) -> np.ndarray:
     except MemoryError:
         raise ImageError("It needs more memory than there is to decode it.") from None
     except Exception as error:  # decoders fail on broken files with nearly every kind of exception
-        raise ImageError(f"It can't be decoded: {one_line(error)}.") from error
+        raise ImageError(f"It can't be decoded: {first_line(error)}.") from error
 
 
 def encode(pixels: np.ndarray, format: Literal["png", "jpeg", "webp"] = "png", quality: int = 95) -> bytes:

@@ -34,10 +34,3 @@ def shown(name: str) -> str:
     """A name made fit for a one-line message: what isn't printable, or isn't UTF-8, backslash-escaped."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, in one line without a full stop, to stand inside a sentence."""
-    said = (isinstance(error, OSError) and error.strerror) or str(error)
-    lines = str(said).strip().splitlines()
-    return (lines[0].rstrip(". ") if lines else "") or type(error).__name__

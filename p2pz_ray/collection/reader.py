@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from p2pz_ray.collection.failure import FileError, StorageError, one_line, shown
+from p2pz_ray.collection.failure import FileError, StorageError, shown
 from p2pz_ray.collection.listing import locate
 from p2pz_ray.collection.partition import Kind, Partition, Source, file_id, row_id
 from p2pz_ray.collection.schema import Columns
 from p2pz_ray.collection.store import Store
 from p2pz_ray.collection.table import UNREADABLE, Row, TableFile
-from p2pz_ray.errors import ConfigError, ImageError, P2PZError
+from p2pz_ray.errors import ConfigError, ImageError, P2PZError, first_line
 
 MAX_BYTES = 64 * 2**20
 """Largest encoded image, unless another limit is given."""
@@ -95,7 +95,7 @@ def _source_items(table: TableFile, source: Source, fetch: _Fetcher) -> Iterator
             yield fetch.item(row, row.id or row_id(source.path, number + done), source.path)
             done += 1
     except UNREADABLE as error:
-        sentence = f"Its row can't be read: {shown(source.path)} is broken there ({one_line(error)})."
+        sentence = f"Its row can't be read: {shown(source.path)} is broken there ({first_line(error)})."
         for i, id in enumerate(table.ids(source.piece, source.start, source.stop)[done:], done):
             yield Item(id or row_id(source.path, number + i), None, None, sentence)
 

@@ -18,9 +18,9 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from p2pz_ray.collection.failure import FileError, MissingFileError, StorageError, one_line, shown
+from p2pz_ray.collection.failure import FileError, MissingFileError, StorageError, shown
 from p2pz_ray.collection.local import TEMPORARY, info, irregular, missing, replace
-from p2pz_ray.errors import ConfigError
+from p2pz_ray.errors import ConfigError, first_line
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Store:
         except ImportError as error:
             raise ConfigError(f"{uri} needs a package that isn't installed ({error}).") from error
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"{uri} can't be used as a storage location ({one_line(error)}).") from error
+            raise ConfigError(f"{uri} can't be used as a storage location ({first_line(error)}).") from error
         self.local = isinstance(self.fs, LocalFileSystem)
         self.root: str = root
 
@@ -223,8 +223,8 @@ class Store:
         if self.local and number == errno.ELOOP:
             return FileError(name, "It is a link that leads back to itself.")
         if self.local and verb != "written" and number not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            return FileError(name, f"It can't be {verb} ({one_line(error)}).")
-        return StorageError(f"{shown(name)} can't be {verb}: {one_line(error)}.")
+            return FileError(name, f"It can't be {verb} ({first_line(error)}).")
+        return StorageError(f"{shown(name)} can't be {verb}: {first_line(error)}.")
 
 
 class RemoteFile(io.BufferedReader):

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from p2pz_ray.collection.failure import one_line, shown
+from p2pz_ray.collection.failure import shown
 from p2pz_ray.collection.schema import Columns, check_schema, is_bytes, is_text
 from p2pz_ray.collection.store import RemoteFile, Store
-from p2pz_ray.errors import ConfigError
+from p2pz_ray.errors import ConfigError, first_line
 
 BATCH_ROWS = 16
 """Rows read at a time: memory holds a few pictures, not a row group of them."""
@@ -137,7 +137,7 @@ class TableFile:
             raise
 
     def _broken(self, error: Exception) -> ConfigError:
-        return ConfigError(f"{self.name} isn't a readable table ({one_line(error)}): write it again or leave it out.")
+        return ConfigError(f"{self.name} isn't a readable table ({first_line(error)}): write it again or leave it out.")
 
 
 class _Parquet:

@@ -14,7 +14,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from p2pz_ray.editing.model import TextEncoder
-from p2pz_ray.errors import ConfigError
+from p2pz_ray.errors import ConfigError, first_line
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,7 @@ def _read(uri: str) -> bytes:
         fs, path = fsspec.core.url_to_fs(uri)
         return fs.cat_file(path)
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ConfigError(f"{uri} can't be read ({reason}): check the path and the rights to it") from error
+        raise ConfigError(f"{uri} can't be read ({first_line(error)}): check the path and the rights to it") from error
 
 
 def _mean_embedding(uri: str) -> Tensor:

@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from p2pz_ray.editing.attention import CrossAttentionMaps
+from p2pz_ray.editing.checkpoint import fingerprint, locate
 from p2pz_ray.editing.direction import EditDirection
 from p2pz_ray.editing.guidance import GuidanceSettings, edit, edit_official
 from p2pz_ray.editing.inversion import Inversion, InversionSettings, invert
-from p2pz_ray.editing.model import DiffusionModel, fingerprint, locate
+from p2pz_ray.editing.model import DiffusionModel
 
 Pictures = NDArray[np.uint8] | Sequence[Image.Image]
 
@@ -52,7 +53,7 @@ class Editor:
         dtype: torch.dtype = torch.float32,
         **settings: Any,
     ) -> "Editor":
-        """Load "mini", a folder in StableDiffusionPipeline layout, or a hub id; `settings` go to `Editor`.
+        """Load "mini", a folder in StableDiffusionPipeline layout, its URI, or a hub id; `settings` go to `Editor`.
 
         Raises ConfigError where there is no such checkpoint.
         """

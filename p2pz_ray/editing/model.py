@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,56 +9,16 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from p2pz_ray.errors import ConfigError
+from p2pz_ray.errors import ConfigError, first_line
 
-MINI = Path(__file__).parents[1] / "mini" / "model"
 CHUNK = 8  # images that the autoencoder takes at once: it needs far more memory an image than the UNet
 SENTENCES = 64  # sentences embedded at once
-
-
-def locate(model: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The local folder of a checkpoint: "mini", a folder in StableDiffusionPipeline layout, or a hub id.
-
-    A hub id is downloaded into the Hugging Face cache (safetensors only). Raises ConfigError where the folder
-    has no `model_index.json` or the hub can't be reached.
-    """
-    name = os.fspath(model)
-    folder = MINI if name == "mini" else Path(name).expanduser()
-    if (folder / "model_index.json").is_file():
-        return folder
-    if name == "mini":
-        raise ConfigError(f"the embedded model is missing from {folder}: reinstall the package")
-    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ConfigError(
-            f"model {name!r} is not a Stable Diffusion folder (it has no model_index.json): "
-            'give "mini", a folder saved by StableDiffusionPipeline.save_pretrained, or a hub id like owner/name'
-        )
-    from huggingface_hub import snapshot_download
-
-    wanted = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-    except Exception as error:  # the hub client raises a dozen kinds, for offline, absent and forbidden alike
-        raise ConfigError(
-            f"model {name!r} is neither a folder here nor a hub repository that can be reached "
-            f"({type(error).__name__}): set `model` to a local folder, or HF_HOME to a cache that holds it"
-        ) from error
-
-
-def fingerprint(folder: Path) -> str:
-    """16 hex digits that name a checkpoint's contents, the same on every machine.
-
-    Configurations count whole, weight files by name, size and first MiB: a changed training changes them.
-    """
-    digest = hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".txt", ".safetensors", ".bin")):
-        digest.update(f"{file.relative_to(folder).as_posix()}:{file.stat().st_size}:".encode())
-        with file.open("rb") as f:
-            digest.update(f.read(1 << 20))
-    return digest.hexdigest()[:16]
+# What diffusers, transformers and safetensors raise for folders that are incomplete, damaged or of another kind.
+UNLOADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError, SafetensorError)
 
 
 class TextEncoder:
@@ -72,10 +31,13 @@ class TextEncoder:
     @classmethod
     def load(cls, folder: Path) -> "TextEncoder":
         """Load only the text half of a checkpoint, as making a direction needs it."""
-        return cls(
-            CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
-            CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32),
-        )
+        try:
+            return cls(
+                CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
+                CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32),
+            )
+        except UNLOADABLE as error:
+            raise ConfigError(f"the text encoder of {folder} can't be loaded: {first_line(error)}") from error
 
     @property
     def tokens(self) -> int:
@@ -151,8 +113,8 @@ class DiffusionModel:
                 dtype={"default": dtype, "text_encoder": torch.float32},
                 low_cpu_mem_usage=False,  # what it saves needs another package, and its absence is warned of
             )
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            reason = str(error).strip().split("\n")[0]
+        except UNLOADABLE as error:
+            reason = first_line(error)
             raise ConfigError(f"model {folder} can't be loaded as a StableDiffusionPipeline: {reason}") from error
         pipeline.to(device)
         if device.startswith("cuda"):

@@ -6,9 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p2pz_ray.collection.failure import one_line
 from p2pz_ray.collection.manifest import Manifest, RunFolder
-from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.errors import ConfigError, P2PZError, first_line
 
 
 class Run:
@@ -43,6 +42,6 @@ class Run:
                 yield from pairs.iter_batches(32, columns=list(columns))
             except (pa.ArrowException, OSError) as error:
                 raise P2PZError(
-                    f"{self.store.name(manifest.file)} can't be read ({one_line(error)}): remove its manifest "
+                    f"{self.store.name(manifest.file)} can't be read ({first_line(error)}): remove its manifest "
                     "and run translate again."
                 ) from error

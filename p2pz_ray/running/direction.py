@@ -7,7 +7,8 @@ import torch
 from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.config import DirectionConfig, EditConfig, SentencesConfig
 from p2pz_ray.editing import EditDirection
-from p2pz_ray.editing.model import TextEncoder, locate
+from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.model import TextEncoder
 from p2pz_ray.language.sentences import sentences
 
 

@@ -12,8 +12,9 @@ from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.collection.schema import Columns
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
-from p2pz_ray.editing.model import TextEncoder, locate
-from p2pz_ray.editing.model import fingerprint as model_fingerprint
+from p2pz_ray.editing.checkpoint import fingerprint as model_fingerprint
+from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.model import TextEncoder
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.checkpoint import load_pretrained
 from p2pz_ray.running.direction import edit_direction, load_direction, save_direction

@@ -17,7 +17,7 @@ from ray.exceptions import (
 
 from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
-from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.errors import ConfigError, P2PZError, first_line
 from p2pz_ray.running.progress import Progress
 
 LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
@@ -151,7 +151,7 @@ class Pool:
         self.waiting.extendleft(reversed(idle))
         if not getattr(error, "preempted", False) and not isinstance(error, NodeDiedError):
             self.deaths[running.id] += 1
-        self.progress.say(f"A replica was lost ({_first_line(error)}); its work is handed out again.")
+        self.progress.say(f"A replica was lost ({first_line(error)}); its work is handed out again.")
         if self.deaths[running.id] > self.retries:
             deaths = self.deaths[running.id]
             sentence = f"The process that translated its partition died {deaths} times, so the partition is left out."
@@ -164,7 +164,7 @@ class Pool:
         if isinstance(error.cause, ConfigError):
             raise ConfigError(str(error.cause)) from error
         self.errors[partition.id] += 1
-        reason = _first_line(error.cause)
+        reason = first_line(error.cause)
         if self.errors[partition.id] > self.retries:
             self.broken[partition.id] = reason
             self.progress.say(f"Partition {partition.id} is given up for this time ({reason}).")
@@ -181,7 +181,7 @@ class Pool:
         except LOST as error:
             if "creation task" in str(error):  # not a death: Ray could not even make the actor, and will not try again
                 raise P2PZError(f"A replica can't start on the cluster: {_last_line(error)}.") from error
-            self.progress.say(f"A replica died while it loaded the model ({_first_line(error)}).")
+            self.progress.say(f"A replica died while it loaded the model ({first_line(error)}).")
             if member.loads >= LOADS:
                 self.members.remove(member)
             else:
@@ -189,7 +189,7 @@ class Pool:
             return
         except RayTaskError as error:
             kind = ConfigError if isinstance(error.cause, ConfigError) else P2PZError
-            raise kind(f"A replica can't load the model: {_first_line(error.cause)}") from error
+            raise kind(f"A replica can't load the model: {first_line(error.cause)}") from error
         member.loading, member.loads = None, 0
 
     def _hear(self) -> None:
@@ -201,11 +201,6 @@ class Pool:
                 except Exception:
                     member.underway = 0
                 member.asked = None
-
-
-def _first_line(error: BaseException | None) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(". :") if lines else type(error).__name__
 
 
 def _last_line(error: BaseException) -> str:
