@@ -383,6 +383,7 @@ def export(recipe: Recipe, out: Path, to: Path) -> None:
     )
     pipeline.save_pretrained(to, safe_serialization=True)
     # transformers loads weights as its configuration says, diffusers as float32: let them agree.
+    (to / "editing.json").write_text(json.dumps(recipe["editing"]) + "\n")
     notes = to / "text_encoder" / "config.json"
     notes.write_text(json.dumps({**json.loads(notes.read_text()), "dtype": "float32"}, indent=2) + "\n")
 
