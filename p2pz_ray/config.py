@@ -177,10 +177,10 @@ class OutputFormatConfig(Section):
 
 
 class InversionConfig(Section):
-    """Regularized DDIM inversion; the fields of editing's InversionSettings."""
+    """Regularized DDIM inversion; the fields of editing's InversionSettings. null is what suits the model."""
 
     steps: Annotated[int, Field(ge=2, le=1000)] = 50
-    regularization: Literal["sampled", "full", "none"] = "sampled"
+    regularization: Literal["sampled", "full", "none"] | None = None
     lambda_ac: Amount = 20.0
     lambda_kl: Amount = 20.0
     reg_steps: Annotated[int, Field(ge=0)] = 5

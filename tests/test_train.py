@@ -62,6 +62,7 @@ def test_the_export_is_a_stock_pipeline_of_half_precision_safetensors(
     assert made.shape == (1, 64, 64, 3)
     editor = Editor.from_pretrained(tmp_path / "model")
     assert editor.size == (64, 64)
+    assert editor.inversion.resolve(editor.model).regularization == recipe["editing"]["regularization"]
     assert editor.guidance.resolve(editor.model) == (recipe["editing"]["lambda_xa"], recipe["editing"]["cfg"])
     assert editor.direction(["a cat"], ["a dog"]).embedding.shape == (32, 32)
 

@@ -3,7 +3,7 @@
 Every image has its own generator and its own loss, so that what comes out doesn't depend on who shares the batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -19,15 +19,20 @@ class InversionSettings:
     """`steps` DDIM steps; after each prediction `reg_steps` rounds of noise regularization.
 
     "sampled" draws one shift a channel and level for each of `rolls` updates, as the official code does; "full"
-    takes all shifts, as the paper has it; "none" leaves the noise alone.
+    takes all shifts, as the paper has it; "none" leaves the noise alone; None is the
+    checkpoint's own default (see `resolve`).
     """
 
     steps: int = 50
-    regularization: Literal["sampled", "full", "none"] = "sampled"
+    regularization: Literal["sampled", "full", "none"] | None = None
     lambda_ac: float = 20.0
     lambda_kl: float = 20.0
     reg_steps: int = 5
     rolls: int = 5
+
+    def resolve(self, model: DiffusionModel) -> "InversionSettings":
+        """With the regularization as set, else of the checkpoint's `editing.json`, else "sampled"."""
+        return replace(self, regularization=self.regularization or model.defaults.get("regularization", "sampled"))
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ def invert(
     settings: InversionSettings,
 ) -> Inversion:
     """Walk clean latents x (B, 4, h, w) up to noise under their captions, at guidance scale 1."""
+    settings = settings.resolve(model)
     schedule = Schedule.of(model.scheduler, settings.steps)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     c = model.embed(captions)
