@@ -66,9 +66,7 @@ class Editor:
         """(H, W) in pixels that the checkpoint was trained at."""
         return (self.model.side, self.model.side)
 
-    def direction(
-        self, source_sentences: list[str], target_sentences: list[str], /, **provenance: Any
-    ) -> EditDirection:
+    def direction(self, source_sentences: list[str], target_sentences: list[str], **provenance: Any) -> EditDirection:
         """The direction from one set of sentences to another, in this checkpoint's text space."""
         return EditDirection.from_sentences(self.model.text, source_sentences, target_sentences, **provenance)
 
