@@ -9,6 +9,7 @@ import fsspec
 
 from p2pz_ray.errors import ConfigError, first_line
 
+# p2pz_ray.mini.MODEL, found without importing a neighbour.
 MINI = Path(__file__).parents[1] / "mini" / "model"
 CACHE = Path("~/.cache/p2pz_ray/models")
 """Copies of checkpoints that lie at URIs; P2PZ_CACHE names another folder."""

@@ -106,16 +106,12 @@ def pyramid(eps: Tensor) -> list[Tensor]:
 
 def draw_shifts(shape: torch.Size, generators: list[torch.Generator]) -> list[Tensor]:
     """For each pyramid level, one shift an image and channel, (B, C), from 1 to half the side (exclusive)."""
-    batch, channels, height, width = shape
-    levels = 1
-    side = min(height, width)
-    sides = [side]
-    while side > 8:
-        side //= 2
-        sides.append(side)
-        levels += 1
+    _, channels, height, width = shape
+    sides = [min(height, width)]
+    while sides[-1] > 8:
+        sides.append(sides[-1] // 2)
     drawn = [[torch.randint(1, max(2, s // 2), (channels,), generator=g) for s in sides] for g in generators]
-    return [torch.stack([drawn[b][level] for b in range(batch)]) for level in range(levels)]
+    return [torch.stack(level) for level in zip(*drawn, strict=True)]
 
 
 def roll_each(n: Tensor, shifts: Tensor, dim: int) -> Tensor:

@@ -21,6 +21,17 @@ SENTENCES = 64  # sentences embedded at once
 UNLOADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError, SafetensorError)
 
 
+def chosen_device(device: str) -> str:
+    """Where a model goes: "auto" is a GPU where there is one. Raises ConfigError for "cuda" where there is none."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device is cuda, but no GPU is found here: set device to auto (or, in a cluster, replicas.gpus to 1)."
+        )
+    return device
+
+
 class TextEncoder:
     """Sentences to the last hidden states that condition the UNet. Always float32: it is small, and its
     precision is the direction's."""

@@ -1,7 +1,8 @@
 """A contact sheet of a run as one PNG: sources in the first row, edits below them, the truth below those."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +18,23 @@ GAP = 4  # white pixels between two pictures
 
 def write_sheet(run_uri: str, truth_uri: str, uri: str, count: int = 6, side: int = 128) -> None:
     """Write the first `count` ok pairs that have a truth, `side` pixels a picture, in the run's own order."""
-    run, truth = Run(run_uri), Truth(truth_uri)
-    columns: list[list[bytes]] = []
-    for manifest in run.manifests:
-        for batch in run.batches(manifest, ["id", "edit", "status", "source_image", "edited_image"]):
-            for row in batch.to_pylist():
-                right = truth.picture(row["id"], row["edit"])
-                if row["status"] == "ok" and right is not None and len(columns) < count:
-                    columns.append([row["source_image"]["bytes"], row["edited_image"]["bytes"], right])
-    rows = [_row([column[i] for column in columns], side) for i in range(3)]
+    columns = list(islice(_columns(Run(run_uri), Truth(truth_uri)), count))
+    rows = [_row(pictures, side) for pictures in zip(*columns, strict=True)]
     picture = Image.fromarray(np.concatenate(rows)[GAP:, GAP:])
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     folder, _, name = uri.rpartition("/")
     Store(folder or ".").write(name, buffer.getvalue())
+
+
+def _columns(run: Run, truth: Truth) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Source, edit and truth of each ok pair that has one, read as they are asked for."""
+    for manifest in run.manifests:
+        for batch in run.batches(manifest, ["id", "edit", "status", "source_image", "edited_image"]):
+            for row in batch.to_pylist():
+                right = truth.picture(row["id"], row["edit"]) if row["status"] == "ok" else None
+                if right is not None:
+                    yield row["source_image"]["bytes"], row["edited_image"]["bytes"], right
 
 
 def _row(pictures: Sequence[bytes], side: int) -> NDArray[np.uint8]:

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import torch
-
 from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.config import DirectionConfig, EditConfig, SentencesConfig
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import locate
-from p2pz_ray.editing.model import TextEncoder
+from p2pz_ray.editing.model import TextEncoder, chosen_device
 from p2pz_ray.language.sentences import sentences
 
 
@@ -21,9 +19,7 @@ def write_direction(config: DirectionConfig) -> EditDirection:
         direction = EditDirection.from_embeddings(config.embeddings.source, config.embeddings.target)
         direction.save(config.output)
         return direction
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device(config.device)
     text = TextEncoder.load(locate(config.model.name, config.model.revision))
     text.encoder.to(device)
     assert config.source  # DirectionConfig has words where it has no embeddings

@@ -18,6 +18,7 @@ from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.reader import Item, read_partition
 from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, InversionSettings
+from p2pz_ray.editing.model import chosen_device
 from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.language.captions import Blip, Captioner
 from p2pz_ray.running.direction import load_direction
@@ -66,11 +67,7 @@ class Translator:
     def __init__(self, job: Job) -> None:
         config = job.config
         self.job = job
-        self.device = config.device
-        if self.device == "auto":
-            self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        elif self.device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("device is cuda, but a replica finds no GPU: set device to auto, or replicas.gpus to 1.")
+        self.device = chosen_device(config.device)
         self.editor = Editor.from_pretrained(
             config.model.name,
             revision=config.model.revision,
