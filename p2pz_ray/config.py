@@ -18,13 +18,15 @@ from p2pz_ray.language.sentences import SentenceSource, Template, TextFile, arti
 __all__ = ["DirectionConfig", "TranslateConfig", "difference", "fingerprint", "load", "record"]
 
 
-def _not_blank(text: str) -> str:
+def _written(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty: write a value")
+    if re.search(r"://[^/@]*:[^/@]*@", text):
+        raise ValueError("holds a password, which the run and its logs would repeat: put it into storage_options")
     return text
 
 
-Text = Annotated[str, AfterValidator(_not_blank)]
+Text = Annotated[str, AfterValidator(_written)]
 Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Device = Literal["auto", "cpu", "cuda"]
@@ -194,6 +196,10 @@ class GuidanceConfig(Section):
     cfg: Amount | None = None
     negative: str = "caption"  # "caption" is the image's own; any other text is the negative prompt itself
     reference: Literal["trajectory", "reconstruction"] = "trajectory"
+    guided: Annotated[float, Field(ge=0, le=1)] = 1.0  # share of the steps, the noisiest, that compare maps
+    layers: list[Text] | None = None  # blocks whose maps are compared, such as mid_block; null is all
+    negative_every: Count = 1  # steps that share one negative prediction
+    order: Literal[1, 2] = 1  # of the solver on the way down
 
 
 class ReplicasConfig(Section):

@@ -4,7 +4,7 @@ Maps exist explicitly only while they are recorded or compared; at all other tim
 attention.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 
@@ -14,6 +14,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 
+from p2pz_ray.errors import ConfigError
+
 
 class Mode(Enum):
     FUSED = "fused"
@@ -21,16 +23,25 @@ class Mode(Enum):
     COMPARE = "compare"
 
 
+class EnoughError(Exception):
+    """A forward pass has met its last compared layer, and nobody asks for what lies beyond it."""
+
+
 class CrossAttentionMaps:
     """What the cross-attention layers of one UNet share: the reference's maps and the loss against them.
 
-    `recorded[layer]` is softmax(QKᵀ/√d), (rows, heads, cells, L), of the step at hand alone.
+    `recorded[layer]` is softmax(QKᵀ/√d), (rows, heads, cells, L), of the step at hand alone. `compared` names the
+    layers that are recorded and compared: all, until `choose` narrows them.
     """
 
     def __init__(self, unet: UNet2DConditionModel):
         self.mode = Mode.FUSED
         self.recorded: dict[str, Tensor] = {}
         self.loss: Tensor | None = None
+        self.layers = frozenset(name for name in unet.attn_processors if ".attn2." in name)
+        self.compared = self.layers
+        self._met = 0
+        self._whole = True
         unet.set_attn_processor(
             {
                 name: _CrossAttention(self, name) if ".attn2." in name else AttnProcessor2_0()
@@ -38,23 +49,48 @@ class CrossAttentionMaps:
             }
         )
 
+    def choose(self, parts: Sequence[str] | None) -> None:
+        """Compare only layers whose name starts with one of `parts` ("down_blocks.1", "mid_block"); None is all.
+
+        Raises ConfigError where a part names no cross-attention layer.
+        """
+        for part in parts or ():
+            if not any(_under(layer, part) for layer in self.layers):
+                blocks = ", ".join(sorted({layer.split(".attentions")[0] for layer in self.layers}))
+                raise ConfigError(f"guidance.layers names {part!r}, where no cross-attention is: choose from {blocks}")
+        self.compared = frozenset(
+            layer for layer in self.layers if parts is None or any(_under(layer, part) for part in parts)
+        )
+        if not self.compared:
+            raise ConfigError("guidance.layers is empty: name a block, or leave it out for all")
+
     @contextmanager
-    def record(self) -> Iterator[None]:
-        """Within: a forward pass leaves its maps here, in place of any earlier ones."""
+    def record(self, whole: bool = True) -> Iterator[None]:
+        """Within: a forward pass leaves its maps here, in place of any earlier ones.
+
+        Unless the `whole` pass is asked for, it ends at the last compared layer and gives no prediction.
+        """
         self.recorded.clear()
-        self.mode = Mode.RECORD
+        self._met, self._whole, self.mode = 0, whole, Mode.RECORD
         try:
             yield
+        except EnoughError:
+            pass
         finally:
             self.mode = Mode.FUSED
 
     @contextmanager
     def compare(self) -> Iterator[None]:
-        """Within: a forward pass adds up its squared distance to the recorded maps in `loss`, (rows,)."""
+        """Within: a forward pass adds up its squared distance to the recorded maps in `loss`, (rows,).
+
+        It ends at the last compared layer and gives no prediction.
+        """
         self.loss = None
-        self.mode = Mode.COMPARE
+        self._met, self._whole, self.mode = 0, False, Mode.COMPARE
         try:
             yield
+        except EnoughError:
+            pass
         finally:
             self.mode = Mode.FUSED
 
@@ -62,12 +98,18 @@ class CrossAttentionMaps:
         self.recorded.clear()
         self.loss = None
 
+    @property
+    def enough(self) -> bool:
+        """Whether the pass at hand may end here."""
+        return not self._whole and self._met == len(self.compared)
+
     def meet(self, layer: str, maps: Tensor) -> None:
         """Take one layer's maps, as the mode says.
 
         Under comparison there may be K edited rows for each recorded one, those of an image side by side. A layer's
         distance is summed over cells and tokens and averaged over heads.
         """
+        self._met += 1
         if self.mode is Mode.RECORD:
             self.recorded[layer] = maps.detach()
             return
@@ -97,13 +139,19 @@ class _CrossAttention:
         q = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
         k = attn.to_k(context).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
         v = attn.to_v(context).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-        if self.maps.mode is Mode.FUSED:
+        if self.maps.mode is Mode.FUSED or self.layer not in self.maps.compared:
             out = F.scaled_dot_product_attention(q, k, v, scale=attn.scale)
         else:
             # The softmax at least in float32 whatever the weights are: its small differences are what guides.
             scores = (q @ k.transpose(-1, -2)).to(torch.promote_types(q.dtype, torch.float32))
             maps = torch.softmax(scores * attn.scale, dim=-1)
             self.maps.meet(self.layer, maps)
+            if self.maps.enough:
+                raise EnoughError
             out = maps.to(v.dtype) @ v
         out = out.transpose(1, 2).flatten(2)
         return attn.to_out[1](attn.to_out[0](out))
+
+
+def _under(layer: str, part: str) -> bool:
+    return layer == part or layer.startswith(part + ".")

@@ -89,7 +89,7 @@ def fingerprint(folder: Path) -> str:
     Configurations count whole, weight files by name, size and first MiB: a changed training changes them.
     """
     digest = hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".txt", ".safetensors", ".bin")):
+    for file in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".txt", ".safetensors")):
         digest.update(f"{file.relative_to(folder).as_posix()}:{file.stat().st_size}:".encode())
         with file.open("rb") as f:
             digest.update(f.read(1 << 20))

@@ -51,6 +51,20 @@ class EditDirection:
         embedding = _mean_embedding(target) - _mean_embedding(source)
         return cls(embedding, {"source_embeddings": source, "target_embeddings": target})
 
+    def __add__(self, other: "EditDirection") -> "EditDirection":
+        """Both edits at once, as Δc + Δc'. Raises ConfigError for directions of two models."""
+        mine, others = (d.provenance.get("text_encoder") for d in (self, other))
+        if self.embedding.shape != other.embedding.shape or (mine and others and mine != others):
+            raise ConfigError("these directions were made for two models: make both with one, then compose them")
+        known = {"text_encoder": mine or others} if mine or others else {}
+        return EditDirection(
+            self.embedding + other.embedding, {**known, "composed_of": [self.provenance, other.provenance]}
+        )
+
+    def __mul__(self, strength: float) -> "EditDirection":
+        """The same edit, stronger or weaker; negative turns it round."""
+        return EditDirection(strength * self.embedding, {**self.provenance, "strength": strength})
+
     @property
     def digest(self) -> str:
         """16 hex digits naming the direction's contents."""

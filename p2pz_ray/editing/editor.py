@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -85,27 +87,34 @@ class Editor:
         if not len(pixels) == len(captions) == len(seeds):
             raise ValueError(f"{len(pixels)} images, {len(captions)} captions, {len(seeds)} seeds: give one of each")
         latents = self.model.encode(pixels)
-        return invert(self.model, latents, list(captions), list(seeds), self.inversion)
+        inversion = invert(self.model, latents, list(captions), list(seeds), self.inversion)
+        return replace(inversion, images=pixels)
 
     def edit(
         self,
         inversion: Inversion,
         directions: Sequence[EditDirection],
         strengths: Sequence[float] | None = None,
+        masks: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.uint8]:
         """Each of B inverted pictures under each of K directions: (B, K, H, W, 3) uint8.
 
-        `strengths` (K) scale the directions. Raises ConfigError for a direction made for another model.
+        `strengths` (K) scale the directions. `masks` (B, H, W) confine the edit: every pixel outside them is the
+        source's own. Raises ConfigError for a direction made for another model, ValueError for masks that don't fit.
         """
-        latents = self.edit_latents(inversion, directions, strengths)
+        latents = self.edit_latents(inversion, directions, strengths, masks)
         pictures = self.model.decode(latents.flatten(0, 1))
-        return pictures.reshape(*latents.shape[:2], *pictures.shape[1:])
+        edited = pictures.reshape(*latents.shape[:2], *pictures.shape[1:])
+        if masks is None:
+            return edited
+        return np.where(masks[:, None, :, :, None], edited, _sources(inversion)[:, None])
 
     def edit_latents(
         self,
         inversion: Inversion,
         directions: Sequence[EditDirection],
         strengths: Sequence[float] | None = None,
+        masks: NDArray[np.bool_] | None = None,
     ) -> Tensor:
         """`edit` before decoding: (B, K, 4, h, w) latents."""
         if not directions:
@@ -116,11 +125,28 @@ class Editor:
             strength * direction.embedding.to(self.model.device)
             for direction, strength in zip(directions, strengths or [1.0] * len(directions), strict=True)
         ]
+        cells = None if masks is None else self._cells(masks, inversion)
         if self.parity is None:
-            return edit(self.model, self.maps, inversion, torch.stack(scaled), self.guidance)
+            return edit(self.model, self.maps, inversion, torch.stack(scaled), self.guidance, cells)
         if len(inversion.c) != 1 or len(scaled) != 1:
             raise ValueError("official parity takes one image and one direction: that is all its reference can do")
+        if cells is not None:
+            raise ValueError("official parity takes no masks: the reference code has none")
         return edit_official(self.model, self.maps, inversion, scaled[0], self.guidance)
+
+    def _cells(self, masks: NDArray[np.bool_], inversion: Inversion) -> Tensor:
+        """The latent cells (B, 1, h, w) that a mask touches at all."""
+        wanted = _sources(inversion).shape[:3]
+        if masks.shape != wanted or masks.dtype != np.bool_:
+            raise ValueError(f"masks are {masks.dtype} {masks.shape}: give bool {wanted}, one a picture and its size")
+        touched = torch.from_numpy(np.ascontiguousarray(masks)).to(self.model.device)[:, None].float()
+        return F.max_pool2d(touched, self.model.factor).bool()
+
+
+def _sources(inversion: Inversion) -> NDArray[np.uint8]:
+    if inversion.images is None:
+        raise ValueError("this inversion doesn't hold its pictures, which masks need: make it with Editor.invert")
+    return inversion.images
 
 
 def _pixels(images: Pictures) -> NDArray[np.uint8]:

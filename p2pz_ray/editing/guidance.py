@@ -5,6 +5,7 @@ The reference and its K edits walk down the timesteps together, so that a step's
 serve all K edits.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from p2pz_ray.editing.attention import CrossAttentionMaps
 from p2pz_ray.editing.inversion import Inversion
 from p2pz_ray.editing.model import DiffusionModel
-from p2pz_ray.editing.schedule import ddim_step
+from p2pz_ray.editing.schedule import ddim_step, extrapolated
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,20 @@ class GuidanceSettings:
     `negative` is the text that classifier-free guidance moves away from; "caption" stands for the image's own caption,
     right for real images. `reference` says where the reference's latents come from: "trajectory" are the inversion's
     own, "reconstruction" denoises them again from x_T as the paper does.
+
+    The others trade evaluations for exactness: `guided` is the share of the steps, from the noisiest on, that compare
+    maps; `layers` names the blocks whose maps are compared (None: all); ε_neg is asked for in every
+    `negative_every`-th step and held between; `order` 2 extrapolates ε from the step before.
     """
 
     lambda_xa: float | None = None
     cfg: float | None = None
     negative: str = "caption"
     reference: Literal["trajectory", "reconstruction"] = "trajectory"
+    guided: float = 1.0
+    layers: Sequence[str] | None = None
+    negative_every: int = 1
+    order: Literal[1, 2] = 1
 
     def resolve(self, model: DiffusionModel) -> tuple[float, float]:
         """(λ_xa, guidance scale): as set, else from the checkpoint's `editing.json`, else the paper's 0.1 and 5.
@@ -48,14 +57,17 @@ def edit(
     inversion: Inversion,
     directions: Tensor,
     settings: GuidanceSettings,
+    cells: Tensor | None = None,
 ) -> Tensor:
     """B inverted images under K directions (K, L, D) → edited latents (B, K, 4, h, w).
 
     At each step, for every edit alone, with c_edit = c + Δc:
         x ← x - λ_xa ∇ₓ Σ_layers ‖M_edit - M_ref‖²
         ε = ε_neg + cfg (ε_edit - ε_neg),  x ← DDIM(x, ε)
+    `cells` (B, 1, h, w) bool, where given, are those that may change: the others stay on the inversion's trajectory.
     """
     lambda_xa, cfg = settings.resolve(model)
+    maps.choose(settings.layers)
     schedule = inversion.schedule
     B, K = len(inversion.c), len(directions)
     c_edit = (inversion.c[:, None] + directions[None]).flatten(0, 1)
@@ -63,29 +75,53 @@ def edit(
     c_neg = model.embed(negatives).repeat_interleave(K, dim=0)
     x_ref = inversion.trajectory[-1]
     x = x_ref.repeat_interleave(K, dim=0)
+    free = None if cells is None else cells.repeat_interleave(K, dim=0)
+    eps_neg: Tensor | None = None
+    before: Tensor | None = None
+    unguided = len(schedule) - round(settings.guided * len(schedule))
 
     for i in reversed(range(len(schedule))):
         t, here, there = schedule.timesteps[i], schedule.levels[i + 1], schedule.levels[i]
         if settings.reference == "trajectory":
             x_ref = inversion.trajectory[i + 1]
-        if lambda_xa:
-            with torch.no_grad(), maps.record():
+        if lambda_xa and i >= unguided:
+            again = settings.reference == "reconstruction"
+            with torch.no_grad(), maps.record(whole=again):
                 eps_ref = model.predict(x_ref, t, inversion.c, level=here)
             x = x - lambda_xa * attention_gradient(model, maps, x, t, c_edit, here)
-            if settings.reference == "reconstruction":
+            if again:
                 x_ref = ddim_step(x_ref, eps_ref, here, there)
+        if (len(schedule) - 1 - i) % settings.negative_every == 0:
+            eps_neg = None
         with torch.no_grad():
-            eps = guided(model, x, t, c_neg, c_edit, cfg, here)
-        x = ddim_step(x, eps, here, there)
+            eps, eps_neg = guided(model, x, t, c_neg, c_edit, cfg, here, eps_neg)
+        step = eps
+        if settings.order == 2 and before is not None:
+            step = extrapolated(eps, before, schedule.levels[i + 2], here, there)
+        x, before = ddim_step(x, step, here, there), eps
+        if free is not None:
+            x = torch.where(free, x, inversion.trajectory[i].repeat_interleave(K, dim=0))
     return x.unflatten(0, (B, K))
 
 
-def guided(model: DiffusionModel, x: Tensor, t: int, c_neg: Tensor, c: Tensor, cfg: float, level: float) -> Tensor:
-    """Classifier-free guidance ε_neg + cfg (ε - ε_neg), in one pass of both halves."""
+def guided(
+    model: DiffusionModel,
+    x: Tensor,
+    t: int,
+    c_neg: Tensor,
+    c: Tensor,
+    cfg: float,
+    level: float,
+    eps_neg: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Classifier-free guidance ε_neg + cfg (ε - ε_neg), and ε_neg: as given, else in one pass of both halves."""
     if cfg == 1:
-        return model.predict(x, t, c, level)
-    eps_neg, eps = model.predict(torch.cat([x, x]), t, torch.cat([c_neg, c]), level).chunk(2)
-    return eps_neg + cfg * (eps - eps_neg)
+        return model.predict(x, t, c, level), None
+    if eps_neg is None:
+        eps_neg, eps = model.predict(torch.cat([x, x]), t, torch.cat([c_neg, c]), level).chunk(2)
+    else:
+        eps = model.predict(x, t, c, level)
+    return eps_neg + cfg * (eps - eps_neg), eps_neg
 
 
 def attention_gradient(
@@ -117,6 +153,7 @@ def edit_official(
     carried on. Returns (1, 1, 4, h, w).
     """
     lambda_xa, cfg = settings.resolve(model)
+    maps.choose(settings.layers)
     schedule = inversion.schedule
     negative = inversion.captions[0] if settings.negative == "caption" else settings.negative
     c_neg = model.embed([negative])

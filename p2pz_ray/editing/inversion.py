@@ -6,8 +6,10 @@ Every image has its own generator and its own loss, so that what comes out doesn
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from p2pz_ray.editing.model import DiffusionModel
@@ -38,12 +40,13 @@ class InversionSettings:
 @dataclass(frozen=True)
 class Inversion:
     """B images on their way to noise: `trajectory` is (N + 1, B, 4, h, w), from the clean latents at 0 to x_T at
-    N, and `c` (B, L, D) embeds the captions it was made with."""
+    N, and `c` (B, L, D) embeds the captions it was made with. `images` (B, H, W, 3) are the pictures themselves."""
 
     trajectory: Tensor
     c: Tensor
     captions: tuple[str, ...]
     schedule: Schedule
+    images: NDArray[np.uint8] | None = None
 
 
 def invert(

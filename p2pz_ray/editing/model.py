@@ -45,7 +45,9 @@ class TextEncoder:
         try:
             return cls(
                 CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
-                CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32),
+                CLIPTextModel.from_pretrained(
+                    folder, subfolder="text_encoder", dtype=torch.float32, use_safetensors=True
+                ),
             )
         except UNLOADABLE as error:
             raise ConfigError(f"the text encoder of {folder} can't be loaded: {first_line(error)}") from error
@@ -122,6 +124,7 @@ class DiffusionModel:
                 image_encoder=None,
                 requires_safety_checker=False,
                 dtype={"default": dtype, "text_encoder": torch.float32},
+                use_safetensors=True,
                 low_cpu_mem_usage=False,  # what it saves needs another package, and its absence is warned of
             )
         except UNLOADABLE as error:

@@ -7,6 +7,10 @@ from torch import Tensor
 
 from p2pz_ray.errors import ConfigError
 
+DARKEST = 2.0**-24
+"""Stands for ā = 0 in schedules of zero terminal SNR, where ε says nothing of the picture and a step would divide by
+zero. Of a v-prediction model float32 still finds the picture there, to about 1e-3."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -30,7 +34,7 @@ class Schedule:
             float(scheduler.final_alpha_cumprod),
             *(float(scheduler.alphas_cumprod[t]) for t in timesteps),
         ]
-        return cls(tuple(timesteps), tuple(levels))
+        return cls(tuple(timesteps), tuple(max(level, DARKEST) for level in levels))
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -40,3 +44,12 @@ def ddim_step(x: Tensor, eps: Tensor, here: float, there: float) -> Tensor:
     """Move x from noise level ā=`here` to ā=`there`, up or down (Song et al. 2021, eq. 12, η = 0)."""
     x0 = (x - (1 - here) ** 0.5 * eps) / here**0.5
     return there**0.5 * x0 + (1 - there) ** 0.5 * eps
+
+
+def extrapolated(eps: Tensor, before: Tensor, past: float, here: float, there: float) -> Tensor:
+    """The mean ε of the step from ā=`here` to `there`, from that at `here` and the one `before` it, at `past`.
+
+    In σ = √(1/ā - 1) a DDIM step is Euler's; with this ε it is the two-step Adams-Bashforth one, of second order.
+    """
+    a, b, c = ((1 / level - 1) ** 0.5 for level in (past, here, there))
+    return eps + (c - b) / (2 * (b - a)) * (eps - before)

@@ -1,0 +1,232 @@
+"""The editor beside diffusers' own pix2pix-zero pipeline: same weights, same pictures, one run.
+
+    python jobs/benchmark.py [--model mini] [--collection URI] [--edit cat2dog] [--images 8]
+
+The collection is Parquet with truth columns, as `p2pz world` writes it; without one, a fresh one is drawn. Every row
+edits the same pictures. Evaluations are UNet passes of one picture, a map gradient counted as the passes that it takes
+as long as. Error is the mean squared distance from the exact truth, of pixel values 0 … 1.
+"""
+
+import argparse
+import io
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from diffusers import DDIMInverseScheduler, DDIMScheduler, StableDiffusionPix2PixZeroPipeline
+from numpy.typing import NDArray
+from PIL import Image
+
+from p2pz_ray.collection.codec import encode
+from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, InversionSettings
+from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.guidance import attention_gradient
+from p2pz_ray.evaluation.truth import Truth, TruthSummary
+from p2pz_ray.language.sentences import template_bank
+
+Pixels = NDArray[np.uint8]
+VARIANTS: dict[str, tuple[int, GuidanceSettings]] = {
+    "50 steps": (50, GuidanceSettings()),
+    "50, reconstructed reference": (50, GuidanceSettings(reference="reconstruction")),
+    "50, guided 0.5": (50, GuidanceSettings(guided=0.5)),
+    "50, negative every 2": (50, GuidanceSettings(negative_every=2)),
+    "25 steps": (25, GuidanceSettings()),
+    "25, order 2": (25, GuidanceSettings(order=2)),
+    "25, guided 0.5": (25, GuidanceSettings(guided=0.5)),
+    "15 steps": (15, GuidanceSettings()),
+    "15, order 2": (15, GuidanceSettings(order=2)),
+    "15, guided 0.7": (15, GuidanceSettings(guided=0.7)),
+    "10 steps": (10, GuidanceSettings()),
+    "10, order 2": (10, GuidanceSettings(order=2)),
+    "10, negative every 2": (10, GuidanceSettings(negative_every=2)),
+    "10, guided 0.5": (10, GuidanceSettings(guided=0.5)),
+}
+
+
+class Meter:
+    """Counts what one editor asks of its UNet, and the bytes of the maps that live at once."""
+
+    def __init__(self, editor: Editor, weight: float) -> None:
+        self.passes, self.maps = 0.0, 0
+        editor.model.unet.register_forward_pre_hook(self._pass)
+        meet, self._weight, self._recorded = editor.maps.meet, weight, editor.maps.recorded
+
+        def watch(layer: str, maps: torch.Tensor) -> None:
+            meet(layer, maps)
+            self.maps = max(self.maps, sum(m.nbytes for m in self._recorded.values()))
+
+        editor.maps.meet = watch  # type: ignore[method-assign]
+
+    def _pass(self, unet: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        self.passes += len(args[0]) * (self._weight if torch.is_grad_enabled() else 1.0)
+
+
+def gradient_weight(editor: Editor, rows: int = 4, rounds: int = 5) -> float:
+    """How many plain passes one map gradient takes as long as: medians of alternating measurements."""
+    model, side = editor.model, editor.model.side // editor.model.factor
+    x, c = torch.randn(rows, 4, side, side, device=model.device), model.embed(["a picture"] * rows)
+
+    def plain() -> None:
+        with torch.no_grad():
+            model.predict(x, 401, c, 0.5)
+
+    def compared() -> None:
+        with torch.no_grad(), editor.maps.record():
+            model.predict(x, 401, c, 0.5)
+        spent.append(seconds(lambda: attention_gradient(model, editor.maps, x, 401, c, 0.5)))
+
+    spent: list[float] = []
+    forward = []
+    for _ in range(rounds):
+        forward.append(seconds(plain))
+        compared()
+    return float(np.median(spent) / np.median(forward))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def by_diffusers(
+    folder: str, editor: Editor, images: Pixels, captions: list[str], direction: EditDirection, steps: int
+) -> Pixels:
+    """The deprecated pipeline, one picture at a time, at the checkpoint's own settings."""
+    pipeline = StableDiffusionPix2PixZeroPipeline.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.inverse_scheduler = DDIMInverseScheduler.from_config(pipeline.scheduler.config)
+    pipeline.to(editor.model.device)
+    pipeline.set_progress_bar_config(disable=True)
+    lambda_xa, cfg = editor.guidance.resolve(editor.model)
+    plain = editor.inversion.resolve(editor.model).regularization == "none"
+    delta = direction.embedding[None].to(editor.model.device)
+    made = []
+    for pixels, words in zip(images, captions, strict=True):
+        noise = pipeline.invert(
+            words,
+            image=Image.fromarray(pixels),
+            num_inference_steps=steps,
+            num_reg_steps=0 if plain else 5,
+            output_type="np",
+            generator=torch.Generator().manual_seed(0),
+        ).latents
+        made.append(
+            pipeline(
+                words,
+                source_embeds=torch.zeros_like(delta),
+                target_embeds=delta,
+                num_inference_steps=steps,
+                guidance_scale=cfg,
+                negative_prompt=words,
+                latents=noise,
+                cross_attention_guidance_amount=lambda_xa,
+                output_type="np",
+            ).images[0]
+        )
+    return (np.stack(made) * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def machine() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    with open("/proc/cpuinfo") as file:
+        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} thread(s)"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--collection", help="Parquet with truth; by default drawn anew")
+    parser.add_argument("--edit", default="cat2dog")
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=[50, 10], help="of diffusers' pipeline; × is over the first"
+    )
+    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--directions", type=int, nargs="*", default=[1, 4], help="K, how many an inversion serves")
+    given = parser.parse_args(arguments)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        uri = given.collection
+        if uri is None:
+            from p2pz_ray.mini.dataset import write_world
+
+            uri = write_world(scratch + "/world", given.images, 0, (given.edit,))
+        return compare(given, uri)
+
+
+def compare(given: argparse.Namespace, uri: str) -> int:
+    truth = Truth(uri)
+    rows = pq.read_table(uri).slice(0, given.images).to_pylist()
+    sources = [row["image"]["bytes"] for row in rows]
+    images = np.stack([np.asarray(Image.open(io.BytesIO(source)).convert("RGB")) for source in sources])
+    captions, ids = [row["caption"] for row in rows], [str(row["id"]) for row in rows]
+
+    editor = Editor.from_pretrained(given.model, device="cuda" if torch.cuda.is_available() else "cpu")
+    source, _, target = given.edit.partition("2")
+    direction = editor.direction(template_bank(source, 1000), template_bank(target, 1000))
+    weight = gradient_weight(editor)
+    meter = Meter(editor, weight)
+    print(f"{machine()}; torch {torch.__version__}; {len(images)} pictures, {given.edit}, model {given.model}")
+    print(f"a map gradient takes as long as {weight:.2f} passes; K is the number of directions an inversion serves\n")
+    print("| editor | seconds an edit | × | evaluations an edit | maps alive, KiB an image | error | background |")
+    print("|---|---|---|---|---|---|---|")
+
+    def line(name: str, spent: float, ratio: float, counted: str, maps: str, made: Pixels) -> None:
+        found = [
+            truth.error(id, given.edit, before, encode(after, "png", 95))
+            for id, before, after in zip(ids, sources, made, strict=True)
+        ]
+        summary = TruthSummary.of([error for error in found if error is not None])
+        outside = "–" if summary.edited_background is None else f"{summary.edited_background:.4f}"
+        cells = [name, f"{spent:.2f}", f"{ratio:.1f}", counted, maps, f"{summary.edited:.4f}", outside]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+    kept: dict[str, Pixels] = {}
+    folder = str(locate(given.model))
+
+    line("the source left as it is", 0.0, float("nan"), "0", "0", images)
+    base = 0.0
+    for steps in given.steps:
+
+        def reference(steps: int = steps) -> None:
+            kept["made"] = by_diffusers(folder, editor, images, captions, direction, steps)
+
+        spent = seconds(reference) / len(images)
+        base = base or spent
+        line(f"diffusers, {steps} steps, one at a time", spent, base / spent, "–", "–", kept["made"])
+
+    for name in given.only:
+        steps, settings = VARIANTS[name]
+        editor.inversion = replace(InversionSettings(), steps=steps)
+        editor.guidance = settings
+        for K in given.directions:
+            meter.passes, meter.maps = 0.0, 0
+
+            def work(K: int = K) -> None:
+                inversion = editor.invert(images, captions, list(range(len(images))))
+                kept["made"] = editor.edit(inversion, [direction] * K)[:, 0]
+
+            edits = len(images) * K
+            spent = seconds(work) / edits
+            label = f"ours, {name}, K = {K}"
+            counted, maps = f"{meter.passes / edits:.0f}", f"{meter.maps / len(images) / 1024:.0f}"
+            line(label, spent, base / spent, counted, maps, kept["made"])
+    print(f"\npeak memory of the whole run {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
