@@ -8,6 +8,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from p2pz_ray import __version__
 from p2pz_ray.errors import ConfigError, P2PZError
@@ -17,8 +19,7 @@ DONE, FAILED, WRONG, TOO_MANY_FAILED = 0, 1, 2, 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
+    given = _parsed(arguments)
     _quiet()
     verb: Callable[[argparse.Namespace], int] = given.verb
     try:
@@ -92,6 +93,57 @@ def status(given: argparse.Namespace) -> int:
     return DONE
 
 
+def submit(given: argparse.Namespace) -> int:
+    if given.stop is None and given.follow is None:
+        from p2pz_ray.config import DirectionConfig, TranslateConfig, load
+
+        path, overrides = _split(given.settings)
+        kinds: dict[str, Any] = {"translate": TranslateConfig, "direction": DirectionConfig}
+        _check_reaches(load(path, overrides, kinds[given.job]), overrides)
+    from p2pz_ray.running.submit import JobServer
+
+    server = JobServer(given.address)
+    if given.stop is not None:
+        print(f"Job {given.stop} has ended: {server.stop(given.stop)}.")
+        return DONE
+    if given.follow is not None:
+        return server.follow(given.follow)
+    job = server.submit(given.job, path, overrides, Path(given.working_dir))
+    print(f"Job {job} is on its way.", flush=True)
+    if given.no_wait:
+        print(server.goes_on(job))
+        return DONE
+    return server.follow(job)
+
+
+def _check_reaches(config: Any, overrides: Sequence[str]) -> None:
+    """Raise ConfigError for what another machine can't reach or shouldn't be told."""
+    for key, uri in (("input.uri", config.input.uri if hasattr(config, "input") else "/"), ("output", config.output)):
+        if "://" not in uri and not os.path.isabs(uri):
+            raise ConfigError(
+                f"{key} is {uri}, which on the cluster would lie in the job's own folder and go with it: give a URI, "
+                "or a full path that all its machines share."
+            )
+    if any("storage_options" in override for override in overrides):
+        raise ConfigError(
+            "storage_options on the command line would stand in the cluster's list of jobs and in its logs: give its "
+            "machines the rights themselves, or write them into the configuration file."
+        )
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """argparse takes settings from one place alone: those that stand behind an option are added here."""
+    parser = _parser()
+    given, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(given, "settings") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if hasattr(given, "settings"):
+        given.settings += rest
+    if given.verb is submit and (bool(given.settings) + (given.stop is not None) + (given.follow is not None)) != 1:
+        parser.error("submit takes a configuration, or --follow ID, or --stop ID")
+    return given
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="p2pz", description="Translate whole image collections with pix2pix-zero, on Ray.", allow_abbrev=False
@@ -125,6 +177,15 @@ def _parser() -> argparse.ArgumentParser:
             metavar="CONFIG or KEY=VALUE",
             help="a YAML file, then settings such as seed=7 or input.uri=FOLDER; the file may be left out",
         )
+
+    adding = verb(submit, "send a job to a Ray cluster and follow its log; ends with the job's exit code")
+    adding.add_argument("settings", nargs="*", metavar="CONFIG or KEY=VALUE", help="as the job itself takes them")
+    adding.add_argument("--address", required=True, metavar="URL", help="of the dashboard: http://127.0.0.1:8265")
+    adding.add_argument("--job", default="translate", choices=["translate", "direction"], help="default: translate")
+    adding.add_argument("--working-dir", default=".", metavar="DIR", help="the folder to send; default: this one")
+    adding.add_argument("--no-wait", action="store_true", help="don't follow the log")
+    adding.add_argument("--follow", metavar="ID", help="follow a job that was sent before")
+    adding.add_argument("--stop", metavar="ID", help="stop a job: what is done stays, and the job sent again goes on")
 
     adding = verb(report, "write RUN/report/index.html, for a run finished or not")
     adding.add_argument("run", metavar="RUN")

@@ -93,7 +93,18 @@ def test_a_missing_configuration_file_ends_with_2(no_ray: None, capsys: pytest.C
     assert "nowhere.yaml" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["translate"], ["world", "out"], ["demo", "--count", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["translate"],
+        ["translate", "c", "--nope"],
+        ["status", "a", "b=c"],
+        ["world", "out"],
+        ["demo", "--count", "0"],
+    ],
+)
 def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)

@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 import torch
+from ray._private import ray_constants
 
 import p2pz_ray
 from p2pz_ray.config import TranslateConfig
@@ -68,13 +69,25 @@ def _start(config: TranslateConfig, quiet: dict[str, Any]) -> None:
     if (config.device == "cuda" or config.replicas.gpus) and not torch.cuda.is_available():
         key = "device is cuda" if config.device == "cuda" else f"replicas.gpus is {config.replicas.gpus}"
         raise ConfigError(f"{key}, but this machine has no GPU: set device to cpu, or ray.address to a cluster's.")
-    # Ray's ports listen on every interface, and who may call them may run code. From 2.60 Ray asks for a token unless
-    # RAY_AUTH_MODE says otherwise; given one of this run's own, it leaves none behind in the home folder.
+    # Who may call Ray's ports may run code. From 2.60 Ray asks for a token unless RAY_AUTH_MODE says otherwise; given
+    # one of this run's own, it leaves none behind in the home folder.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
     # Replicas may share cores, but each must find a place.
     needed = math.ceil(config.replicas.bounds[1] * config.replicas.cpus)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    ray.init(address="local", num_cpus=max(cores, needed), include_dashboard=False, **quiet)
+    with _loopback_alone():
+        ray.init(address="local", num_cpus=max(cores, needed), include_dashboard=False, **quiet)
+
+
+@contextmanager
+def _loopback_alone() -> Iterator[None]:
+    """A Ray started within listens where no other machine can call. Ray itself would listen on every interface, save
+    where it takes a cluster of several machines for impossible, as by default on macOS and Windows."""
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def replicas(job: Job, partitions: int) -> list[Any]:

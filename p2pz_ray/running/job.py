@@ -87,7 +87,7 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
             save_direction(folder, name, direction)
     folder.write_json("ingredients.json", ingredients)
     folder.store.write("plan.json", plan.to_json().encode())
-    return Job(config, size, _together(fingerprint(config), ingredients)), plan
+    return Job(_pinned(config, checkpoint), size, _together(fingerprint(config), ingredients)), plan
 
 
 def columns_of(config: TranslateConfig) -> Columns:
@@ -131,6 +131,13 @@ def _model_config(file: Path) -> dict[str, Any]:
             f"{file} can't be read ({error}): the model's folder is incomplete, so fetch it again."
         ) from error
     return found if isinstance(found, dict) else {}
+
+
+def _pinned(config: TranslateConfig, checkpoint: Path) -> TranslateConfig:
+    """With the commit at which a hub's checkpoint was found here, so that replicas load that one and no later one."""
+    if checkpoint.parent.name != "snapshots":  # where the hub's client keeps commits
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"revision": checkpoint.name})})
 
 
 def _absolute(config: TranslateConfig) -> TranslateConfig:

@@ -1,0 +1,82 @@
+"""What is sent to a cluster with a job: a folder's files without what no job needs, as one zip file."""
+
+import io
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ray._private.thirdparty.pathspec import PathSpec  # what Ray itself reads ignore files with
+
+import p2pz_ray
+from p2pz_ray.errors import ConfigError
+
+EXCLUDED = (
+    ".git .hg .svn .venv venv node_modules __pycache__ *.py[co] *.egg-info .*_cache .hypothesis .ipynb_checkpoints "
+    ".env .env.* .aws .ssh .netrc *.pem /build /dist /demo /runs /data /checkpoints /wandb /mlruns"
+)
+"""What is never sent, as .gitignore would write it, beside what .gitignore and .rayignore files name."""
+LARGEST = 100 << 20
+"""Bytes that a cluster's Jobs API takes in one request."""
+
+_Rules = list[tuple[Path, Any]]
+
+
+def files_to_send(folder: Path) -> dict[str, Path]:
+    """Name in the package → file, of all that is sent of a folder, and of this very package where the folder has
+    none. Links to folders aren't followed.
+
+    Raises ConfigError where that is more than a cluster takes.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"There is no folder {folder}: set --working-dir to the one to send.")
+    files = dict(_walk(folder, folder, [_rules(folder, EXCLUDED.split())]))
+    if "p2pz_ray/__init__.py" not in files:
+        own = Path(p2pz_ray.__file__).parent
+        files |= {f"p2pz_ray/{name}": file for name, file in _walk(own, own, [_rules(own, EXCLUDED.split())])}
+    sizes = {name: file.stat().st_size for name, file in files.items()}
+    if sum(sizes.values()) > LARGEST:
+        tops: Counter[str] = Counter()
+        for name, size in sizes.items():
+            tops[name.partition("/")[0]] += size
+        largest = ", ".join(f"{name} ({megabytes(size)})" for name, size in tops.most_common(3))
+        raise ConfigError(
+            f"{folder} has {megabytes(sum(sizes.values()))} to send, more than the {megabytes(LARGEST)} that a cluster "
+            f"takes: name what is large in .rayignore ({largest}), or set --working-dir to another folder."
+        )
+    return files
+
+
+def archive(files: dict[str, Path]) -> bytes:
+    """A zip file, the same for the same files, so that a cluster that has it already isn't sent it again."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as package:
+        for name, file in sorted(files.items()):
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = (0o755 if os.access(file, os.X_OK) else 0o644) << 16
+            package.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
+
+
+def _walk(folder: Path, root: Path, rules: _Rules) -> Iterator[tuple[str, Path]]:
+    for name in (".gitignore", ".rayignore"):
+        if (folder / name).is_file():
+            rules = [*rules, _rules(folder, (folder / name).read_text(errors="replace").splitlines())]
+    for path in sorted(folder.iterdir()):
+        below = path.is_dir() and not path.is_symlink()
+        if any(spec.match_file(f"{path.relative_to(base).as_posix()}{'/' * below}") for base, spec in rules):
+            continue
+        if below:
+            yield from _walk(path, root, rules)
+        elif path.is_file():
+            yield path.relative_to(root).as_posix(), path
+
+
+def _rules(base: Path, lines: list[str]) -> tuple[Path, Any]:
+    return base, PathSpec.from_lines("gitwildmatch", lines)
