@@ -1,0 +1,101 @@
+"""The loop that all trainings share: warm up, hold, cool down; checkpoints, a log, and going on after a kill."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CHECKPOINT_EVERY = 250
+LOG_EVERY = 50
+
+
+class Checkpoint:
+    """Everything a training needs to go on: named modules, their optimizer and the step."""
+
+    def __init__(self, file: Path, **parts: Any):
+        self.file, self.parts = file, parts
+
+    def load(self) -> int:
+        """Restore the parts; returns the step to go on from (0 without a checkpoint)."""
+        if not self.file.exists():
+            return 0
+        saved = torch.load(self.file, weights_only=True)
+        for name, part in self.parts.items():
+            part.load_state_dict(saved[name])
+        return int(saved["step"])
+
+    def save(self, step: int) -> None:
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        fresh = self.file.with_suffix(".tmp")
+        torch.save({"step": step, **state}, fresh)
+        os.replace(fresh, self.file)
+
+
+def required(file: Path, what: str, **parts: Any) -> None:
+    """Load parts of a checkpoint that an earlier training must have left. Raises SystemExit where it has not."""
+    if Checkpoint(file, **parts).load() == 0:
+        raise SystemExit(f"there is no {file}: train the {what} first")
+
+
+class Log:
+    """A line of progress every so many steps, and the same numbers as JSON lines in a file."""
+
+    def __init__(self, file: Path, total: int):
+        self.file, self.total = file, total
+        self.sums: dict[str, float] = {}
+        self.count = 0
+        self.began = time.time()
+
+    def add(self, step: int, losses: dict[str, float]) -> None:
+        self.count += 1
+        for name, loss in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + loss
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == self.total:
+            means = {name: round(total / self.count, 5) for name, total in self.sums.items()}
+            line = {"step": step + 1, **means, "steps/s": round(self.count / (time.time() - self.began), 2)}
+            print(f"{step + 1}/{self.total} {line}", flush=True)
+            with self.file.open("a") as f:
+                f.write(json.dumps(line) + "\n")
+            self.sums, self.count, self.began = {}, 0, time.time()
+
+
+def train(
+    settings: dict[str, Any],
+    checkpoint: Checkpoint,
+    prepare: Callable[[int], Callable[[int], tuple[torch.Tensor, dict[str, float]]]],
+    *,
+    seed: int,
+    after: Callable[[int], None] = lambda step: None,
+    saved: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Take the steps that are left of `settings["steps"]`.
+
+    checkpoint: its parts hold an `optimizer`, which is stepped here.
+    prepare: given the step to go on from, returns the function that makes a step's loss and what to log of it.
+    after: called when a step was taken; saved: when its checkpoint was written.
+    """
+    total, optimizer = settings["steps"], checkpoint.parts["optimizer"]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    start = checkpoint.load()
+    loss_at = prepare(start)
+    log = Log(checkpoint.file.with_suffix(".jsonl"), total)
+    for step in range(start, total):
+        # Warm up, hold, then fall linearly to zero: a longer training can start from any held checkpoint.
+        share = min(1.0, (step + 1) / 200, (total - step) / settings["cooldown"])
+        for group in optimizer.param_groups:
+            group["lr"] = settings["rate"] * share
+        torch.manual_seed(seed + step)
+        loss, numbers = loss_at(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        after(step)
+        log.add(step, {"loss": loss.item(), **numbers})
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == total:
+            checkpoint.save(step + 1)
+            saved(step + 1)

@@ -1,0 +1,100 @@
+"""The UNet: predicts the noise in latents, told by CLIP's text half what the scene is."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, UNet2DConditionModel
+
+from p2pz_ray.mini.training.clip import Captions, tokens_of, trained_text
+from p2pz_ray.mini.training.data import Recipe, batches, drawn
+from p2pz_ray.mini.training.loop import Checkpoint, train
+from p2pz_ray.mini.training.vae import latents
+
+SHEET_EVERY = 1000
+
+
+def build_unet(recipe: Recipe) -> UNet2DConditionModel:
+    channels = tuple(recipe["unet"]["channels"])
+    unet = UNet2DConditionModel(
+        sample_size=recipe["size"] // 4,
+        layers_per_block=1,
+        block_out_channels=channels,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=recipe["text"]["width"],
+        # diffusers reads this as the number of heads when it is given as a tuple for this class
+        attention_head_dim=tuple(c // recipe["unet"]["head_width"] for c in channels),
+        norm_num_groups=16,
+    )
+    return unet.to(memory_format=torch.channels_last)
+
+
+def build_scheduler() -> DDIMScheduler:
+    """Stable Diffusion 1.x's noise schedule."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> None:
+    from p2pz_ray.mini.training.export import samples
+
+    settings, seed = recipe["unet"], recipe["seed"]
+    images, scenes = drawn(recipe, out)
+    mean, std = latents(recipe, images, out).chunk(2, dim=1)
+    scale = 1 / (mean.var() + std.square().mean()).sqrt().item()
+    (out / "scale.json").write_text(json.dumps(scale))
+    tokenizer, text = trained_text(recipe, out)
+    captions = Captions(scenes, settings)
+    torch.manual_seed(seed)
+    unet = build_unet(recipe)
+    if start_from:
+        unet.load_state_dict(
+            UNet2DConditionModel.from_pretrained(start_from / "model", subfolder="unet").float().state_dict()
+        )
+    print(f"{sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters, latent scale {scale:.4f}", flush=True)
+    ema = copy.deepcopy(unet).requires_grad_(False)
+    optimizer = torch.optim.AdamW(unet.parameters(), betas=(0.9, 0.99), weight_decay=1e-2)
+    alphas = build_scheduler().alphas_cumprod
+
+    def prepare(start: int) -> Any:
+        draws = batches(len(images), settings["batch"], seed, start)
+
+        def loss_at(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+            index = next(draws)
+            texts = captions(index, np.random.default_rng([seed, step]))
+            with torch.no_grad():
+                c = text(tokens_of(tokenizer, texts)).last_hidden_state
+            x0 = scale * (mean[index] + std[index] * torch.randn_like(mean[index]))
+            noise = torch.randn_like(x0)
+            # One timestep from each of `batch` equal strata: less variance than independent draws.
+            t = ((torch.randperm(len(index)) + torch.rand(len(index))) / len(index) * len(alphas)).long()
+            a = alphas[t][:, None, None, None]
+            x = (a.sqrt() * x0 + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+            error = F.mse_loss(unet(x, t, c).sample, noise, reduction="none").mean((1, 2, 3))
+            snr = alphas[t] / (1 - alphas[t])
+            return (error * snr.clamp(max=settings["min_snr"]) / snr).mean(), {"error": error.mean().item()}
+
+        return loss_at
+
+    @torch.no_grad()
+    def average(step: int) -> None:
+        decay = min(settings["ema"], (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(ema.parameters()), list(unet.parameters()), 1 - decay)
+
+    def saved(step: int) -> None:
+        if step % SHEET_EVERY == 0:
+            samples(recipe, out)
+
+    checkpoint = Checkpoint(out / "unet.pt", unet=unet, ema=ema, optimizer=optimizer)
+    train(settings, checkpoint, prepare, seed=seed, after=average, saved=saved)

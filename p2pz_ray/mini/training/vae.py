@@ -1,0 +1,79 @@
+"""The autoencoder: 64×64 pixels to 16×16×4 latents and back."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+
+from p2pz_ray.mini.training.data import Recipe, batches, drawn, sheet, to_signal
+from p2pz_ray.mini.training.loop import Checkpoint, required, train
+
+
+def build_vae(recipe: Recipe) -> AutoencoderKL:
+    channels = tuple(recipe["vae"]["channels"])
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=channels,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=recipe["size"],
+        mid_block_add_attention=False,
+    )
+    return vae.to(memory_format=torch.channels_last)
+
+
+def train_vae(recipe: Recipe, out: Path, start_from: Path | None = None) -> None:
+    settings = recipe["vae"]
+    torch.manual_seed(recipe["seed"])
+    images, _ = drawn(recipe, out)
+    vae = build_vae(recipe)
+    if start_from:
+        vae.load_state_dict(AutoencoderKL.from_pretrained(start_from / "model", subfolder="vae").float().state_dict())
+    optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
+    last: dict[str, Any] = {}
+
+    def prepare(start: int) -> Any:
+        draws = batches(len(images), settings["batch"], recipe["seed"], start)
+
+        def loss_at(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+            x = to_signal(images[next(draws)])
+            posterior = vae.encode(x).latent_dist
+            y = vae.decode(posterior.sample()).sample
+            last.update(x=x, y=y.detach())
+            error = y - x
+            kl = posterior.kl().mean()
+            loss = error.abs().mean() + 4 * error.square().mean() + settings["kl"] * kl
+            return loss, {"psnr": -10 * math.log10(error.square().mean().item() / 4), "kl": kl.item()}
+
+        return loss_at
+
+    train(
+        settings,
+        Checkpoint(out / "vae.pt", vae=vae, optimizer=optimizer),
+        prepare,
+        seed=recipe["seed"],
+        saved=lambda step: sheet(torch.cat([last["x"][:8], last["y"][:8]]), out / "vae.png"),
+    )
+
+
+@torch.no_grad()
+def latents(recipe: Recipe, images: torch.Tensor, out: Path) -> torch.Tensor:
+    """Unscaled posterior means and deviations, (N, 8, h, w), computed once for a finished VAE and kept."""
+    file = out / "latents.pt"
+    if file.exists() and file.stat().st_mtime > (out / "vae.pt").stat().st_mtime:
+        return torch.load(file, weights_only=True)
+    vae = build_vae(recipe)
+    required(out / "vae.pt", "vae", vae=vae)
+    vae.eval()
+    found = []
+    for chunk in images.split(64):
+        posterior = vae.encode(to_signal(chunk)).latent_dist
+        found.append(torch.cat([posterior.mean, posterior.std], dim=1))
+    # One memory layout, computed or loaded: sums in another order would end a resumed training elsewhere.
+    moments = torch.cat(found).contiguous()
+    torch.save(moments, file)
+    return moments
