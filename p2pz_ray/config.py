@@ -214,6 +214,7 @@ class ReplicasConfig(Section):
     max_restarts: Annotated[int, Field(ge=-1)] = -1  # -1 is without end
     max_task_retries: Annotated[int, Field(ge=0)] = 2  # tries of a partition that killed its replica
     in_flight: Count = 2  # partitions handed to a replica at a time
+    deadline: Annotated[float, Field(gt=0)] = 3600.0  # seconds without a finished batch: it hangs, and is started anew
 
     @model_validator(mode="after")
     def _bounds(self) -> "ReplicasConfig":

@@ -37,7 +37,8 @@ class Manifest:
 
     file: relative to the run's folder. images: rows of the collection. rows, ok, failed: pairs.
     sha256: of the file. fingerprint: of the configuration and its ingredients.
-    started, finished: seconds since 1970. seconds: where the time went, by stage.
+    started, finished: seconds since 1970. seconds: where the time went, by stage. replica: which process made it,
+    as MACHINE:PID, "" for the driver.
     """
 
     partition: str
@@ -52,6 +53,7 @@ class Manifest:
     started: float
     finished: float
     seconds: dict[str, float] = field(default_factory=dict)
+    replica: str = ""
 
 
 class RunFolder:
@@ -126,6 +128,7 @@ class RunFolder:
         fingerprint: str,
         started: float,
         seconds: dict[str, float] | None = None,
+        replica: str = "",
     ) -> Manifest:
         """Put a partition's Parquet file and then its manifest; returns the manifest that stands."""
         attempt = uuid.uuid4().hex[:12]
@@ -149,6 +152,7 @@ class RunFolder:
             started=started,
             finished=time.time(),
             seconds=seconds or {},
+            replica=replica,
         )
         self.write_json(f"manifest/{partition}.json", asdict(mine))
         if not self.store.exists(file):
@@ -173,3 +177,15 @@ class RunFolder:
             if name not in planned:
                 self.store.remove(f"manifest/{name}")
         self.write_json("_SUCCESS", summary)
+
+    def sweep(self) -> None:
+        """Remove from a finished run what a writer that was killed at the wrong moment put beside it: second files of
+        partitions whose manifest names another one."""
+        plan = self.plan()
+        names = self.store.list("data")
+        if plan is None or len(names) == len(plan.partitions):
+            return
+        for manifest in self.manifests(plan.partitions).values():
+            for name in names:
+                if name.startswith(f"{manifest.partition}-") and manifest.file != f"data/{name}":
+                    self.store.remove(f"data/{name}")

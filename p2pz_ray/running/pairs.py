@@ -26,13 +26,18 @@ class Pairs:
         self.edits = tuple(edits)
         self.run_seed = run_seed
         self.format = format
-        self.failed = 0
-        """Rows that are error rows."""
+        self.failures: list[tuple[str, str]] = []
+        """Ids of images that went wrong, and the sentences that say why."""
         self._rows: dict[int, list[dict[str, Any]]] = {}
 
     @property
     def images(self) -> int:
         return len(self._rows)
+
+    @property
+    def failed(self) -> int:
+        """Rows that are error rows."""
+        return len(self.failures) * len(self.edits)
 
     def add(self, row: int, id: str, caption: str | None, source: bytes, edited: Sequence[bytes]) -> None:
         """Image number `row` of the partition went well: its encoded source and one encoded picture an edit."""
@@ -44,7 +49,7 @@ class Pairs:
     def fail(self, row: int, id: str, sentence: str, caption: str | None = None, source: bytes | None = None) -> None:
         """Image number `row` of the partition went wrong; `source` is kept where it could be read."""
         self._rows[row] = [self._row(id, edit, caption, source, error=sentence) for edit in self.edits]
-        self.failed += len(self.edits)
+        self.failures.append((id, sentence))
 
     def to_parquet(self, metadata: dict[str, str]) -> bytes:
         """All rows, as a Parquet file whose schema carries `metadata`."""

@@ -8,7 +8,9 @@ import torch
 
 from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
+from p2pz_ray.running import log
 from p2pz_ray.running.job import Job
+from p2pz_ray.running.metrics import ReplicaMetrics
 from p2pz_ray.running.translator import DeviceLostError, Translator
 
 
@@ -21,7 +23,9 @@ class Replica:
 
     def __init__(self, job: Job, threads: int) -> None:
         torch.set_num_threads(threads)
+        log.write_lines()
         self.job = job
+        self.metrics = ReplicaMetrics(job.config.output)
         self.translator: Translator | None = None
 
     @ray.method(max_task_retries=1)
@@ -36,9 +40,12 @@ class Replica:
         self.load()
         assert self.translator is not None
         try:
-            return self.translator.translate(partition)
+            manifest = self.translator.translate(partition)
         except DeviceLostError:
             os._exit(1)
+        self.metrics.committed(manifest)
+        log.committed(self.job.config.output, manifest)
+        return manifest
 
     @ray.method(concurrency_group="watch")
     def underway(self) -> int:

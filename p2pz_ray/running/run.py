@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -54,7 +54,9 @@ def translate(config: TranslateConfig) -> Summary:
     """
     prepared = prepare(config)
     if prepared is None:
-        return _recorded(RunFolder(config.output, config.output_storage_options), config.output)
+        folder = RunFolder(config.output, config.output_storage_options)
+        folder.sweep()
+        return _recorded(folder, config.output)
     job, plan = prepared
     folder = job.folder
     manifests = {
@@ -71,10 +73,10 @@ def translate(config: TranslateConfig) -> Summary:
 def _work(job: Job, plan: Plan, left: list[Partition], manifests: dict[str, Manifest]) -> None:
     """Work off the partitions that are left, adding their manifests."""
     from p2pz_ray.running.cluster import connected, replicas  # Ray is loaded once everything is known to be right
+    from p2pz_ray.running.metrics import DriverMetrics
     from p2pz_ray.running.pool import Pool
 
-    wanted = job.config.replicas
-    with connected(job.config), _interruptible():  # Ray sets signal handlers too: ours come after
+    with connected(job.config), _interruptible() as when_asked:  # Ray sets signal handlers too: ours come after
         progress = Progress(
             plan.images,
             sum(manifest.images for manifest in manifests.values()),
@@ -88,11 +90,12 @@ def _work(job: Job, plan: Plan, left: list[Partition], manifests: dict[str, Mani
         )
         pool = Pool(
             actors,
-            in_flight=wanted.in_flight,
-            retries=wanted.max_task_retries,
-            quarantine=lambda partition, sentence: quarantine(job, partition, sentence),
-            progress=progress,
+            job.config.replicas,
+            lambda partition, sentence: quarantine(job, partition, sentence),
+            progress,
+            DriverMetrics(job.config.output),
         )
+        when_asked(pool.stop)
         try:
             pool.run(left, lambda manifest: manifests.update({manifest.partition: manifest}))
         except KeyboardInterrupt:
@@ -156,17 +159,22 @@ def _recorded(folder: RunFolder, output: str) -> Summary:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Within the block, SIGTERM (what a job's stop sends) interrupts as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _interruptible() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Within the block, SIGTERM (what a job's stop sends) and Ctrl-C raise KeyboardInterrupt, or call what the function
+    that the block is given was told last."""
+    call: list[Callable[[], None]] = []
 
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+        if not call:
+            raise KeyboardInterrupt
+        call[-1]()
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    if threading.current_thread() is not threading.main_thread():
+        yield call.append
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield call.append
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

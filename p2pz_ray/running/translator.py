@@ -1,6 +1,8 @@
 """A partition becomes pairs: reading and decoding ahead of the model, encoding behind it, so that it never waits."""
 
+import os
 import queue
+import socket
 import threading
 import time
 from collections import deque
@@ -21,6 +23,7 @@ from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, InversionS
 from p2pz_ray.editing.model import chosen_device
 from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.language.captions import Blip, Captioner
+from p2pz_ray.running import log
 from p2pz_ray.running.direction import load_direction
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import Pairs, image_seed
@@ -116,6 +119,8 @@ class Translator:
                     behind.popleft().result()
             for written in behind:
                 written.result()
+        for id, sentence in pairs.failures:
+            log.failed(config.output, partition.id, id, sentence)
         data = pairs.to_parquet({"p2pz_ray.fingerprint": self.job.fingerprint})
         return folder.commit(
             partition.id,
@@ -126,6 +131,7 @@ class Translator:
             fingerprint=self.job.fingerprint,
             started=started,
             seconds={stage: round(spent, 3) for stage, spent in seconds.items()},
+            replica=f"{socket.gethostname()}:{os.getpid()}",
         )
 
     def _batches(self, partition: Partition) -> Iterator[Batch]:
@@ -163,12 +169,13 @@ class Translator:
             return self._edit(pictures)
         except ConfigError:
             raise
-        except torch.OutOfMemoryError:
-            exhausted, sentence = True, "The device has too little memory for it, even alone: lower image.size."
         except Exception as error:
             if "CUDA error" in str(error):
                 raise DeviceLostError(str(error)) from error
+            exhausted = _out_of_memory(error)
             sentence = f"The model can't translate it ({_one_line(error)})."
+            if exhausted:
+                sentence = "The device has too little memory for it, even alone: lower image.size."
         # Out here the exception is gone, and with it what its traceback held of the device's memory.
         if exhausted and self.device == "cuda":
             torch.cuda.empty_cache()
@@ -253,6 +260,11 @@ def _dtype(name: str, device: str) -> torch.dtype:
     if name == "auto":
         return torch.float16 if device == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """On a GPU, or on a CPU, whose allocators have no kind of error of their own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,0 +1,203 @@
+"""How partitions get to replicas and back, with replicas that are real actors and only play their work."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from p2pz_ray.collection.failure import StorageError
+from p2pz_ray.collection.manifest import Manifest
+from p2pz_ray.collection.partition import Partition, Source
+from p2pz_ray.config import ReplicasConfig
+from p2pz_ray.errors import P2PZError
+from p2pz_ray.running import pool as pool_module
+from p2pz_ray.running.metrics import DriverMetrics
+from p2pz_ray.running.pool import Pool
+from p2pz_ray.running.progress import Progress
+
+pytestmark = pytest.mark.slow
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors can't import this file
+
+
+class Player:
+    """Does with a partition what the name of its file says: "play sleep 2", and "-once" for the first time alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def load(self) -> dict[str, Any]:
+        return {"pid": os.getpid()}
+
+    def translate(self, partition: Partition) -> Manifest:
+        _, *act = partition.sources[0].path.split()
+        with (self.folder / partition.id).open("a") as tries:
+            tries.write("x")
+        first = (self.folder / partition.id).read_text() == "x"
+        started = time.time()
+        if act and (first or not act[0].endswith("-once")):
+            self.act(act[0].removesuffix("-once"), float(act[1]) if len(act) > 1 else 0.0)
+        return Manifest(partition.id, "1", "f", 1, 1, 1, 0, "", "", started, time.time())
+
+    def act(self, what: str, seconds: float) -> None:
+        if what == "sleep":
+            time.sleep(seconds)
+        elif what == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif what == "outage":
+            raise StorageError("s3://bucket/x can't be written: it is full.")
+        elif what == "error":
+            raise ValueError("a slip of the code")
+        else:
+            raise AssertionError(what)
+
+    @ray.method(concurrency_group="watch")
+    def underway(self) -> int:
+        return 0
+
+
+class Play:
+    """A pool of players and what came of it."""
+
+    def __init__(self, folder: Path, replicas: int, settings: dict[str, Any]) -> None:
+        self.folder, self.said = folder, StringIO()
+        self.done: list[str] = []
+        self.quarantined: list[str] = []
+        player = ray.remote(concurrency_groups={"watch": 1})(Player).options(num_cpus=0.5, max_restarts=-1)
+        actors = [player.remote(folder) for _ in range(replicas)]
+        progress = Progress(100, 0, 0, self.said)
+        config = ReplicasConfig.model_validate({"min": 1, "max": replicas} | settings)
+        self.pool = Pool(actors, config, self.quarantine, progress, DriverMetrics("play"))
+
+    def quarantine(self, partition: Partition, sentence: str) -> Manifest:
+        self.quarantined.append(sentence)
+        return Manifest(partition.id, "1", "f", 1, 1, 0, 1, "", "", 0.0, 0.0)
+
+    def run(self, acts: Sequence[str], each: Callable[[Manifest], None] = lambda manifest: None) -> list[str]:
+        """The acts in the order in which they were done."""
+        partitions = [Partition.of("files", [Source(f"{i} {act}", "1")]) for i, act in enumerate(acts)]
+        names = {partition.id: partition.sources[0].path.partition(" ")[2] for partition in partitions}
+
+        def done(manifest: Manifest) -> None:
+            self.done.append(names[manifest.partition])
+            each(manifest)
+
+        self.pool.run(partitions, done)
+        return self.done
+
+    def tries(self) -> list[int]:
+        return sorted(len(file.read_text()) for file in self.folder.iterdir())
+
+
+@pytest.fixture
+def play(tmp_path: Path, local_ray: None) -> Iterator[Callable[..., Play]]:
+    played: list[Play] = []
+
+    def make(replicas: int = 1, **settings: Any) -> Play:
+        played.append(Play(tmp_path, replicas, settings))
+        return played[-1]
+
+    yield make
+    for each in played:
+        for member in each.pool.members:
+            member.release()
+
+
+@pytest.mark.faults
+def test_a_replica_that_does_not_move_is_started_anew_and_its_work_done(play: Callable[..., Play]) -> None:
+    playing = play(deadline=2.0)
+    assert sorted(playing.run(["freeze-once", "sleep 0", "sleep 0"])) == ["freeze-once", "sleep 0", "sleep 0"]
+    assert "has not moved for 2 s" in playing.said.getvalue()
+    assert playing.tries() == [1, 1, 2]
+    assert playing.quarantined == []
+
+
+@pytest.mark.faults
+def test_a_partition_that_freezes_every_replica_is_set_aside(play: Callable[..., Play]) -> None:
+    playing = play(deadline=1.0, max_task_retries=1)
+    playing.run(["freeze", "sleep 0"])
+    assert playing.tries() == [1, 2]
+    assert [sentence for sentence in playing.quarantined if "died 2 times" in sentence]
+
+
+def test_what_is_slow_at_the_end_is_given_to_an_idle_replica_too_and_counts_once(play: Callable[..., Play]) -> None:
+    playing = play(2)
+    began = time.monotonic()
+    playing.run([*["sleep 0.2"] * 4, "sleep-once 120"])
+    assert sorted(playing.done) == ["sleep 0.2"] * 4 + ["sleep-once 120"]
+    assert time.monotonic() - began < 100
+    assert playing.tries() == [1, 1, 1, 1, 2]
+
+
+def test_replicas_without_work_are_let_go_down_to_the_fewest(play: Callable[..., Play]) -> None:
+    playing = play(4)
+    left: list[int] = []
+    playing.run(["sleep 0.1", "sleep 0.1", "sleep 0.1", "sleep 6"], lambda _: left.append(len(playing.pool.members)))
+    assert left[-1] == 2  # the one at work and its spare
+    kept = play(3, count=3, min=None, max=None)
+    left.clear()
+    kept.run(["sleep 0.1", "sleep 0.1", "sleep 2"], lambda _: left.append(len(kept.pool.members)))
+    assert left[-1] == 3
+
+
+def test_a_run_begins_with_the_replicas_that_find_a_place(play: Callable[..., Play]) -> None:
+    playing = play(6)  # two CPUs have room for four
+    assert len(playing.run(["sleep 0.1"] * 8)) == 8
+
+
+def test_a_stop_takes_in_what_is_worked_on_and_begins_nothing(play: Callable[..., Play]) -> None:
+    playing = play(1, in_flight=3)
+
+    def stop(_: Manifest) -> None:
+        if len(playing.done) == 1:
+            playing.pool.stop()
+
+    began: list[float] = []
+    with pytest.raises(KeyboardInterrupt):
+        playing.run(["sleep 0.3"] * 9, lambda manifest: (stop(manifest), began.append(time.monotonic())))
+    assert time.monotonic() - began[0] < pool_module.DRAIN + 1.5
+    assert len(playing.done) == 2
+    time.sleep(0.5)
+    assert sum(playing.tries()) <= 3
+
+
+def test_a_stop_does_not_wait_for_what_takes_long_and_a_second_one_for_nothing(play: Callable[..., Play]) -> None:
+    playing = play(1)
+    threading.Timer(4.0, playing.pool.stop).start()
+    with pytest.raises(KeyboardInterrupt):
+        playing.run(["sleep 60"])
+    with pytest.raises(KeyboardInterrupt):
+        playing.pool.stop()
+
+
+def test_a_short_outage_of_the_storage_costs_no_partition_its_tries(
+    play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "REST", 0.2)
+    playing = play(2, max_task_retries=0)
+    assert len(playing.run(["outage-once"] * 4 + ["sleep 0"] * 4)) == 8
+    assert "s3://bucket/x can't be written: it is full: it is tried again" in playing.said.getvalue()
+
+
+def test_a_storage_that_stays_away_stops_the_run_and_is_named(
+    play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "REST", 0.1)
+    monkeypatch.setattr(pool_module, "OUTAGE", 1.0)
+    with pytest.raises(P2PZError, match=r"can't be written: it is full\. What is committed stays"):
+        play(2).run(["sleep 0", *["outage"] * 5])
+
+
+def test_an_error_of_the_code_is_tried_again_then_named_after_all_else_is_done(play: Callable[..., Play]) -> None:
+    playing = play(1, max_task_retries=2)
+    with pytest.raises(P2PZError, match=r"1 partitions failed 3 times \(a slip of the code\); all others"):
+        playing.run(["error", "error-once", "sleep 0"])
+    assert sorted(playing.done) == ["error-once", "sleep 0"]
+    assert playing.tries() == [1, 2, 3]
