@@ -120,9 +120,9 @@ def test_a_replica_that_does_not_move_is_started_anew_and_its_work_done(play: Ca
 
 
 @pytest.mark.faults
-def test_a_partition_that_freezes_every_replica_is_set_aside(play: Callable[..., Play]) -> None:
+def test_a_partition_that_hangs_every_replica_is_set_aside(play: Callable[..., Play]) -> None:
     playing = play(deadline=1.0, max_task_retries=1)
-    playing.run(["freeze", "sleep 0"])
+    playing.run(["sleep 9999", "sleep 0"])
     assert playing.tries() == [1, 2]
     assert [sentence for sentence in playing.quarantined if "died 2 times" in sentence]
 

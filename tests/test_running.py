@@ -25,8 +25,8 @@ from p2pz_ray.config import TranslateConfig
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.mini.world import Scene, render
 from p2pz_ray.running import run as run_module
-from p2pz_ray.running.job import prepare
 from p2pz_ray.running.pairs import image_seed
+from p2pz_ray.running.prepare import prepare
 from p2pz_ray.running.progress import Progress, duration
 from p2pz_ray.running.run import translate
 from p2pz_ray.running.status import status

@@ -13,8 +13,9 @@ from p2pz_ray.collection.partition import Partition, Plan
 from p2pz_ray.collection.reader import read_partition
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.errors import P2PZError
-from p2pz_ray.running.job import Job, prepare
+from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import Pairs
+from p2pz_ray.running.prepare import prepare
 from p2pz_ray.running.progress import Progress, duration
 
 

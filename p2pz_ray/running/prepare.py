@@ -1,0 +1,136 @@
+"""What a translation works from, made sure of before Ray starts: what can be known to be wrong fails here."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.collection.partition import Plan
+from p2pz_ray.collection.plan import make_plan
+from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
+from p2pz_ray.editing.checkpoint import fingerprint as model_fingerprint
+from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.model import TextEncoder
+from p2pz_ray.errors import ConfigError
+from p2pz_ray.language.checkpoint import load_pretrained
+from p2pz_ray.running.direction import edit_direction, load_direction, save_direction
+from p2pz_ray.running.job import Job, columns_of
+
+
+def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
+    """Check everything, write the run's folder but for its data, and return what is to be done.
+
+    None where the run is finished already. Nothing is written before everything is checked; a folder that holds a run
+    goes on with that run's own directions. Raises ConfigError naming what is wrong, and for a folder that holds the
+    run of another configuration every key that differs.
+    """
+    config = _absolute(config)
+    folder = RunFolder(config.output, config.output_storage_options)
+    recorded = folder.config()
+    if recorded is not None:
+        _refuse_difference(config.output, difference(recorded, record(config)))
+        if folder.finished:
+            return None
+    elif folder.store.list("data"):
+        raise ConfigError(f"{config.output} holds data/ of something that is no run: choose another output.")
+    if f"{config.output}/".startswith(f"{config.input.uri.rstrip('/')}/"):
+        raise ConfigError(f"output {config.output} lies inside input.uri {config.input.uri}: choose another output.")
+    plan = _plan(config, folder)
+    checkpoint = locate(config.model.name, config.model.revision)
+    size = _size(config, checkpoint)
+    if config.captions.model is not None:
+        from transformers import AutoConfig
+
+        load_pretrained(AutoConfig, config.captions.model.name, config.captions.model.revision, "captions.model")
+    text = TextEncoder.load(checkpoint)
+    kept = {name: load_direction(folder, name) for name in config.edits} if recorded is not None else {}
+    # A direction made of words is made once for a run: sentences that a language model writes differ each time.
+    directions = {
+        name: (kept.get(name) if edit.direction is None else None) or edit_direction(edit, text, name)
+        for name, edit in config.edits.items()
+    }
+    ingredients = {
+        "model": model_fingerprint(checkpoint),
+        "directions": {name: direction.digest for name, direction in directions.items()},
+    }
+    before = folder.read_json("ingredients.json")
+    if recorded is not None and before is not None:
+        _refuse_difference(config.output, difference(before, ingredients))
+    if recorded is None:
+        folder.write_config(record(config))
+    for name, direction in directions.items():
+        if kept.get(name) is None:
+            save_direction(folder, name, direction)
+    folder.write_json("ingredients.json", ingredients)
+    folder.store.write("plan.json", plan.to_json().encode())
+    return Job(_pinned(config, checkpoint), size, _together(fingerprint(config), ingredients)), plan
+
+
+def _plan(config: TranslateConfig, folder: RunFolder) -> Plan:
+    """The plan of the collection as it is now; a run goes on only if that is what it began with."""
+    given = config.input
+    plan = make_plan(given.uri, columns_of(config), given.storage_options, given.images_per_partition, given.max_images)
+    before = folder.plan()
+    if before is not None:
+        changed = len({p.id for p in before.partitions} ^ {p.id for p in plan.partitions})
+        if changed:
+            raise ConfigError(
+                f"{given.uri} has changed since {config.output} was begun ({changed} partitions differ): "
+                "restore the files, or choose another output."
+            )
+    return plan
+
+
+def _size(config: TranslateConfig, checkpoint: Path) -> tuple[int, int]:
+    """(H, W) pixels to translate at; ConfigError for what the model can't halve as often as it does."""
+    unet, vae = (_model_config(checkpoint / part / "config.json") for part in ("unet", "vae"))
+    factor = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
+    step = factor * 2 ** (len(unet.get("block_out_channels", [0] * 4)) - 1)
+    side = int(unet.get("sample_size") or 64) * factor
+    size = config.image.size or (side, side)
+    if any(length % step for length in size):
+        raise ConfigError(f"image.size is {list(size)}: the model needs height and width in multiples of {step}.")
+    return size
+
+
+def _model_config(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{file} can't be read ({error}): the model's folder is incomplete, so fetch it again."
+        ) from error
+    return found if isinstance(found, dict) else {}
+
+
+def _pinned(config: TranslateConfig, checkpoint: Path) -> TranslateConfig:
+    """With the commit at which a hub's checkpoint was found here, so that replicas load that one and no later one."""
+    if checkpoint.parent.name != "snapshots":  # where the hub's client keeps commits
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"revision": checkpoint.name})})
+
+
+def _absolute(config: TranslateConfig) -> TranslateConfig:
+    """Replicas may stand in another folder than the driver, so local paths are made absolute."""
+    model, given = config.model, config.input
+    if Path(model.name).expanduser().is_dir() and model.name != "mini":
+        model = model.model_copy(update={"name": _absolute_uri(model.name)})
+    given = given.model_copy(update={"uri": _absolute_uri(given.uri)})
+    return config.model_copy(update={"model": model, "input": given, "output": _absolute_uri(config.output)})
+
+
+def _absolute_uri(uri: str) -> str:
+    return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
+
+
+def _refuse_difference(output: str, keys: list[str]) -> None:
+    if keys:
+        raise ConfigError(
+            f"{output} holds a run of another configuration: {'; '.join(keys)}. Set it back, or choose another output."
+        )
+
+
+def _together(config: str, ingredients: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([config, ingredients], sort_keys=True).encode()).hexdigest()[:16]
