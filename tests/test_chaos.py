@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from ray._private import ray_constants
-from ray.cluster_utils import Cluster
+from ray_head import ENVIRONMENT
+from ray_machines import WORKERS, Machines, machines
 from tiny_job import committed_files, data_files, pairs_of, tiny_settings
 
 from p2pz_ray.config import TranslateConfig
@@ -28,75 +27,13 @@ from p2pz_ray.running.run import translate
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("P2PZ_KILLS", "6"))
-TOKEN = "0" * 32
-
-
-class Machines:
-    """A Ray cluster on loopback whose nodes, a head and two workers, are processes that can be killed."""
-
-    def __init__(self) -> None:
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        for _ in range(2):
-            self.cluster.add_node(num_cpus=1)
-
-    @property
-    def address(self) -> str:
-        return str(self.cluster.gcs_address)
-
-    def processes(self) -> list[psutil.Process]:
-        """Everything that the cluster has started, which names its session's folder or is named by Ray."""
-        session = str(self.cluster.head_node.get_session_dir_path())
-        return [process for process in psutil.process_iter() if session in _line(process) or self._ours(process)]
-
-    def _ours(self, process: psutil.Process) -> bool:
-        with suppress(psutil.Error):
-            return any(parent.pid in self._raylets() for parent in process.parents())
-        return False
-
-    def _raylets(self) -> set[int]:
-        nodes = [self.cluster.head_node, *self.cluster.worker_nodes]
-        return {info.process.pid for node in nodes for info in node.all_processes.get("raylet", [])}
-
-    def replicas(self) -> list[psutil.Process]:
-        return [process for process in psutil.process_iter() if _line(process).startswith("ray::Replica")]
-
-    def lose_a_node(self, chance: random.Random) -> None:
-        """SIGKILL a worker node's raylet, with which its replicas end, and put another machine in its place."""
-        node = chance.choice(sorted(self.cluster.worker_nodes, key=lambda node: node.unique_id))
-        node.all_processes["raylet"][0].process.kill()
-        self.cluster.remove_node(node, allow_graceful=False)
-        self.cluster.add_node(num_cpus=1, wait=False)
-
-
-def _line(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-@pytest.fixture
-def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
-    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)  # loopback alone
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    made = Machines()
-    try:
-        yield made
-    finally:
-        started = made.processes()
-        made.cluster.shutdown()
-        _, alive = psutil.wait_procs(started, timeout=60)
-        for process in alive:
-            process.kill()
-        assert not alive, [_line(process) for process in alive]
 
 
 class Driver:
     def __init__(self, job: Path, log: Path) -> None:
         self.log = log.open("a")
         command = [sys.executable, "-m", "p2pz_ray.cli", "translate", str(job)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=self.log, stderr=self.log, env=environment, start_new_session=True
         )
@@ -115,12 +52,9 @@ def settings_of(folder: Path, model: Path, **more: Any) -> dict[str, Any]:
     return settings
 
 
-def test_after_any_number_of_kills_every_pair_is_there_once_and_is_what_it_would_have_been(
-    tmp_path: Path, tiny_model: Path, machines: Machines, request: pytest.FixtureRequest
-) -> None:
-    run, job, log = tmp_path / "run", tmp_path / "job.yaml", tmp_path / "drivers.log"
-    job.write_text(yaml.safe_dump(settings_of(tmp_path, tiny_model, ray={"address": machines.address})))
-    chance, kills = random.Random(KILLS), Counter()
+def wreck(cluster: Machines, job: Path, run: Path, log: Path) -> dict[str, int]:
+    """Kill at random, with at least one partition committed between two kills, then let a last driver finish."""
+    chance, kills = random.Random(KILLS), Counter[str]()
     driver = Driver(job, log)
 
     def committed() -> int:
@@ -134,26 +68,33 @@ def test_after_any_number_of_kills_every_pair_is_there_once_and_is_what_it_would
                 time.sleep(0.05)
             time.sleep(chance.uniform(0, 1.0))
             kind = chance.choices(("replica", "driver", "node"), (5, 3, 2))[0]
-            if kind == "replica":
-                victims = machines.replicas()
-                if not victims:
-                    continue
+            victims = cluster.replicas()
+            if kind == "replica" and victims:
                 with suppress(psutil.NoSuchProcess):
                     chance.choice(victims).kill()
             elif kind == "node":
-                machines.lose_a_node(chance)
+                cluster.lose(chance.randrange(WORKERS))
             if kind == "driver" or driver.process.poll() is not None:
                 driver.kill()
                 driver = Driver(job, log)
-            kills[kind] += 1
+            kills[kind] += kind != "replica" or bool(victims)
         assert kills.total() >= KILLS, f"the run ended after {kills}"
         assert driver.process.wait(timeout=600) == 0, log.read_text()[-3000:]
     finally:
         driver.kill()
-    print(f"killed: {dict(kills)}")
+    return dict(kills)
+
+
+def test_after_any_number_of_kills_every_pair_is_there_once_and_is_what_it_would_have_been(
+    tmp_path: Path, tiny_model: Path, request: pytest.FixtureRequest
+) -> None:
+    run, log = tmp_path / "run", tmp_path / "drivers.log"
+    with machines() as cluster:
+        job = tmp_path / "job.yaml"
+        job.write_text(yaml.safe_dump(settings_of(tmp_path, tiny_model, ray={"address": cluster.address})))
+        print(f"killed: {wreck(cluster, job, run, log)}")
+        assert not psutil.wait_procs(cluster.replicas(), timeout=60)[1]
     assert "Traceback" not in log.read_text()
-    _, alive = psutil.wait_procs(machines.replicas(), timeout=60)
-    assert not alive
     assert (run / "_SUCCESS").exists()
     assert data_files(run) == committed_files(run)
     request.getfixturevalue("local_ray")

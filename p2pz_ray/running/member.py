@@ -24,7 +24,7 @@ class Member:
     """A replica of a pool.
 
     work: what was handed to it, in order; the oldest is being worked on.
-    loading: the reference of its `load`, until that is done. loads: tries of it in a row.
+    loading: the reference of its `load`, until that is done. loads, trying: tries of it in a row, and since when.
     underway: images of the oldest partition that are done. moved: when it last gave a sign of getting on
     (`time.monotonic`), None while it waits for a place in the cluster.
     """
@@ -33,6 +33,7 @@ class Member:
     work: deque[Handed] = field(default_factory=deque)
     loading: Any = None
     loads: int = 0
+    trying: float = 0.0
     underway: int = 0
     moved: float | None = None
     _asked: Any = None
@@ -47,6 +48,7 @@ class Member:
 
     def load(self) -> None:
         """Have the model loaded, in the process that stands or in one that Ray starts in its place."""
+        self.trying = self.trying if self.loads else time.monotonic()
         self.loads += 1
         self.loading, self.moved, self._asked = self.actor.load.remote(), None, None
 

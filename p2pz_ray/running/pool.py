@@ -29,7 +29,8 @@ from p2pz_ray.running.progress import Progress
 LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
 """What Ray raises where a process or a machine is gone, and not where our code went wrong."""
 LOADS = 4
-"""Times in a row that a replica may die before its model is loaded; then it is given up."""
+"""Times in a row that a replica may die before its model is loaded; then it is given up, but not sooner than"""
+LOADING = 60.0  # seconds after the first: while a lost machine is replaced, replicas fail several times at once
 OUTAGE = 60.0
 """Seconds for which nothing but failures of the storage may happen before the run is stopped."""
 REST = 2.0  # seconds without new work after such a failure
@@ -260,7 +261,7 @@ class Pool:
             if "creation task" in str(error):  # not a death: Ray could not even make the actor, and will not try again
                 raise P2PZError(f"A replica can't start on the cluster: {_last_line(error)}.") from error
             self.progress.say(f"A replica died while it loaded the model ({first_line(error)}).")
-            if member.loads >= LOADS:
+            if member.loads >= LOADS and time.monotonic() - member.trying > LOADING:
                 self.members.remove(member)
             else:
                 member.load()

@@ -1,0 +1,264 @@
+"""What the run costs beside the work itself: a table of ratios, measured on this machine.
+
+    python jobs/scale.py [overhead] [replicas] [plan] [memory]
+
+overhead: one replica against a plain loop over the same partitions with the same editor, in turn.
+replicas: 64 replicas that sleep instead of editing, against the ideal of so many sleepers.
+plan: 1,000,000 images in 10,000 partitions planned, and a run of them begun again when all are committed.
+memory: what the driver's memory grows by from 1,000 images to 1,000,000, the whole run worked off.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from p2pz_ray.collection.manifest import Manifest, RunFolder
+from p2pz_ray.collection.partition import Partition
+from p2pz_ray.collection.schema import collection_schema
+from p2pz_ray.config import TranslateConfig
+from p2pz_ray.running.job import Job
+
+Row = tuple[str, str, str]
+PER_PARTITION = 100
+REPLICAS = 64
+ROUNDS = 3
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c636060600000000400012734270a"
+    "0000000049454e44ae426082"
+)
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # replicas can't import a script
+
+
+class Sleeper:
+    """Stands in for a replica: sleeps, then commits a file of one byte."""
+
+    seconds = 0.0
+
+    def __init__(self, job: Job, threads: int) -> None:
+        self.job = job
+        self.folder = job.folder
+
+    def load(self) -> dict[str, Any]:
+        return {"pid": os.getpid()}
+
+    def translate(self, partition: Partition) -> Manifest:
+        started = time.time()
+        time.sleep(self.seconds)
+        rows = partition.rows
+        return self.folder.commit(
+            partition.id, b".", images=rows, rows=rows, failed=0, fingerprint=self.job.fingerprint, started=started
+        )
+
+    @ray.method(concurrency_group="watch")
+    def underway(self) -> int:
+        return 0
+
+
+def sleepers(seconds: float) -> None:
+    """Have this process's runs use sleepers."""
+    from p2pz_ray.running import cluster
+
+    Sleeper.seconds = seconds
+    cluster.Replica = Sleeper  # type: ignore[assignment,misc]
+
+
+def write_collection(folder: Path, images: int) -> Path:
+    """Parquet with row groups of `PER_PARTITION` images of one pixel, a hundred thousand or fewer a file."""
+    folder.mkdir(parents=True)
+    schema = collection_schema()
+    for number, start in enumerate(range(0, images, 100_000)):
+        rows = min(100_000, images - start)
+        table = pa.Table.from_pydict(
+            {
+                "id": [f"image-{start + i:07}" for i in range(rows)],
+                "image": [{"bytes": PNG, "path": None}] * rows,
+                "caption": ["a cat"] * rows,
+            },
+            schema,
+        )
+        pq.write_table(table, folder / f"part-{number:03}.parquet", row_group_size=PER_PARTITION)
+    return folder
+
+
+def config_of(collection: Path, output: Path, **more: Any) -> TranslateConfig:
+    settings: dict[str, Any] = {
+        "input": {"uri": str(collection), "images_per_partition": PER_PARTITION},
+        "edits": {"cat2dog": {"source": "cat", "target": "dog", "count": 8}},
+        "output": str(output),
+    }
+    return TranslateConfig.model_validate(settings | more)
+
+
+def overhead(scratch: Path) -> list[Row]:
+    """`p2pz translate` with one replica against a loop that reads, decodes, edits, encodes and writes; both on one
+    thread, from the first partition's beginning to the last one's end."""
+    from p2pz_ray.mini.dataset import write_world
+    from p2pz_ray.running.run import translate
+
+    world, ratios = scratch / "world", []
+    write_world(str(world), 24, seed=1)
+    settings = {"input": {"uri": str(world), "images_per_partition": 8}, "replicas": {"count": 1}}
+    for number in range(ROUNDS):
+        run = translate(config_of(world, scratch / f"run-{number}", **settings)).seconds
+        ratios.append(run / plain_loop(config_of(world, scratch / f"loop-{number}", **settings)))
+    return [("one replica over a plain loop, 24 miniature scenes", f"{_spread(ratios)} x", "at most 1.03 x")]
+
+
+def plain_loop(config: TranslateConfig) -> float:
+    """Seconds."""
+    import numpy as np
+    import torch
+
+    from p2pz_ray import Editor
+    from p2pz_ray.collection.codec import DecodePolicy, decode, encode
+    from p2pz_ray.collection.reader import read_partition
+    from p2pz_ray.running.direction import load_direction
+    from p2pz_ray.running.pairs import Pairs, image_seed
+    from p2pz_ray.running.prepare import prepare
+
+    torch.set_num_threads(1)
+    prepared = prepare(config)
+    assert prepared is not None
+    job, plan = prepared
+    editor, direction = Editor.from_pretrained("mini"), load_direction(job.folder, "cat2dog")
+    assert direction is not None
+    began = time.perf_counter()
+    for partition in plan.partitions:
+        items = list(read_partition(config.input.uri, partition, job.columns, {}, config.image.max_bytes))
+        pixels = np.stack([decode(item.data or b"", DecodePolicy(job.size)) for item in items])
+        captions = [item.caption or "" for item in items]
+        inversion = editor.invert(pixels, captions, [image_seed(0, item.id) for item in items])
+        pairs = Pairs(["cat2dog"], 0, "png")
+        for row, (item, before, after) in enumerate(
+            zip(items, pixels, editor.edit(inversion, [direction]), strict=True)
+        ):
+            pairs.add(row, item.id, item.caption, encode(before), [encode(after[0])])
+        Path(config.output, f"{partition.id}.parquet").write_bytes(pairs.to_parquet({}))
+    return time.perf_counter() - began
+
+
+def replicas(scratch: Path, seconds: float = 4.0, rounds: int = 6) -> list[Row]:
+    """Sleepers, measured between the first and the last commit of a run's middle, when all of them are loaded."""
+    from p2pz_ray.running.run import translate
+
+    sleepers(seconds)
+    collection = write_collection(scratch / "many", PER_PARTITION * REPLICAS * rounds)
+    config = config_of(collection, scratch / "slept", replicas={"count": REPLICAS, "cpus": 0.01})
+    translate(config)
+    folder = RunFolder(config.output)
+    plan = folder.plan()
+    assert plan is not None
+    found = sorted(folder.manifests(plan.partitions).values(), key=lambda manifest: manifest.finished)
+    # From when every replica is at work until the first one runs out of work.
+    begun = sorted(manifest.started for manifest in found)[REPLICAS - 1]
+    ended = found[-REPLICAS].finished
+    ideal = REPLICAS / seconds * (ended - begun)
+    made = sum(begun < manifest.finished <= ended for manifest in found)
+    return [(f"{REPLICAS} replicas that sleep {seconds:g} s, over the ideal", f"{made / ideal:.1%}", "at least 95 %")]
+
+
+def plan(scratch: Path) -> list[Row]:
+    from p2pz_ray.running.prepare import prepare
+
+    collection = write_collection(scratch / "million", 1_000_000)
+    config = config_of(collection, scratch / "planned")
+    began = time.perf_counter()
+    prepared = prepare(config)
+    planned = time.perf_counter() - began
+    assert prepared is not None
+    job, made = prepared
+    for partition in made.partitions:
+        file = f"data/{partition.id}-0.parquet"
+        manifest = Manifest(partition.id, "0", file, 100, 100, 100, 0, "", job.fingerprint, 0.0, 1.0)
+        for name, data in ((file, b"."), (f"manifest/{partition.id}.json", json.dumps(asdict(manifest)).encode())):
+            target = Path(config.output, name)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(data)
+    began = time.perf_counter()
+    prepare(config)
+    assert len(job.folder.manifests(made.partitions)) == len(made.partitions)
+    resumed = time.perf_counter() - began
+    what = f"1,000,000 images in {len(made.partitions):,} partitions"
+    return [(f"{what}: planned", f"{planned:.1f} s", ""), (f"{what}: begun again", f"{resumed:.1f} s", "at most 10 s")]
+
+
+def memory(scratch: Path) -> list[Row]:
+    """In processes of their own, since a process never gives memory back."""
+    peaks = {}
+    for images in (1_000, 1_000_000):
+        command = [sys.executable, __file__, "peak", str(images), str(scratch / f"of-{images}")]
+        ended = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks[images] = float(ended.stdout.split()[-1])
+    growth = peaks[1_000_000] - peaks[1_000]
+    return [
+        (
+            "the driver's memory, 1,000,000 images over 1,000",
+            f"{growth:+.0f} MB of {peaks[1_000]:.0f}",
+            "at most 200 MB",
+        )
+    ]
+
+
+def peak(images: int, scratch: Path) -> float:
+    """The peak memory in MB of a driver that works off so many images."""
+    from p2pz_ray.running.run import translate
+
+    sleepers(0.0)
+    collection = write_collection_elsewhere(scratch, images)
+    assert translate(config_of(collection, scratch / "run", replicas={"count": 8, "cpus": 0.1})).images == images
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def write_collection_elsewhere(scratch: Path, images: int) -> Path:
+    """Making the pictures takes memory that isn't the driver's."""
+    command = f"import scale, pathlib; scale.write_collection(pathlib.Path({str(scratch / 'world')!r}), {images})"
+    subprocess.run([sys.executable, "-c", command], check=True, cwd=Path(__file__).parent)
+    return scratch / "world"
+
+
+def _spread(ratios: Sequence[float]) -> str:
+    return f"{statistics.median(ratios):.3f} ({min(ratios):.3f} … {max(ratios):.3f})"
+
+
+MEASURES: dict[str, Callable[[Path], list[Row]]] = {
+    "overhead": overhead,
+    "replicas": replicas,
+    "plan": plan,
+    "memory": memory,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["peak"]:
+        print(peak(int(arguments[1]), Path(arguments[2])))
+        return 0
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", metavar="MEASURE", help=f"of {', '.join(MEASURES)}; all by default")
+    given = parser.parse_args(arguments)
+    unknown = [name for name in given.what if name not in MEASURES]
+    if unknown:
+        parser.error(f"there is no measure {unknown[0]}: choose of {', '.join(MEASURES)}")
+    print("| what | measured | aim |\n|---|---|---|")
+    for name in given.what or MEASURES:
+        with tempfile.TemporaryDirectory() as scratch:
+            for row in MEASURES[name](Path(scratch)):
+                print(f"| {' | '.join(row)} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
