@@ -15,7 +15,7 @@ RECIPE = Path(__file__).parent / "recipe.yaml"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m p2pz_ray.mini.train", description=__doc__)
-    parser.add_argument("what", choices=["vae", "clip", "unet", "judge", "export"])
+    parser.add_argument("what", choices=["vae", "decoder", "clip", "unet", "judge", "export"])
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--out", type=Path, default=Path("training"), help="checkpoints and sample sheets")
     parser.add_argument(
@@ -35,9 +35,14 @@ def main() -> None:
         return
     from p2pz_ray.mini.training import clip, judge, unet, vae
 
-    {"vae": vae.train_vae, "clip": clip.train_clip, "unet": unet.train_unet, "judge": judge.train_judge}[given.what](
-        recipe, given.out, given.start_from
-    )
+    trainings = {
+        "vae": vae.train_vae,
+        "decoder": vae.train_decoder,
+        "clip": clip.train_clip,
+        "unet": unet.train_unet,
+        "judge": judge.train_judge,
+    }
+    trainings[given.what](recipe, given.out, given.start_from)
 
 
 if __name__ == "__main__":

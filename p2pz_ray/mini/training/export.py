@@ -13,7 +13,7 @@ from p2pz_ray.mini.training.data import Recipe, sheet
 from p2pz_ray.mini.training.judge import build_judge
 from p2pz_ray.mini.training.loop import required
 from p2pz_ray.mini.training.unet import build_scheduler, build_unet
-from p2pz_ray.mini.training.vae import build_vae
+from p2pz_ray.mini.training.vae import trained_vae
 from p2pz_ray.mini.world import KINDS, caption, sample_scene
 
 
@@ -46,8 +46,7 @@ def export(recipe: Recipe, out: Path, to: Path) -> None:
 
 
 def _pipeline(recipe: Recipe, out: Path) -> StableDiffusionPipeline:
-    vae, unet = build_vae(recipe), build_unet(recipe)
-    required(out / "vae.pt", "vae", vae=vae)
+    vae, unet = trained_vae(recipe, out), build_unet(recipe)
     required(out / "unet.pt", "unet", ema=unet)
     vae.register_to_config(scaling_factor=json.loads((out / "scale.json").read_text()))
     tokenizer, text = trained_text(recipe, out)

@@ -51,8 +51,8 @@ def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
 
     settings, seed = recipe["unet"], recipe["seed"]
     images, scenes = drawn(recipe, out)
-    mean, std = latents(recipe, images, out).chunk(2, dim=1)
-    scale = 1 / (mean.var() + std.square().mean()).sqrt().item()
+    mean = latents(recipe, images, out).chunk(2, dim=1)[0]  # what an edit begins with
+    scale = 1 / mean.std().item()
     (out / "scale.json").write_text(json.dumps(scale))
     tokenizer, text = trained_text(recipe, out)
     captions = Captions(scenes, settings)
@@ -75,7 +75,7 @@ def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
             texts = captions(index, np.random.default_rng([seed, step]))
             with torch.no_grad():
                 c = text(tokens_of(tokenizer, texts)).last_hidden_state
-            x0 = scale * (mean[index] + std[index] * torch.randn_like(mean[index]))
+            x0 = scale * mean[index]
             noise = torch.randn_like(x0)
             # One timestep from each of `batch` equal strata: less variance than independent draws.
             t = ((torch.randperm(len(index)) + torch.rand(len(index))) / len(index) * len(alphas)).long()

@@ -44,10 +44,9 @@ def train_vae(recipe: Recipe, out: Path, start_from: Path | None = None) -> None
             posterior = vae.encode(x).latent_dist
             y = vae.decode(posterior.sample()).sample
             last.update(x=x, y=y.detach())
-            error = y - x
             kl = posterior.kl().mean()
-            loss = error.abs().mean() + 4 * error.square().mean() + settings["kl"] * kl
-            return loss, {"psnr": -10 * math.log10(error.square().mean().item() / 4), "kl": kl.item()}
+            loss, psnr = closeness(y, x)
+            return loss + settings["kl"] * kl, {"psnr": psnr, "kl": kl.item()}
 
         return loss_at
 
@@ -58,6 +57,45 @@ def train_vae(recipe: Recipe, out: Path, start_from: Path | None = None) -> None
         seed=recipe["seed"],
         saved=lambda step: sheet(torch.cat([last["x"][:8], last["y"][:8]]), out / "vae.png"),
     )
+
+
+def closeness(y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """How far pictures in -1 … 1 are apart: the loss, and in decibels."""
+    error = y - x
+    squared = error.square().mean()
+    return error.abs().mean() + 4 * squared, -10 * math.log10(squared.item() / 4)
+
+
+def train_decoder(recipe: Recipe, out: Path, start_from: Path | None = None) -> None:
+    """The decoder alone, further: latents stay what they are, so the UNet may be trained beside it."""
+    settings = recipe["decoder"]
+    torch.manual_seed(recipe["seed"])
+    images, _ = drawn(recipe, out)
+    means = latents(recipe, images, out).chunk(2, dim=1)[0]
+    vae = build_vae(recipe)
+    required(out / "vae.pt", "vae", vae=vae)
+    trained = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+    optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.99), weight_decay=1e-4)
+
+    def prepare(start: int) -> Any:
+        draws = batches(len(images), settings["batch"], recipe["seed"], start)
+
+        def loss_at(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+            index = next(draws)
+            loss, psnr = closeness(vae.decode(means[index]).sample, to_signal(images[index]))
+            return loss, {"psnr": psnr}
+
+        return loss_at
+
+    train(settings, Checkpoint(out / "decoder.pt", vae=vae, optimizer=optimizer), prepare, seed=recipe["seed"])
+
+
+def trained_vae(recipe: Recipe, out: Path) -> AutoencoderKL:
+    """As it ships: with the decoder as far as it was trained."""
+    vae = build_vae(recipe)
+    required(out / "vae.pt", "vae", vae=vae)
+    Checkpoint(out / "decoder.pt", vae=vae).load()
+    return vae
 
 
 @torch.no_grad()
