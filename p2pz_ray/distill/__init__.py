@@ -1,0 +1,1 @@
+"""From pairs to a student: a GAN that does in one pass what the editor does in a hundred."""

@@ -1,0 +1,197 @@
+"""The configuration of `p2pz distill`: every key that its file or the command line may set."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from p2pz_ray.config import Amount, Count, Device, ImageConfig, RayConfig, Section, Text
+from p2pz_ray.perceptual import Perceptual
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Size = Annotated[int, Field(ge=8)]
+
+
+def width(side: int, base: int, most: int) -> int:
+    """The channels of the feature maps of `side` × `side` cells."""
+    return max(1, min(base // side, most))
+
+
+class PairColumns(Section):
+    """Columns of tables that hold pairs; those of a run are known."""
+
+    id: Text = "id"
+    source: Text = "image"
+    edited: Text = "edited_image"
+
+
+class PairsConfig(Section):
+    """What is learned from: the pairs of runs, or of tables with two pictures a row."""
+
+    runs: list[Text] = Field(default_factory=list)
+    tables: list[Text] = Field(default_factory=list)  # Parquet files or folders of them
+    columns: PairColumns = PairColumns()  # of the tables
+    storage_options: dict[str, Any] = Field(default_factory=dict)  # handed to fsspec
+    edit: Text | None = None  # null: the one that the runs have
+    filter: Text | None = None  # such as "mask_overlap >= 0.7 and clip_gain >= 0.1", over the columns of the scores
+    duplicates: Amount = 1.0  # sources closer than this are one: mean grey levels (0 … 255) of 8×8 thumbnails
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of the sources that no training sees
+    max_pairs: Count | None = None
+
+    @field_validator("runs", "tables", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "PairsConfig":
+        if bool(self.runs) == bool(self.tables):
+            raise ValueError("needs runs (outputs of p2pz translate) or tables (Parquet with two pictures a row)")
+        return self
+
+
+class GeneratorConfig(Section):
+    """The student. At side s its feature maps have base/s channels, at most `max`."""
+
+    architecture: Literal["comod", "mobile"] = "comod"
+    base: Count = 32768
+    max: Count = 512
+    residual: bool = False  # comod: whether the output is added to the source; mobile always does
+    code: Count = 1024  # comod: width of the global code
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # comod: of the global code, in training
+    z: Annotated[int, Field(ge=0)] = 0  # comod: width of z; 0 is one answer to a picture, as a teacher gives
+    mapping_layers: Count = 8  # comod: of z
+    noise: bool = False  # comod: noise in every layer, in training
+    blocks: Count = 8  # mobile
+
+
+class DiscriminatorConfig(Section):
+    """The student's opponent in training."""
+
+    base: Count = 32768
+    max: Count = 512
+
+
+class LossesConfig(Section):
+    """The weights of what the student is trained for."""
+
+    adversarial: Amount = 1.0  # 0 is no discriminator at all
+    l1: Amount = 1.0
+    perceptual: Amount = 1.0
+    perceptual_model: Perceptual | None = "stlpips-alex"  # null is none
+    r1: Amount | None = None  # γ; null: 0.0002·size²/batch
+    r1_every: Count = 16  # steps
+
+
+class AugmentationConfig(Section):
+    """What pictures that belong together undergo together."""
+
+    flip: Share = 0.0  # probability
+    shift: Share = 0.0  # of the side, at most
+    colour: Share = 0.0  # brightness, saturation and contrast, at most
+    cutout: Share = 0.0  # side of a hole, as a share of the picture's
+    noise: Amount = 0.0  # standard deviation, of pixel values -1 … 1
+
+
+class AugmentationsConfig(Section):
+    """Of the pairs before both networks see them, and of what the discriminator alone is shown."""
+
+    pairs: AugmentationConfig = AugmentationConfig(flip=0.5, shift=0.0625, colour=0.1)
+    discriminator: AugmentationConfig = AugmentationConfig(shift=0.125, colour=0.2)
+
+
+class TrainingConfig(Section):
+    """How long and how fast."""
+
+    steps: Count = 25_000
+    batch: Count = 64  # of all workers together
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.001
+    average_half_life: Amount = 10_000.0  # pictures
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on CUDA
+    checkpoint_every: Count = 1000  # steps; then the held-out pairs are looked at, too
+    keep: Count = 2  # checkpoints
+    log_every: Count = 50  # steps
+    shuffle_shards: Count = 16  # files of pairs that are mixed with one another, and held in memory
+    evaluated: Count = 256  # held-out pairs looked at, at most
+    tensorboard: bool = False
+
+    @property
+    def group(self) -> int:
+        """Neighbours in a batch that the discriminator sees together; what workers share out is whole groups."""
+        return next(n for n in (4, 3, 2, 1) if self.batch % n == 0)
+
+
+class WorkersConfig(Section):
+    """Ray Train's workers; count 0 trains in this very process, without Ray."""
+
+    count: Annotated[int, Field(ge=0)] | None = None
+    min: Count | None = None
+    max: Count | None = None
+    cpus: Amount = 1.0  # a worker
+    gpus: Amount | None = None  # a worker; null: one where the cluster has GPUs
+    max_failures: Annotated[int, Field(ge=0)] = 3  # lost workers from which the training recovers by itself
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "WorkersConfig":
+        if self.count is not None and (self.min is not None or self.max is not None):
+            raise ValueError("has count beside min or max: keep count, or min and max")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"has min {self.min} above max {self.max}: turn them round")
+        return self
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The fewest and the most workers; (0, 0) is without Ray."""
+        if self.count is not None:
+            return self.count, self.count
+        if self.min is None and self.max is None:
+            return 0, 0
+        fewest = self.min or 1
+        return fewest, self.max or fewest
+
+
+class DistillConfig(Section):
+    """`p2pz distill`: pairs → a student."""
+
+    pairs: PairsConfig
+    image: ImageConfig = ImageConfig()  # its size: a power of two; null is the pairs' own
+    generator: GeneratorConfig = GeneratorConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    losses: LossesConfig = LossesConfig()
+    augmentation: AugmentationsConfig = AugmentationsConfig()
+    training: TrainingConfig = TrainingConfig()
+    export: list[Literal["onnx", "torch"]] = Field(
+        default_factory=list
+    )  # beside the student, when the training is done
+    output: Text
+    output_storage_options: dict[str, Any] = Field(default_factory=dict)  # handed to fsspec
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    device: Device = "auto"
+    workers: WorkersConfig = WorkersConfig()
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _possible(self) -> "DistillConfig":
+        if self.image.size is not None:
+            check_size(self.image.size)
+        groups = self.training.batch // self.training.group
+        if self.workers.bounds[1] > groups:
+            raise ValueError(
+                f"has {self.workers.bounds[1]} workers for a batch of {self.training.batch}, which is shared out in "
+                f"groups of {self.training.group}: at most {groups} workers, or a larger training.batch"
+            )
+        if not (self.losses.adversarial or self.losses.l1 or self.perceptual):
+            raise ValueError("has nothing to train for: give losses.adversarial, losses.l1 or losses.perceptual")
+        return self
+
+    @property
+    def perceptual(self) -> Perceptual | None:
+        """The perceptual distance trained for, None without."""
+        return self.losses.perceptual_model if self.losses.perceptual else None
+
+
+def check_size(size: tuple[int, int]) -> int:
+    """The side in pixels; ValueError for what no student can be made for."""
+    height, wide = size
+    if height != wide or height & (height - 1) or height < 8:
+        raise ValueError(f"image.size is [{height}, {wide}]: a student needs a square whose side is a power of two")
+    return height

@@ -1,0 +1,50 @@
+"""StyleGAN2's residual discriminator, of a picture and the source picture that it was made from."""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from p2pz_ray.distill.config import DiscriminatorConfig, width
+from p2pz_ray.distill.layers import Conv, Linear, leaky
+
+
+class Block(nn.Module):
+    """Two convolutions and a 1×1 past them; halves the size."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first, self.second = Conv(inputs, inputs, 3), Conv(inputs, outputs, 3, down=True)
+        self.past = Conv(inputs, outputs, 1, down=True, bias=False, active=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = (self.second(self.first(x)) + self.past(x)) / math.sqrt(2)
+        return y
+
+
+class Discriminator(nn.Module):
+    """Pictures and their conditions, both (B, 3, size, size) in -1 … 1 → logits (B,), high for real.
+
+    `group` neighbours in the batch see each other's spread (minibatch standard deviation): B is a multiple of it. The
+    groups are runs of the batch, so that sharing a batch out by whole groups changes no logit.
+    """
+
+    def __init__(self, config: DiscriminatorConfig, size: int, group: int) -> None:
+        super().__init__()
+        self.group = group
+        sides = [size >> i for i in range((size // 4).bit_length())]
+        at = [width(side, config.base, config.max) for side in sides]
+        self.rgb = Conv(6, at[0], 1)
+        self.blocks = nn.Sequential(*(Block(a, b) for a, b in pairwise(at)))
+        self.last = Conv(at[-1] + 1, at[-1], 3)
+        self.dense, self.logit = Linear(at[-1] * 16, at[-1]), Linear(at[-1], 1)
+
+    def forward(self, picture: Tensor, condition: Tensor) -> Tensor:
+        x = self.blocks(self.rgb(torch.cat([picture, condition], 1)))
+        grouped = x.unflatten(0, (-1, self.group))
+        spread = (grouped.var(1, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+        spread = spread.repeat_interleave(self.group).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+        x = self.last(torch.cat([x, spread], 1))
+        y: Tensor = self.logit(leaky(self.dense(x.flatten(1)))).squeeze(1)
+        return y

@@ -1,0 +1,153 @@
+"""CoMod-GAN's generator (Zhao et al., ICLR 2021, arXiv 2103.10428): an encoder whose code modulates every layer of a
+StyleGAN2 decoder, which also takes the encoder's feature maps.
+
+A teacher gives one answer to a picture, so z and noise are off unless asked for, and served without either.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from p2pz_ray.distill.config import GeneratorConfig, width
+from p2pz_ray.distill.layers import Conv, Filter, Linear, ModulatedConv, leaky
+
+
+@dataclass(frozen=True)
+class Lot:
+    """What is drawn by lot for a batch in training; None is without.
+
+    z: (B, Z) normal. dropout: (B, code), 0 or 1/(1-p). noise: one (B, 1, s, s) normal for each modulated layer.
+    """
+
+    z: Tensor | None = None
+    dropout: Tensor | None = None
+    noise: Sequence[Tensor] | None = None
+
+
+class Encoder(nn.Module):
+    """(B, 3, size, size) → the global code (B, code) and the feature maps at 4, 8, … size."""
+
+    def __init__(self, config: GeneratorConfig, size: int) -> None:
+        super().__init__()
+        sides = _sides(size)
+        at = {side: width(side, config.base, config.max) for side in sides}
+        self.rgb = Conv(3, at[size], 1)
+        self.keep = nn.ModuleList(Conv(at[side], at[side], 3) for side in reversed(sides))
+        self.halve = nn.ModuleList(Conv(at[side], at[side // 2], 3, down=True) for side in reversed(sides[1:]))
+        self.code = Linear(at[4] * 16, config.code)
+
+    def forward(self, x: Tensor, dropout: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        x, kept = self.rgb(x), []
+        for i, keep in enumerate(self.keep):
+            x = keep(x)
+            kept.append(x)
+            if i < len(self.halve):
+                x = self.halve[i](x)
+        code = leaky(self.code(x.flatten(1)))
+        return code if dropout is None else code * dropout, kept[::-1]
+
+
+class Mapping(nn.Module):
+    """z (B, Z) → w (B, Z): dense layers on the normalized z. `mean` is the average w, which is served."""
+
+    def __init__(self, size: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Linear(size, size, lr_multiplier=0.01) for _ in range(layers))
+        self.mean: Tensor
+        self.register_buffer("mean", torch.zeros(size))
+
+    def forward(self, z: Tensor) -> Tensor:
+        w = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
+        for layer in self.layers:
+            w = leaky(layer(w))
+        return w
+
+    @torch.no_grad()
+    def track(self, z: Tensor, beta: float = 0.995) -> None:
+        """Move the average towards that of these z."""
+        self.mean.lerp_(self(z).mean(0), 1 - beta)
+
+
+class ModulatedLayer(nn.Module):
+    """Modulated convolution, noise of a learned strength, bias, leaky ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, style: int, *, up: bool, noise: bool) -> None:
+        super().__init__()
+        self.conv = ModulatedConv(inputs, outputs, 3, style, up=up)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.strength = nn.Parameter(torch.zeros(())) if noise else None
+
+    def forward(self, x: Tensor, style: Tensor, noise: Tensor | None) -> Tensor:
+        y = self.conv(x, style)
+        if self.strength is not None and noise is not None:
+            y = y + noise.to(y.dtype) * self.strength
+        return leaky(y + self.bias[:, None, None])
+
+
+class ToRGB(nn.Module):
+    """A modulated 1×1 convolution, not demodulated."""
+
+    def __init__(self, inputs: int, style: int, *, zero: bool) -> None:
+        super().__init__()
+        self.conv = ModulatedConv(inputs, 3, 1, style, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(3))
+        if zero:
+            nn.init.zeros_(self.conv.weight)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        return self.conv(x, style) + self.bias[:, None, None]
+
+
+class CoModGenerator(nn.Module):
+    """(B, 3, size, size) in -1 … 1 → the same; `size` is a power of two from 8 on.
+
+    With `residual` the output is added to the source, and the untrained generator is the identity.
+    """
+
+    def __init__(self, config: GeneratorConfig, size: int) -> None:
+        super().__init__()
+        self.config, self.size = config, size
+        sides = _sides(size)
+        at = {side: width(side, config.base, config.max) for side in sides}
+        style = config.code + config.z
+        self.encoder = Encoder(config, size)
+        self.mapping = Mapping(config.z, config.mapping_layers) if config.z else None
+        self.dense = Linear(config.code, at[4] * 16)
+        self.first = ModulatedLayer(at[4], at[4], style, up=False, noise=config.noise)
+        self.up = nn.ModuleList(
+            ModulatedLayer(at[side // 2], at[side], style, up=True, noise=config.noise) for side in sides[1:]
+        )
+        self.after = nn.ModuleList(
+            ModulatedLayer(at[side], at[side], style, up=False, noise=config.noise) for side in sides[1:]
+        )
+        self.rgb = nn.ModuleList(ToRGB(at[side], style, zero=config.residual) for side in sides)
+        self.filter = Filter()
+
+    @property
+    def noise_sides(self) -> list[int]:
+        """The side of each layer's noise, in order; [] without noise."""
+        sides = [4] + [side for side in _sides(self.size)[1:] for _ in range(2)]
+        return sides if self.config.noise else []
+
+    def forward(self, x: Tensor, lot: Lot | None = None) -> Tensor:
+        lot = lot or Lot()
+        code, kept = self.encoder(x, lot.dropout)
+        style = code
+        if self.mapping is not None:
+            w = self.mapping.mean.expand(len(x), -1) if lot.z is None else self.mapping(lot.z)
+            style = torch.cat([w, code], 1)
+        noise = iter(lot.noise or ())
+        h = leaky(self.dense(code)).unflatten(1, (-1, 4, 4)) + kept[0]
+        h = self.first(h, style, next(noise, None))
+        picture = self.rgb[0](h, style)
+        for up, after, rgb, skip in zip(self.up, self.after, list(self.rgb)[1:], kept[1:], strict=True):
+            h = up(h, style, next(noise, None)) + skip
+            h = after(h, style, next(noise, None))
+            picture = self.filter.up(picture) + rgb(h, style)
+        return x + picture if self.config.residual else picture
+
+
+def _sides(size: int) -> list[int]:
+    return [4 << i for i in range((size // 4).bit_length())]

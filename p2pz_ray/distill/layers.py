@@ -1,0 +1,112 @@
+"""What generator and discriminator are made of, as StyleGAN2 has it (arXiv 1912.04958), in plain exportable PyTorch.
+
+Weights are kept at unit variance and scaled in use, so that Adam moves all layers alike. Feature maps are
+(B, channels, H, W), styles (B, S).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_TAPS = (1.0, 3.0, 3.0, 1.0)
+_ROOT2 = math.sqrt(2.0)
+
+
+def leaky(x: Tensor) -> Tensor:
+    """Leaky ReLU that keeps the variance."""
+    return F.leaky_relu(x, 0.2) * _ROOT2
+
+
+class Linear(nn.Module):
+    """A dense layer. `lr_multiplier` slows its training, `bias` is its value at first."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: float = 0.0, lr_multiplier: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((outputs,), bias / lr_multiplier))
+        self.gain, self.lr_multiplier = lr_multiplier / math.sqrt(inputs), lr_multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.gain, self.bias * self.lr_multiplier)
+
+
+class Filter(nn.Module):
+    """The fixed low-pass filter 1 3 3 1, as a depthwise convolution: `up` doubles, `down` halves, `same` with `pad`
+    cells of zeros on every side shortens by 3 - 2·pad."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        taps = torch.tensor(_TAPS) / sum(_TAPS)
+        self.kernel: Tensor
+        self.register_buffer("kernel", (taps[:, None] * taps)[None, None], persistent=False)
+
+    def same(self, x: Tensor, pad: int, gain: float = 1.0) -> Tensor:
+        return F.conv2d(x, self._for(x, gain), padding=pad, groups=x.shape[1])
+
+    def down(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self._for(x, 1.0), padding=1, stride=2, groups=x.shape[1])
+
+    def up(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, self._for(x, 4.0), padding=1, stride=2, groups=x.shape[1])
+
+    def _for(self, x: Tensor, gain: float) -> Tensor:
+        return (self.kernel * gain).to(x.dtype).expand(x.shape[1], 1, 4, 4)
+
+
+class Conv(nn.Module):
+    """A convolution that keeps the size, or with `down` filters and halves it; then leaky ReLU if `active`."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, down: bool = False, bias: bool = True, active: bool = True
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.gain = 1 / math.sqrt(inputs * kernel**2)
+        self.kernel, self.active = kernel, active
+        self.filter = Filter() if down else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight * self.gain
+        if self.filter is None:
+            x = F.conv2d(x, weight, self.bias, padding=self.kernel // 2)
+        elif self.kernel == 1:
+            x = F.conv2d(self.filter.down(x), weight, self.bias)
+        else:
+            x = F.conv2d(self.filter.same(x, pad=2), weight, self.bias, stride=2)
+        return leaky(x) if self.active else x
+
+
+class ModulatedConv(nn.Module):
+    """A convolution whose input channels are scaled by a style, s = A·style + b with s = 1 at first.
+
+    The textbook scales the weights, w' = s·w, and with `demodulate` divides by √(Σ w'² + 1e-8): one weight tensor a
+    picture. Scaling what goes in by s and what comes out by d is the same, and leaves one weight for all:
+
+        y = conv(x·s)·d,   d = 1/√((s²)·(Σ_k w²)ᵀ + 1e-8)
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, style: int, *, up: bool = False, demodulate: bool = True
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.affine = Linear(style, inputs, bias=1.0)
+        self.gain = 1 / math.sqrt(inputs * kernel**2)
+        self.kernel, self.demodulate = kernel, demodulate
+        self.filter = Filter() if up else None
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        s, weight = self.affine(style), self.weight * self.gain
+        x = x * s[:, :, None, None]
+        if self.filter is None:
+            y = F.conv2d(x, weight, padding=self.kernel // 2)
+        else:
+            y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+            y = self.filter.same(y, pad=1, gain=4.0)
+        if self.demodulate:
+            d = torch.rsqrt(s.square() @ weight.square().sum((2, 3)).T + 1e-8)
+            y = y * d[:, :, None, None].to(y.dtype)
+        return y

@@ -1,0 +1,68 @@
+"""A lighter student: residual blocks of depthwise and pointwise convolutions at a quarter of the size, as MobileNetV2
+has them (arXiv 1801.04381), and the source picture carried past them all."""
+
+import torch
+from torch import Tensor, nn
+
+from p2pz_ray.distill.config import GeneratorConfig, width
+from p2pz_ray.distill.generator import Lot
+from p2pz_ray.distill.layers import Conv, Filter, leaky
+
+EXPANSION = 4
+
+
+class Depthwise(nn.Module):
+    """A 5×5 convolution of each channel by itself."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels, 1, 5, 5))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return leaky(nn.functional.conv2d(x, self.weight / 5, self.bias, padding=2, groups=x.shape[1]))
+
+
+class MobileBlock(nn.Module):
+    """Widen, look around in each channel, narrow; added to what went in."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        wide = EXPANSION * channels
+        self.widen, self.look = Conv(channels, wide, 1), Depthwise(wide)
+        self.narrow = Conv(wide, channels, 1, active=False)
+        self.share = nn.Parameter(torch.full((channels, 1, 1), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.share * self.narrow(self.look(self.widen(x)))
+        return y
+
+
+class MobileGenerator(nn.Module):
+    """(B, 3, H, W) in -1 … 1 → the same; H and W are multiples of 4. Untrained it is the identity."""
+
+    def __init__(self, config: GeneratorConfig, size: int) -> None:
+        super().__init__()
+        self.config, self.size, self.mapping = config, size, None
+        full, half, quarter = (width(side, config.base, config.max) for side in (size, size // 2, size // 4))
+        self.rgb = Conv(3, full, 3)
+        self.halve, self.quarter = Conv(full, half, 3, down=True), Conv(half, quarter, 3, down=True)
+        self.blocks = nn.Sequential(*(MobileBlock(quarter) for _ in range(config.blocks)))
+        self.narrow, self.out = Conv(quarter, half, 3), Conv(half, full, 3)
+        self.to_rgb = Conv(full, 3, 3, active=False)
+        nn.init.zeros_(self.to_rgb.weight)
+        self.filter = Filter()
+
+    @property
+    def noise_sides(self) -> list[int]:
+        return []
+
+    def forward(self, x: Tensor, lot: Lot | None = None) -> Tensor:
+        """`lot` is there for the sake of the interface: nothing is drawn here."""
+        full = self.rgb(x)
+        half = self.halve(full)
+        h = self.blocks(self.quarter(half))
+        h = self.filter.up(self.narrow(h)) + half
+        h = self.filter.up(self.out(h)) + full
+        y: Tensor = x + self.to_rgb(h)
+        return y
