@@ -1,9 +1,12 @@
 """A translation runs once, in order, with nothing lost: what a run promises while nothing is killed."""
 
 import io
+import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +16,29 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from ray.util.metrics import Counter, Histogram
 from s3_server import s3_server
 from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_settings
 
 from p2pz_ray.collection.codec import encode
-from p2pz_ray.collection.manifest import RunFolder
-from p2pz_ray.collection.partition import Partition
+from p2pz_ray.collection.manifest import Manifest, RunFolder
+from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.schema import collection_schema, table_bytes
 from p2pz_ray.collection.store import Store
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.mini.world import Scene, render
+from p2pz_ray.running import log
 from p2pz_ray.running import run as run_module
+from p2pz_ray.running.metrics import DriverMetrics, ReplicaMetrics
 from p2pz_ray.running.pairs import image_seed
 from p2pz_ray.running.prepare import prepare
 from p2pz_ray.running.progress import Progress, duration
 from p2pz_ray.running.run import translate
 from p2pz_ray.running.status import status
 from p2pz_ray.running.translator import Translator, ahead
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -426,3 +434,63 @@ def test_pixels_do_not_depend_on_the_batch(translator: Translator, tmp_path: Pat
             np.asarray(Image.open(io.BytesIO(r["edited_image"]["bytes"]))).astype(int) for r in (row, together[key])
         )
         assert np.abs(alone - before).max() <= 1
+
+
+def test_status_names_what_is_slow_and_how_busy_each_replica_was(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    plan = Plan(tuple(Partition.of("files", [Source(f"{i}.png", "1")]) for i in range(6)))
+    folder.store.write("plan.json", plan.to_json().encode())
+    for i, partition in enumerate(plan.partitions[:5]):
+        file = f"data/{partition.id}-1.parquet"
+        start, spent = (100.0, 90.0) if i == 4 else (10.0 * i, 10.0)
+        name = "" if i == 0 else "box-b:7" if i == 4 else "box-a:5"
+        made = Manifest(partition.id, "1", file, 1, 1, 1, 0, "", "", start, start + spent, {"model": 8.0}, name)
+        folder.store.write(file, b".")
+        folder.write_json(f"manifest/{partition.id}.json", asdict(made))
+    found = status(str(tmp_path))
+    assert found.usual == 10.0
+    assert found.slowest == ((plan.partitions[4].id, 90.0),)
+    assert [(one.name, one.images, round(one.utilization, 2)) for one in found.replicas] == [
+        ("box-a:5", 3, 0.8),
+        ("box-b:7", 1, 0.09),
+    ]
+    said = str(found)
+    assert f"a partition takes 10 s as a rule; unusually long: {plan.partitions[4].id} 1 min 30 s" in said
+    assert "replica box-a:5: 3 images, its model at work for 80% of it" in said
+
+
+def test_what_is_written_of_a_run_names_it_the_partition_and_the_image(translator: Translator) -> None:
+    stream = io.StringIO()
+    log.write_lines(stream)
+
+    def failing(*_: Any) -> Any:
+        raise ValueError("never")
+
+    translator.editor.invert = failing  # type: ignore[method-assign]
+    partition = only_partition(translator)
+    log.committed("run", translator.translate(partition))
+    *failures, commit = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["image"] for line in failures] == [f"cat-{i:05}" for i in range(4)]
+    assert {line["partition"] for line in [*failures, commit]} == {partition.id}
+    assert failures[0]["run"] == translator.job.config.output
+    assert failures[0]["event"] == "The model can't translate it (ValueError: never)."
+    assert (commit["event"], commit["images"], commit["failed"]) == ("partition committed", 4, 8)
+
+
+def test_the_dashboard_shows_what_runs_count_and_nothing_else() -> None:
+    board = json.loads((ROOT / "cluster" / "grafana.json").read_text())
+    asked = {name for text in _strings(board) for name in re.findall(r"ray_(p2pz_\w+)", text)}
+    counted: set[str] = set()
+    for metrics in (ReplicaMetrics("run"), DriverMetrics("run")):
+        for metric in vars(metrics).values():
+            end = {Histogram: "_bucket", Counter: "_total"}.get(type(metric), "")
+            counted.add(metric.info["name"] + end)  # as Prometheus sees it
+    assert asked == counted
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _strings(inner)

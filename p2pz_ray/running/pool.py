@@ -260,7 +260,8 @@ class Pool:
         except LOST as error:
             if "creation task" in str(error):  # not a death: Ray could not even make the actor, and will not try again
                 raise P2PZError(f"A replica can't start on the cluster: {_last_line(error)}.") from error
-            self.progress.say(f"A replica died while it loaded the model ({first_line(error)}).")
+            if member.loads == 1:  # while a lost machine is replaced it happens several times in a row
+                self.progress.say(f"A replica died while it loaded the model ({first_line(error)}).")
             if member.loads >= LOADS and time.monotonic() - member.trying > LOADING:
                 self.members.remove(member)
             else:

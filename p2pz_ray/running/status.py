@@ -1,21 +1,36 @@
 """How a run stands, from its manifests alone: no Ray, no driver, from any machine."""
 
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.collection.manifest import Manifest, RunFolder
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.running.progress import duration
 
 RECENT = 20
 """The rate is that of so many last commits, so that a pause long ago is forgotten."""
+SLOWEST = 3
+"""Partitions that are named, if they took this much longer than usual:"""
+UNUSUAL = 2.0
+
+
+@dataclass(frozen=True)
+class ReplicaShare:
+    """What one replica did of a run: its images, and the share of its time, 0 … 1, in which its model worked."""
+
+    name: str
+    images: int
+    utilization: float
 
 
 @dataclass(frozen=True)
 class Status:
     """Counts of images (`total`, `done`) and of pairs (`ok`, `failed`); `rate` in images a second, None while too
-    little is committed to tell; `idle` seconds since the last commit."""
+    little is committed to tell; `idle` seconds since the last commit; `usual` seconds of a partition, the median;
+    `slowest` partitions that took unusually long, with their seconds."""
 
     uri: str
     total: int
@@ -25,18 +40,36 @@ class Status:
     finished: bool
     rate: float | None
     idle: float | None
+    usual: float | None
+    slowest: tuple[tuple[str, float], ...]
+    replicas: tuple[ReplicaShare, ...]
 
     def __str__(self) -> str:
         share = self.done / max(1, self.total)
         text = f"{self.uri}: {self.done:,} of {self.total:,} images ({share:.0%})"
         text += f", {self.ok:,} pairs ok, {self.failed:,} failed"
         if self.finished:
-            return f"{text}; finished."
-        if self.rate is not None:
-            text += f"; {self.rate:.2f} images/s, about {duration((self.total - self.done) / self.rate)} left"
-        return f"{text}; " + (
-            "nothing committed yet." if self.idle is None else f"last commit {duration(self.idle)} ago."
-        )
+            text += "; finished."
+        else:
+            if self.rate is not None:
+                text += f"; {self.rate:.2f} images/s, about {duration((self.total - self.done) / self.rate)} left"
+            text += "; " + (
+                "nothing committed yet." if self.idle is None else f"last commit {duration(self.idle)} ago."
+            )
+        return "\n  ".join([text, *self._details()])
+
+    def _details(self) -> list[str]:
+        lines = []
+        if self.usual is not None:
+            lines.append(f"a partition takes {duration(self.usual)} as a rule")
+            if self.slowest:
+                named = ", ".join(f"{id} {duration(seconds)}" for id, seconds in self.slowest)
+                lines[-1] += f"; unusually long: {named}"
+        lines += [
+            f"replica {replica.name}: {replica.images:,} images, its model at work for {replica.utilization:.0%} of it"
+            for replica in self.replicas
+        ]
+        return lines
 
 
 def status(uri: str, storage_options: dict[str, Any] | None = None) -> Status:
@@ -52,6 +85,8 @@ def status(uri: str, storage_options: dict[str, Any] | None = None) -> Status:
     if recent:
         spent = recent[-1].finished - min(manifest.started for manifest in recent)
         rate = sum(manifest.images for manifest in recent) / spent if spent > 0 else None
+    took = sorted(((m.finished - m.started, m.partition) for m in manifests), reverse=True)
+    usual = took[len(took) // 2][0] if took else None
     return Status(
         uri=uri,
         total=plan.images,
@@ -61,4 +96,20 @@ def status(uri: str, storage_options: dict[str, Any] | None = None) -> Status:
         finished=finished,
         rate=rate,
         idle=max(0.0, time.time() - recent[-1].finished) if recent else None,
+        usual=usual,
+        slowest=tuple((id, seconds) for seconds, id in took[:SLOWEST] if usual and seconds > UNUSUAL * usual),
+        replicas=_replicas(manifests),
     )
+
+
+def _replicas(manifests: Sequence[Manifest]) -> tuple[ReplicaShare, ...]:
+    by_name: dict[str, list[Manifest]] = defaultdict(list)
+    for manifest in manifests:
+        if manifest.replica:  # error rows that the driver wrote are no replica's
+            by_name[manifest.replica].append(manifest)
+    shares = []
+    for name, own in sorted(by_name.items()):
+        span = max(manifest.finished for manifest in own) - min(manifest.started for manifest in own)
+        worked = sum(manifest.seconds.get("model", 0.0) for manifest in own)
+        shares.append(ReplicaShare(name, sum(manifest.images for manifest in own), worked / span if span > 0 else 0.0))
+    return tuple(shares)
