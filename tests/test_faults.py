@@ -185,3 +185,19 @@ def test_sigterm_ends_a_driver_with_1_and_says_that_the_command_goes_on(
     assert "of 10 partitions done: the same command goes on from there." in said
     assert "Traceback" not in said
     assert not (run / "_SUCCESS").exists()
+
+
+@needs_proc
+def test_two_drivers_of_which_one_is_killed_end_with_one_correct_run(
+    tmp_path: Path, tiny_model: Path, drivers: list[Driver], local_ray: None
+) -> None:
+    job, run = write_job(tmp_path, tiny_model, "run"), tmp_path / "run"
+    drivers += [Driver(job), Driver(job)]
+    drivers[0].wait_for(run, 3)
+    drivers[0].process.kill()
+    drivers[0].end()
+    assert drivers[1].process.wait(timeout=300) == 0
+    assert (run / "_SUCCESS").exists()
+    translate(TranslateConfig.model_validate(yaml.safe_load(job.read_text())))  # finds nothing to do, and tidies up
+    assert data_files(run) == committed_files(run)
+    assert set(pairs_of(run)) == {(f"cat-{i:05}", edit) for i in range(20) for edit in ("cat2dog", "cat2horse")}
