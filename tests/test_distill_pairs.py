@@ -1,0 +1,227 @@
+"""Which pairs a student learns from, and in what order: chosen by a condition, once each, and found again at any
+position."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from small_run import Example, examples, image, pair, write_run, write_truth
+
+from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.distill.condition import Condition
+from p2pz_ray.distill.config import DistillConfig
+from p2pz_ray.distill.shards import Order, Shards, prepare_pairs, to_pixels, to_tensor
+from p2pz_ray.errors import ConfigError
+
+SCENES = examples(24)
+
+
+def config(out: Path, **pairs: Any) -> DistillConfig:
+    whole = {"pairs": {"test": 0.25, **pairs}, "output": str(out), "seed": 3}
+    return DistillConfig.model_validate(whole)
+
+
+def run(folder: Path, scenes: list[Example], scores: list[dict[str, Any]] | None = None, **options: Any) -> str:
+    """A run of these scenes whose edited pictures are the exact truth, with scores beside it."""
+    rows = [pair(scene.id, scene.picture(), scene.picture("dog")) for scene in scenes]
+    write_run(folder, [rows[:7], rows[7:]], **options)
+    if scores is not None:
+        (folder / "scores").mkdir()
+        pq.write_table(pa.Table.from_pylist(scores), folder / "scores" / "all.parquet")
+    return str(folder)
+
+
+def score(scene: Example, **values: Any) -> dict[str, Any]:
+    return {"id": scene.id, "edit": "cat2dog", **values}
+
+
+def prepared(wanted: DistillConfig) -> tuple[dict[str, Any], RunFolder]:
+    folder = RunFolder(wanted.output)
+    return prepare_pairs(wanted, folder), folder
+
+
+def ids(folder: RunFolder, index: dict[str, Any], part: str) -> list[str]:
+    files = [Path(folder.uri, shard["file"]) for shard in index[part]]
+    return [id for file in files for id in pa.ipc.open_file(file).read_all()["id"].to_pylist()]
+
+
+def test_a_run_without_scores_gives_all_its_good_pairs_each_once(tmp_path: Path) -> None:
+    index, folder = prepared(config(tmp_path / "out", runs=run(tmp_path / "run", SCENES)))
+    found = ids(folder, index, "train") + ids(folder, index, "test")
+    assert sorted(found) == sorted(scene.id for scene in SCENES)
+    assert (index["size"], index["edit"]) == (64, "cat2dog")
+    train = Shards(folder, index, "train", held=2)
+    x, y = train.read([0, len(train) - 1])
+    for row, id in ((0, ids(folder, index, "train")[0]), (1, ids(folder, index, "train")[-1])):
+        scene = next(scene for scene in SCENES if scene.id == id)
+        assert np.array_equal(to_pixels(x)[row], scene.picture())
+        assert np.array_equal(to_pixels(y)[row], scene.picture("dog"))
+
+
+def test_tables_with_two_pictures_a_row_are_pairs_too(tmp_path: Path) -> None:
+    write_truth(tmp_path / "world" / "scenes.parquet", SCENES[:8])
+    wanted = config(
+        tmp_path / "out", tables=str(tmp_path / "world"), columns={"edited": "truth_cat2dog"}, filter="caption != 'x'"
+    )
+    index, folder = prepared(wanted)
+    assert len(ids(folder, index, "train") + ids(folder, index, "test")) == 8
+    with pytest.raises(ConfigError, match=r"scenes\.parquet: there is no image column 'truth_cat2fox'"):
+        prepared(config(tmp_path / "b", tables=str(tmp_path / "world"), columns={"edited": "truth_cat2fox"}))
+
+
+def test_the_filter_joins_scores_and_the_index_says_what_each_part_took(tmp_path: Path) -> None:
+    scores = [score(scene, overlap=i / 24, gain=0.2 if i % 2 else 0.0) for i, scene in enumerate(SCENES[:20])]
+    uri = run(tmp_path / "run", SCENES, scores)
+    index, folder = prepared(config(tmp_path / "out", runs=uri, filter="overlap >= 0.5 and gain >= 0.1"))
+    found = ids(folder, index, "train") + ids(folder, index, "test")
+    assert sorted(found) == [scene.id for i, scene in enumerate(SCENES[:20]) if i >= 12 and i % 2]
+    # A pair without scores keeps to no threshold.
+    assert index["dropped"] == {"status is ok": 0, "overlap >= 0.5": 12 + 4, "gain >= 0.1": 4}
+
+
+def test_where_no_pair_survives_the_sentence_says_which_threshold_took_how_many(tmp_path: Path) -> None:
+    scores = [score(scene, overlap=0.8 if i < 9 else 0.1, gain=0.05) for i, scene in enumerate(SCENES)]
+    rows = run(tmp_path / "run", SCENES, scores)
+    with pytest.raises(ConfigError) as caught:
+        prepared(config(tmp_path / "out", runs=rows, filter="overlap >= 0.7 and gain >= 0.1"))
+    assert str(caught.value) == (
+        "No pair is left to learn from, of 24: “overlap >= 0.7” took 15, “gain >= 0.1” took 9. "
+        "Loosen pairs.filter, or make more pairs."
+    )
+    assert not (tmp_path / "out" / "pairs" / "index.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("a > 1", [0, 0, 1, 0, 0]),
+        ("a >= 1 and not b", [0, 0, 1, 0, 0]),
+        ("0 < a <= 1", [0, 1, 0, 0, 0]),
+        ("a < 0 or b", [1, 1, 0, 1, 0]),
+        ("t == 'x' and a - c / 2 != 0", [1, 0, 1, 0, 0]),
+        ("-(a * 2) + 1 < 0", [0, 1, 1, 0, 0]),
+    ],
+)
+def test_a_condition_means_what_it_says_and_holds_for_no_missing_value(text: str, kept: list[int]) -> None:
+    table = pa.table(
+        {
+            "a": pa.array([-1.0, 1.0, 2.0, None, float("nan")]),
+            "b": [False, True, False, True, False],
+            "c": [0.0, 2.0, 2.0, 1.0, 1.0],
+            "t": ["x", "x", "x", "y", "y"],
+        }
+    )
+    assert np.logical_and.reduce([held for _, held in Condition(text).passed(table)]).tolist() == [
+        bool(k) for k in kept
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('touch x')",
+        "a.b > 1",
+        "a[0] > 1",
+        "(lambda: 1)() > 0",
+        "f'{a}' > 'x'",
+        "a > [1]",
+        "a ** 9 > 1",
+    ],
+)
+def test_a_condition_that_would_run_something_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="which isn't understood"):
+        Condition(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a >", "is no condition"),
+        ("a + 1", "compares nothing"),
+        ("a > 'x'", "can't be made out"),
+        ("d > 1", "the columns are a"),
+    ],
+)
+def test_a_condition_that_fits_no_table_is_said_to(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Condition(text).passed(pa.table({"a": [1.0]}))
+
+
+def test_all_pairs_of_one_source_are_on_one_side(tmp_path: Path) -> None:
+    runs = [run(tmp_path / name, SCENES) for name in ("a", "b")]
+    index, folder = prepared(config(tmp_path / "out", runs=runs, duplicates=0.0))
+    train, test = ids(folder, index, "train"), ids(folder, index, "test")
+    assert len(train) + len(test) == 48
+    assert not set(train) & set(test)
+    assert 0 < len(test) < 24
+
+
+def test_near_duplicates_are_left_out_and_others_are_not(tmp_path: Path) -> None:
+    rows = [pair(scene.id, scene.picture(), scene.picture("dog")) for scene in SCENES[:6]]
+    like = np.clip(SCENES[0].picture().astype(int) + 1, 0, 255).astype(np.uint8)
+    rows.append(pair("again", like, SCENES[0].picture("dog")))
+    write_run(tmp_path / "run", [rows])
+    index, folder = prepared(config(tmp_path / "out", runs=str(tmp_path / "run"), duplicates=2.0))
+    assert "again" not in ids(folder, index, "train") + ids(folder, index, "test")
+    assert index["dropped"]["is no near duplicate of another"] == 1
+
+
+def test_bad_rows_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [pair(scene.id, scene.picture(), scene.picture("dog")) for scene in SCENES[:6]]
+    rows += [pair("broken", SCENES[6].picture(), b"no picture"), pair("failed", SCENES[7].picture(), None)]
+    write_run(tmp_path / "run", [rows])
+    index, _ = prepared(config(tmp_path / "out", runs=str(tmp_path / "run")))
+    assert sum(shard["rows"] for part in ("train", "test") for shard in index[part]) == 6
+    assert sum(index["dropped"].values()) == 2
+    assert index["dropped"]["can be decoded"] == 1
+
+
+def test_pictures_of_several_sizes_need_a_size(tmp_path: Path) -> None:
+    rows = [pair(scene.id, scene.picture(), scene.picture("dog")) for scene in SCENES[:3]]
+    rows[2]["edited_image"] = image(np.repeat(np.repeat(SCENES[2].picture("dog"), 2, 0), 2, 1))
+    write_run(tmp_path / "run", [rows])
+    with pytest.raises(
+        ConfigError, match=r"pair scene-002 has pictures of \(64, 64\) and \(128, 128\).*set image.size"
+    ):
+        prepared(config(tmp_path / "a", runs=str(tmp_path / "run")))
+    wanted = config(tmp_path / "b", runs=str(tmp_path / "run"))
+    index, _ = prepared(wanted.model_copy(update={"image": wanted.image.model_copy(update={"size": (32, 32)})}))
+    assert index["size"] == 32
+
+
+def test_what_is_no_run_or_has_several_edits_is_said_to(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing is not a run: it has no plan\.json"):
+        prepared(config(tmp_path / "out", runs=str(tmp_path / "nothing")))
+    rows = [pair(s.id, s.picture(), s.picture("dog"), edit=e) for s in SCENES[:2] for e in ("cat2dog", "cat2horse")]
+    write_run(tmp_path / "run", [rows], edits=("cat2dog", "cat2horse"))
+    with pytest.raises(ConfigError, match=r"pairs\.edit is not set, and the pairs are of cat2dog, cat2horse"):
+        prepared(config(tmp_path / "out", runs=str(tmp_path / "run")))
+    index, _ = prepared(config(tmp_path / "out", runs=str(tmp_path / "run"), edit="cat2horse"))
+    assert index["edit"] == "cat2horse"
+
+
+@pytest.mark.parametrize("window", [1, 2, 100])
+def test_the_order_shows_each_pair_once_an_epoch_and_is_found_again_at_any_position(window: int) -> None:
+    rows = [5, 3, 4, 6, 2]
+    order = Order(rows, window, seed=1)
+    whole = order.at(0, 60)
+    for epoch in range(3):
+        assert sorted(whole[epoch * 20 : (epoch + 1) * 20]) == list(range(20))
+    assert whole[:20] != whole[20:40] != sorted(whole[20:40])
+    assert Order(rows, window, seed=1).at(13, 30) == whole[13:43]
+    assert Order(rows, window, seed=2).at(0, 60) != whole
+
+
+def test_a_reader_needs_no_more_than_a_window_of_shards_at_a_time() -> None:
+    rows = [10] * 8
+    shown = [number // 10 for number in Order(rows, 2, seed=0).at(0, 80)]
+    assert all(len(set(shown[start : start + 20])) == 2 for start in range(0, 80, 20))
+
+
+def test_pixels_come_back_as_they_were() -> None:
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    assert np.array_equal(to_pixels(to_tensor(pixels)), pixels)
+    assert to_tensor(pixels).aminmax() == (-1.0, 1.0)
