@@ -79,7 +79,7 @@ def wreck(cluster: Machines, job: Path, run: Path, log: Path) -> dict[str, int]:
                 driver = Driver(job, log)
             kills[kind] += kind != "replica" or bool(victims)
         assert kills.total() >= KILLS, f"the run ended after {kills}"
-        assert driver.process.wait(timeout=600) == 0, log.read_text()[-3000:]
+        assert driver.process.wait(timeout=1800) == 0, log.read_text()[-3000:]
     finally:
         driver.kill()
     return dict(kills)

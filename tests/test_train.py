@@ -19,9 +19,17 @@ from p2pz_ray.mini.training.clip import bank_for, train_clip
 from p2pz_ray.mini.training.export import export
 from p2pz_ray.mini.training.judge import train_judge
 from p2pz_ray.mini.training.unet import train_unet
-from p2pz_ray.mini.training.vae import train_vae
+from p2pz_ray.mini.training.vae import train_decoder, train_vae
 
-TRAININGS = {"vae": train_vae, "clip": train_clip, "unet": train_unet, "judge": train_judge}
+TRAININGS = {
+    "vae": train_vae,
+    "decoder": train_decoder,
+    "clip": train_clip,
+    "unet": train_unet,
+    "judge": train_judge,
+}
+PART = {"unet": "ema", "decoder": "vae"}
+"""What of a checkpoint is the trained model, where it isn't called as the training is."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +75,7 @@ def test_a_training_stopped_half_way_goes_on_to_the_same_weights(
         optimizer = weights(tmp_path / f"{name}.pt", "optimizer")["state"]
         assert {int(one["step"]) for one in optimizer.values()} == {2}
         train(recipe, tmp_path)
-        part = "ema" if name == "unet" else name
+        part = PART.get(name, name)
         straight, resumed = (weights(folder / f"{name}.pt", part) for folder in (trained, tmp_path))
         assert all(torch.equal(straight[key], resumed[key]) for key in straight)
 
@@ -138,16 +146,16 @@ def test_the_figures_are_printed_for_any_model_and_judge(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vae", "clip", "judge", "unet"])
+@pytest.mark.parametrize("name", ["vae", "decoder", "clip", "judge", "unet"])
 def test_a_short_training_learns(name: str, recipe: dict[str, Any], tmp_path: Path) -> None:
     short = copy.deepcopy(recipe)
     short["scenes"]["count"] = short["judged"]["count"] = 768
     short["text"] |= {"width": 64, "layers": 2}
     for part in TRAININGS:
         short[part] |= {"steps": 4}
-    if name == "unet":  # it stands on the other two
-        train_vae(short, tmp_path)
-        train_clip(short, tmp_path)
+    leans_on = {"decoder": (train_vae,), "unet": (train_vae, train_clip)}
+    for train in leans_on.get(name, ()):
+        train(short, tmp_path)
     short[name] |= {"steps": 120, "cooldown": 60, "batch": 16}
     TRAININGS[name](short, tmp_path)
     log = [json.loads(line)["loss"] for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]

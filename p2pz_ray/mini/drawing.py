@@ -523,8 +523,7 @@ def render(scene: Scene, size: int = 64) -> tuple[NDArray[np.uint8], NDArray[np.
     pictures are equal (where the edit is not to another style, season or place).
     """
     side, style = size * SUPERSAMPLE, STYLES[scene.style]
-    picture = _backdrop(scene, side, style)
-    _shadow(picture, scene, side, style)
+    picture = _stage(scene, side, style)
     mask = Image.new("L", (side, side))
     half, sign = scene.size * side / 2, -1 if scene.flip else 1
     start = (sign * half, 0.0, scene.x * side, 0.0, half, scene.y * side)
@@ -535,7 +534,22 @@ def render(scene: Scene, size: int = 64) -> tuple[NDArray[np.uint8], NDArray[np.
     if scene.hat:
         _hat(head)
     touched = np.asarray(mask).reshape(size, SUPERSAMPLE, size, SUPERSAMPLE).max(axis=(1, 3)) > 0
+    return _pixels(picture, scene, size), touched
+
+
+def backdrop(scene: Scene, size: int = 64) -> NDArray[np.uint8]:
+    """The scene without its animal, (size, size, 3) uint8: equal to `render`'s picture outside its mask."""
+    return _pixels(_stage(scene, size * SUPERSAMPLE, STYLES[scene.style]), scene, size)
+
+
+def _stage(scene: Scene, side: int, style: Style) -> Image.Image:
+    picture = _backdrop(scene, side, style)
+    _shadow(picture, scene, side, style)
+    return picture
+
+
+def _pixels(picture: Image.Image, scene: Scene, size: int) -> NDArray[np.uint8]:
     pixels = np.asarray(picture.reduce(SUPERSAMPLE))
     if scene.style == "oil pastel":
         pixels = (pixels * _strokes(size)).clip(0, 255).round().astype(np.uint8)
-    return pixels, touched
+    return pixels

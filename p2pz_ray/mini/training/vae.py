@@ -32,7 +32,7 @@ def train_vae(recipe: Recipe, out: Path, start_from: Path | None = None) -> None
     images, _ = drawn(recipe, out)
     vae = build_vae(recipe)
     if start_from:
-        vae.load_state_dict(AutoencoderKL.from_pretrained(start_from / "model", subfolder="vae").float().state_dict())
+        vae.load_state_dict(_shipped(start_from).state_dict())
     optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
     last: dict[str, Any] = {}
 
@@ -59,6 +59,10 @@ def train_vae(recipe: Recipe, out: Path, start_from: Path | None = None) -> None
     )
 
 
+def _shipped(folder: Path) -> AutoencoderKL:
+    return AutoencoderKL.from_pretrained(folder / "model", subfolder="vae").float()
+
+
 def closeness(y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, float]:
     """How far pictures in -1 … 1 are apart: the loss, and in decibels."""
     error = y - x
@@ -74,6 +78,9 @@ def train_decoder(recipe: Recipe, out: Path, start_from: Path | None = None) -> 
     means = latents(recipe, images, out).chunk(2, dim=1)[0]
     vae = build_vae(recipe)
     required(out / "vae.pt", "vae", vae=vae)
+    if start_from:
+        vae.decoder.load_state_dict(_shipped(start_from).decoder.state_dict())
+        vae.post_quant_conv.load_state_dict(_shipped(start_from).post_quant_conv.state_dict())
     trained = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
     optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.99), weight_decay=1e-4)
 
