@@ -21,7 +21,7 @@ def text(tiny_model: Path) -> TextEncoder:
 def test_a_direction_is_the_difference_of_mean_embeddings(text: TextEncoder) -> None:
     cats, dogs = ["a cat", "the cat sleeps"], ["a dog", "the dog sleeps", "one dog"]
     made = EditDirection.from_sentences(text, cats, dogs)
-    torch.testing.assert_close(made.embedding, text.embed(dogs).mean(0) - text.embed(cats).mean(0))
+    torch.testing.assert_close(made.embedding, text.embed(dogs).tokens.mean(0) - text.embed(cats).tokens.mean(0))
 
 
 def test_saving_and_loading_keeps_numbers_and_provenance(text: TextEncoder, tmp_path: Path) -> None:

@@ -84,8 +84,8 @@ def test_the_attention_gradient_agrees_with_finite_differences(tiny_model: Path)
     editor.model.unet.double()
     draw = torch.Generator().manual_seed(0)
     x_ref, x = (torch.randn(1, 4, 16, 16, dtype=torch.float64, generator=draw) for _ in range(2))
-    c = editor.model.embed(["a cat"]).double()
-    c_edit = editor.model.embed(["a dog on the grass"]).double()
+    c = editor.model.embed(["a cat"])
+    c_edit = editor.model.embed(["a dog on the grass"])
 
     def distance(latent: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():

@@ -142,6 +142,8 @@ class _CrossAttention:
         if self.maps.mode is Mode.FUSED or self.layer not in self.maps.compared:
             out = F.scaled_dot_product_attention(q, k, v, scale=attn.scale)
         else:
+            if attn.upcast_attention:  # Stable Diffusion 2.1: its products overflow half precision
+                q, k = q.float(), k.float()
             # The softmax at least in float32 whatever the weights are: its small differences are what guides.
             scores = (q @ k.transpose(-1, -2)).to(torch.promote_types(q.dtype, torch.float32))
             maps = torch.softmax(scores * attn.scale, dim=-1)

@@ -18,6 +18,7 @@ from p2pz_ray.editing.direction import EditDirection
 from p2pz_ray.editing.guidance import GuidanceSettings, edit, edit_official
 from p2pz_ray.editing.inversion import Inversion, InversionSettings, invert
 from p2pz_ray.editing.model import DiffusionModel
+from p2pz_ray.editing.text import Condition
 
 Pictures = NDArray[np.uint8] | Sequence[Image.Image]
 
@@ -55,7 +56,7 @@ class Editor:
         dtype: torch.dtype = torch.float32,
         **settings: Any,
     ) -> "Editor":
-        """Load "mini", a folder in StableDiffusionPipeline layout, its URI, or a hub id; `settings` go to `Editor`.
+        """Load "mini", a folder in StableDiffusion(XL)Pipeline layout, its URI, or a hub id; `settings` go to `Editor`.
 
         Raises ConfigError where there is no such checkpoint.
         """
@@ -77,7 +78,7 @@ class Editor:
 
         Args:
             images: (B, H, W, 3) uint8, or PIL images of one size; H and W multiples of the model's factor (8 for
-                Stable Diffusion) for every level of the UNet to halve.
+                Stable Diffusion), and best of what every level of the UNet can halve.
             captions: what each picture shows, B sentences.
             seeds: one non-negative number a picture, the only source of randomness.
 
@@ -86,6 +87,8 @@ class Editor:
         pixels = _pixels(images)
         if not len(pixels) == len(captions) == len(seeds):
             raise ValueError(f"{len(pixels)} images, {len(captions)} captions, {len(seeds)} seeds: give one of each")
+        if any(side % self.model.factor for side in pixels.shape[1:3]):
+            raise ValueError(f"images are {pixels.shape[1:3]} pixels: give multiples of {self.model.factor}")
         latents = self.model.encode(pixels)
         inversion = invert(self.model, latents, list(captions), list(seeds), self.inversion)
         return replace(inversion, images=pixels)
@@ -121,18 +124,18 @@ class Editor:
             raise ValueError("no direction given: give at least one")
         for k, direction in enumerate(directions):
             direction.check(self.model.text, str(direction.provenance.get("name", k)))
-        scaled = [
-            strength * direction.embedding.to(self.model.device)
-            for direction, strength in zip(directions, strengths or [1.0] * len(directions), strict=True)
-        ]
+        by = strengths or [1.0] * len(directions)
+        scaled = Condition.cat([(each * k).condition for each, k in zip(directions, by, strict=True)]).each(
+            lambda part: part.to(self.model.device)
+        )
         cells = None if masks is None else self._cells(masks, inversion)
         if self.parity is None:
-            return edit(self.model, self.maps, inversion, torch.stack(scaled), self.guidance, cells)
-        if len(inversion.c) != 1 or len(scaled) != 1:
+            return edit(self.model, self.maps, inversion, scaled, self.guidance, cells)
+        if len(inversion.c) != 1 or len(directions) != 1:
             raise ValueError("official parity takes one image and one direction: that is all its reference can do")
         if cells is not None:
             raise ValueError("official parity takes no masks: the reference code has none")
-        return edit_official(self.model, self.maps, inversion, scaled[0], self.guidance)
+        return edit_official(self.model, self.maps, inversion, scaled, self.guidance)
 
     def _cells(self, masks: NDArray[np.bool_], inversion: Inversion) -> Tensor:
         """The latent cells (B, 1, h, w) that a mask touches at all."""

@@ -16,6 +16,7 @@ from p2pz_ray.editing.attention import CrossAttentionMaps
 from p2pz_ray.editing.inversion import Inversion
 from p2pz_ray.editing.model import DiffusionModel
 from p2pz_ray.editing.schedule import ddim_step, extrapolated
+from p2pz_ray.editing.text import Condition
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,11 @@ def edit(
     model: DiffusionModel,
     maps: CrossAttentionMaps,
     inversion: Inversion,
-    directions: Tensor,
+    directions: Condition,
     settings: GuidanceSettings,
     cells: Tensor | None = None,
 ) -> Tensor:
-    """B inverted images under K directions (K, L, D) → edited latents (B, K, 4, h, w).
+    """B inverted images under K directions → edited latents (B, K, 4, h, w).
 
     At each step, for every edit alone, with c_edit = c + Δc:
         x ← x - λ_xa ∇ₓ Σ_layers ‖M_edit - M_ref‖²
@@ -70,9 +71,11 @@ def edit(
     maps.choose(settings.layers)
     schedule = inversion.schedule
     B, K = len(inversion.c), len(directions)
-    c_edit = (inversion.c[:, None] + directions[None]).flatten(0, 1)
+    c_edit = inversion.c.each(lambda c: c.repeat_interleave(K, dim=0)) + directions.each(
+        lambda delta: delta.repeat(B, *[1] * (delta.ndim - 1))
+    )
     negatives = list(inversion.captions) if settings.negative == "caption" else [settings.negative] * B
-    c_neg = model.embed(negatives).repeat_interleave(K, dim=0)
+    c_neg = model.embed(negatives).each(lambda c: c.repeat_interleave(K, dim=0))
     x_ref = inversion.trajectory[-1]
     x = x_ref.repeat_interleave(K, dim=0)
     free = None if cells is None else cells.repeat_interleave(K, dim=0)
@@ -108,8 +111,8 @@ def guided(
     model: DiffusionModel,
     x: Tensor,
     t: int,
-    c_neg: Tensor,
-    c: Tensor,
+    c_neg: Condition,
+    c: Condition,
     cfg: float,
     level: float,
     eps_neg: Tensor | None = None,
@@ -118,14 +121,14 @@ def guided(
     if cfg == 1:
         return model.predict(x, t, c, level), None
     if eps_neg is None:
-        eps_neg, eps = model.predict(torch.cat([x, x]), t, torch.cat([c_neg, c]), level).chunk(2)
+        eps_neg, eps = model.predict(torch.cat([x, x]), t, Condition.cat([c_neg, c]), level).chunk(2)
     else:
         eps = model.predict(x, t, c, level)
     return eps_neg + cfg * (eps - eps_neg), eps_neg
 
 
 def attention_gradient(
-    model: DiffusionModel, maps: CrossAttentionMaps, x: Tensor, t: int, c: Tensor, level: float
+    model: DiffusionModel, maps: CrossAttentionMaps, x: Tensor, t: int, c: Condition, level: float
 ) -> Tensor:
     """∇ₓ of each row's squared distance between its cross-attention maps and the recorded ones."""
     with torch.enable_grad():
@@ -143,10 +146,10 @@ def edit_official(
     model: DiffusionModel,
     maps: CrossAttentionMaps,
     inversion: Inversion,
-    direction: Tensor,
+    direction: Condition,
     settings: GuidanceSettings,
 ) -> Tensor:
-    """One image under one direction (L, D), step by step as the authors' code and diffusers' pipeline compute it.
+    """One image under one direction, step by step as the authors' code and diffusers' pipeline compute it.
 
     It differs from `edit` where they differ from the paper: the reference is denoised with classifier-free guidance,
     the loss averages over both halves of the guidance batch, and the *negative* half's updated latent is the one
@@ -157,8 +160,8 @@ def edit_official(
     schedule = inversion.schedule
     negative = inversion.captions[0] if settings.negative == "caption" else settings.negative
     c_neg = model.embed([negative])
-    c_ref = torch.cat([c_neg, inversion.c])
-    c_edit = torch.cat([c_neg, inversion.c + direction])
+    c_ref = Condition.cat([c_neg, inversion.c])
+    c_edit = Condition.cat([c_neg, inversion.c + direction])
     x_ref = x = inversion.trajectory[-1]
 
     for i in reversed(range(len(schedule))):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from p2pz_ray.editing.model import DiffusionModel
 from p2pz_ray.editing.schedule import Schedule, ddim_step
+from p2pz_ray.editing.text import Condition
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class InversionSettings:
 @dataclass(frozen=True)
 class Inversion:
     """B images on their way to noise: `trajectory` is (N + 1, B, 4, h, w), from the clean latents at 0 to x_T at
-    N, and `c` (B, L, D) embeds the captions it was made with. `images` (B, H, W, 3) are the pictures themselves."""
+    N, and `c` are the captions it was made with, embedded. `images` (B, H, W, 3) are the pictures themselves."""
 
     trajectory: Tensor
-    c: Tensor
+    c: Condition
     captions: tuple[str, ...]
     schedule: Schedule
     images: NDArray[np.uint8] | None = None

@@ -1,24 +1,28 @@
-"""A Stable Diffusion checkpoint as the four functions that the method needs: encode, decode, embed, predict."""
+"""A Stable Diffusion checkpoint, 1.x, 2.x or XL, as the four functions that the method needs: encode, decode, embed,
+predict."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
 
+from p2pz_ray.editing.text import UNLOADABLE, Condition, TextEncoder, is_xl
 from p2pz_ray.errors import ConfigError, first_line
 
+__all__ = ["DiffusionModel", "TextEncoder", "chosen_device"]
+
 CHUNK = 8  # images that the autoencoder takes at once: it needs far more memory an image than the UNet
-SENTENCES = 64  # sentences embedded at once
-# What diffusers, transformers and safetensors raise for folders that are incomplete, damaged or of another kind.
-UNLOADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError, SafetensorError)
 
 
 def chosen_device(device: str) -> str:
@@ -30,66 +34,6 @@ def chosen_device(device: str) -> str:
             "device is cuda, but no GPU is found here: set device to auto (or, in a cluster, replicas.gpus to 1)."
         )
     return device
-
-
-class TextEncoder:
-    """Sentences to the last hidden states that condition the UNet. Always float32: it is small, and its
-    precision is the direction's."""
-
-    def __init__(self, tokenizer: CLIPTokenizer, encoder: CLIPTextModel):
-        self.tokenizer, self.encoder = tokenizer, encoder.eval().requires_grad_(False)
-
-    @classmethod
-    def load(cls, folder: Path) -> "TextEncoder":
-        """Load only the text half of a checkpoint, as making a direction needs it."""
-        try:
-            return cls(
-                CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
-                CLIPTextModel.from_pretrained(
-                    folder, subfolder="text_encoder", dtype=torch.float32, use_safetensors=True
-                ),
-            )
-        except UNLOADABLE as error:
-            raise ConfigError(f"the text encoder of {folder} can't be loaded: {first_line(error)}") from error
-
-    @property
-    def tokens(self) -> int:
-        return int(self.tokenizer.model_max_length)
-
-    @property
-    def width(self) -> int:
-        return int(self.encoder.config.hidden_size)
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hex digits naming this encoder; equal for its fp16 and fp32 files, so a direction fits both."""
-        digest = hashlib.sha256(f"{self.tokens}x{self.width}".encode())
-        for name, parameter in sorted(self.encoder.named_parameters()):
-            head = parameter.detach().flatten()[:256].half().cpu().numpy().tobytes()
-            digest.update(name.split("text_model.")[-1].encode() + head)
-        return digest.hexdigest()[:16]
-
-    @torch.no_grad()
-    def embed(self, sentences: list[str]) -> Tensor:
-        """(n, L, D) float32 last hidden states, padded or cut to L tokens."""
-        found = []
-        for at in range(0, len(sentences), SENTENCES):
-            tokens = self.tokenizer(
-                sentences[at : at + SENTENCES],
-                padding="max_length",
-                truncation=True,
-                max_length=self.tokens,
-                return_tensors="pt",
-            )
-            ids = tokens.input_ids.to(self.encoder.device)
-            # Stable Diffusion 1.x attends to its padding; some later checkpoints say that they don't.
-            mask = tokens.attention_mask.to(ids.device) if self._masks else None
-            found.append(self.encoder(ids, attention_mask=mask)[0])
-        return torch.cat(found)
-
-    @property
-    def _masks(self) -> bool:
-        return bool(getattr(self.encoder.config, "use_attention_mask", False))
 
 
 class DiffusionModel:
@@ -115,21 +59,27 @@ class DiffusionModel:
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> "DiffusionModel":
-        """Load a StableDiffusionPipeline folder; its optional `editing.json` holds its own editing defaults."""
+        """Load a StableDiffusionPipeline or StableDiffusionXLPipeline folder; its optional `editing.json` holds its own
+        editing defaults."""
+        xl = is_xl(folder)
+        kind = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
+        unused: dict[str, Any] = {"feature_extractor": None, "image_encoder": None}
+        unused |= {"add_watermarker": False} if xl else {"safety_checker": None, "requires_safety_checker": False}
         try:
-            pipeline = StableDiffusionPipeline.from_pretrained(
+            pipeline = kind.from_pretrained(
                 folder,
-                safety_checker=None,
-                feature_extractor=None,
-                image_encoder=None,
-                requires_safety_checker=False,
-                dtype={"default": dtype, "text_encoder": torch.float32},
+                dtype={"default": dtype, "text_encoder": torch.float32, "text_encoder_2": torch.float32},
                 use_safetensors=True,
                 low_cpu_mem_usage=False,  # what it saves needs another package, and its absence is warned of
+                **unused,
             )
+            if xl and pipeline.text_encoder is None:
+                raise ValueError("it has one text encoder of two, as SDXL's refiner, which edits nothing")
         except UNLOADABLE as error:
             reason = first_line(error)
-            raise ConfigError(f"model {folder} can't be loaded as a StableDiffusionPipeline: {reason}") from error
+            raise ConfigError(f"model {folder} can't be loaded as a {kind.__name__}: {reason}") from error
+        if xl and pipeline.vae.config.force_upcast and dtype == torch.float16:
+            pipeline.vae.float()  # this autoencoder overflows half precision, and says so
         pipeline.to(device)
         if device.startswith("cuda"):
             pipeline.unet.to(memory_format=torch.channels_last)
@@ -138,7 +88,10 @@ class DiffusionModel:
         return cls(
             vae=pipeline.vae,
             unet=pipeline.unet,
-            text=TextEncoder(pipeline.tokenizer, pipeline.text_encoder),
+            text=TextEncoder(
+                [pipeline.tokenizer, pipeline.tokenizer_2] if xl else [pipeline.tokenizer],
+                [pipeline.text_encoder, pipeline.text_encoder_2] if xl else [pipeline.text_encoder],
+            ),
             scheduler=DDIMScheduler.from_config(pipeline.scheduler.config),
             defaults=json.loads(notes.read_text()) if notes.is_file() else None,
         )
@@ -178,20 +131,27 @@ class DiffusionModel:
             pictures.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(pictures)
 
-    def embed(self, sentences: list[str]) -> Tensor:
-        """n sentences → (n, L, D) float32."""
+    def embed(self, sentences: list[str]) -> Condition:
+        """What n sentences tell the UNet, float32."""
         return self.text.embed(sentences)
 
-    def predict(self, x: Tensor, t: int, c: Tensor, level: float) -> Tensor:
-        """ε(x, t, c): (B, 4, h, w) noise in latents x under embeddings c (B, L, D); `level` is x's own ā.
+    def predict(self, x: Tensor, t: int, c: Condition, level: float) -> Tensor:
+        """ε(x, t, c): (B, 4, h, w) noise in latents x under B conditions c; `level` is x's own ā.
 
         Differentiable in x.
         """
         return self.epsilon(self.output(x, t, c), x, level)
 
-    def output(self, x: Tensor, t: int, c: Tensor) -> Tensor:
+    def output(self, x: Tensor, t: int, c: Condition) -> Tensor:
         """What the UNet says, ε or v as it was trained, in x's precision."""
-        return self.unet(x.to(self.unet.dtype), t, c.to(self.unet.dtype)).sample.to(x.dtype)
+        c = c.each(lambda part: part.to(self.unet.dtype))
+        added = None
+        if c.pooled is not None:
+            # SDXL is told the size that a picture had, what was cut from it and its size now: all of it, uncut.
+            height, width = (side * self.factor for side in x.shape[-2:])
+            sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.unet.dtype, device=x.device)
+            added = {"text_embeds": c.pooled, "time_ids": sizes.expand(len(x), -1)}
+        return self.unet(x.to(self.unet.dtype), t, c.tokens, added_cond_kwargs=added).sample.to(x.dtype)
 
     def epsilon(self, output: Tensor, x: Tensor, level: float) -> Tensor:
         """The noise that an output means for x: itself, or √ā v + √(1-ā) x (Salimans and Ho 2022)."""

@@ -1,0 +1,155 @@
+"""What lives at once: the maps of one step, at SD 1.4's own layout too, and memory by B·K and not by steps."""
+
+import os
+import resource
+import time
+import weakref
+from collections.abc import Callable
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from p2pz_ray import GuidanceSettings, InversionSettings
+from p2pz_ray.editing.attention import CrossAttentionMaps
+from p2pz_ray.editing.guidance import edit
+from p2pz_ray.editing.inversion import invert
+from p2pz_ray.editing.model import DiffusionModel
+from p2pz_ray.editing.text import Condition
+
+STEPS, HALVES, HALF_PRECISION = 50, 2, 2
+TOKENS, WIDTH = 77, 768
+
+
+class LiveBytes(TorchDispatchMode):
+    """Within: the bytes of every tensor that operations made and that is still alive, and the most of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.most = 0, 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                storage = leaf.untyped_storage()
+                if storage._cdata not in self._known:
+                    self._known.add(storage._cdata)
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+        self.most = max(self.most, self.now)
+        return out
+
+    def _gone(self, key: int, bytes: int) -> None:
+        self._known.discard(key)
+        self.now -= bytes
+
+
+class Words:
+    """Conditions of the right shape without a text encoder."""
+
+    def embed(self, sentences: list[str]) -> Condition:
+        return Condition(torch.randn(len(sentences), TOKENS, WIDTH, device=torch.get_default_device()))
+
+
+def sd14(device: str) -> DiffusionModel:
+    """Stable Diffusion 1.4's UNet with random weights, or on the meta device with none at all."""
+    with torch.device(device):
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=WIDTH, attention_head_dim=8)
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    )
+    vae: Any = torch.nn.Module()
+    vae.config = SimpleNamespace(block_out_channels=(128, 256, 512, 512), scaling_factor=0.18215)
+    return DiffusionModel(vae, unet, Words(), scheduler)  # type: ignore[arg-type]
+
+
+def run(model: DiffusionModel, steps: int, B: int = 1, K: int = 1) -> tuple[int, int]:
+    """One whole edit of B latents of 512 px under K directions: the most bytes of maps kept and of tensors alive."""
+    maps = CrossAttentionMaps(model.unet)
+    kept = 0
+    meet = maps.meet
+
+    def watch(layer: str, found: torch.Tensor) -> None:
+        nonlocal kept
+        meet(layer, found)
+        kept = max(kept, sum(recorded.nbytes for recorded in maps.recorded.values()))
+
+    maps.meet = watch  # type: ignore[method-assign]
+    with torch.device(model.device), LiveBytes() as live:
+        x = torch.randn(B, 4, 64, 64)
+        inversion = invert(model, x, ["a cat"] * B, [0] * B, InversionSettings(steps=steps, regularization="none"))
+        directions = Condition(0.1 * torch.randn(K, TOKENS, WIDTH))
+        edited = edit(model, maps, inversion, directions, GuidanceSettings())
+    assert edited.shape == (B, K, 4, 64, 64)
+    assert not maps.recorded
+    return kept, live.most
+
+
+def store_bytes(unet: UNet2DConditionModel) -> int:
+    """What the reference code keeps of one image: every layer's maps of every step, both halves, in half precision."""
+    cells = {"down_blocks.0": 64, "down_blocks.1": 32, "down_blocks.2": 16, "mid_block": 8}
+    cells |= {"up_blocks.1": 16, "up_blocks.2": 32, "up_blocks.3": 64}
+    layers = [name for name in unet.attn_processors if ".attn2." in name]
+    rows = sum(cells[name.split(".attentions")[0]] ** 2 for name in layers)
+    return STEPS * HALVES * HALF_PRECISION * 8 * rows * TOKENS
+
+
+@pytest.fixture(scope="module")
+def measured() -> Callable[..., tuple[int, int]]:
+    """`run` at SD 1.4's layout without its weights, each case once. The meta device fuses no attention, so more tensors
+    live than on a real one."""
+    model = sd14("meta")
+    return cache(lambda steps, B=1, K=1: run(model, steps, B, K))
+
+
+@pytest.mark.slow
+def test_the_maps_kept_at_sd14s_layout_are_one_steps_and_forty_times_less_than_the_references_store(
+    measured: Callable[..., tuple[int, int]],
+) -> None:
+    store = store_bytes(sd14("meta").unet)
+    assert 3.0 < store / 2**30 < 3.2
+    kept, _ = measured(2)
+    assert kept == measured(4)[0]
+    assert store / kept >= 40
+
+
+@pytest.mark.slow
+def test_memory_grows_with_images_and_directions_and_with_steps_by_the_trajectory_alone(
+    measured: Callable[..., tuple[int, int]],
+) -> None:
+    one, longer = measured(2)[1], measured(4)[1]
+    # An image's latent is 64 KiB a step: once in the trajectory, once in the list that it is made of, while it is made.
+    assert longer - one <= 2 * 2 * (4 * 64 * 64 * 4)
+    two, four = measured(2, 2)[1], measured(2, 4)[1]
+    assert (four - two) / 2 == pytest.approx(two - one, rel=0.05)
+    # A row costs the same whose image it is; an image costs its recorded maps besides.
+    two_directions, four_directions = measured(2, 1, 2)[1], measured(2, 1, 4)[1]
+    assert (four_directions - two_directions) / 2 == pytest.approx(two_directions - one, rel=0.05)
+    assert measured(2, 2, 2)[1] == pytest.approx(2 * two_directions, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "P2PZ_FULL_SIZE" not in os.environ, reason="takes minutes and 8 GiB: set P2PZ_FULL_SIZE=1 to run it"
+)
+def test_sd14s_whole_layout_edits_in_two_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    model = sd14("cpu")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    kept, alive = run(model, 2)
+    spent = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with capsys.disabled():
+        print(
+            f"\nSD 1.4 at 512 px, two steps, float32, {spent:.0f} s: peak {peak / 2**20:.2f} GiB, "
+            f"{(peak - before) / 2**20:.2f} above the loaded weights ({alive / 2**30:.2f} of live tensors), "
+            f"maps {kept / 2**20:.1f} MiB, {store_bytes(model.unet) / kept:.0f}× less than all steps' in half precision"
+        )
+    assert store_bytes(model.unet) / kept >= 40
