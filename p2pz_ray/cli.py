@@ -79,10 +79,47 @@ def translate(given: argparse.Namespace) -> int:
     return DONE
 
 
+def distill(given: argparse.Namespace) -> int:
+    from p2pz_ray.config import load
+    from p2pz_ray.distill.config import DistillConfig
+
+    config = load(*_split(given.settings), DistillConfig)
+    from p2pz_ray.distill.run import distill
+
+    print(distill(config))
+    return DONE
+
+
+def evaluate(given: argparse.Namespace) -> int:
+    from p2pz_ray.config import load
+    from p2pz_ray.evaluation.config import EvaluateConfig
+
+    config = load(*_split(given.settings), EvaluateConfig)
+    from p2pz_ray.evaluation.evaluate import evaluate
+    from p2pz_ray.evaluation.summary import lines
+    from p2pz_ray.running.cluster import connected
+
+    where: Any = config  # `connected` looks at ray, device and replicas, which both configurations have
+    with connected(where):
+        found = evaluate(config)
+    print("\n".join(lines(found)))
+    if config.report:
+        from p2pz_ray.evaluation.report import write_report
+
+        truth = config.collection.uri if config.collection and config.metrics.truth else None
+        options = config.storage_options
+        print(write_report(config.run, storage_options=options, truth_uri=truth, pictures=config.pictures))
+    return DONE
+
+
 def report(given: argparse.Namespace) -> int:
+    from p2pz_ray.evaluation.compare import write_comparison
     from p2pz_ray.evaluation.report import write_report
 
-    print(write_report(given.run, truth_uri=given.truth))
+    if given.other is None:
+        print(write_report(given.run, truth_uri=given.truth, student_uri=given.student))
+    else:
+        print(write_comparison(given.run, given.other))
     return DONE
 
 
@@ -96,9 +133,10 @@ def status(given: argparse.Namespace) -> int:
 def submit(given: argparse.Namespace) -> int:
     if given.stop is None and given.follow is None:
         from p2pz_ray.config import DirectionConfig, TranslateConfig, load
+        from p2pz_ray.distill.config import DistillConfig
 
         path, overrides = _split(given.settings)
-        kinds: dict[str, Any] = {"translate": TranslateConfig, "direction": DirectionConfig}
+        kinds: dict[str, Any] = {"translate": TranslateConfig, "direction": DirectionConfig, "distill": DistillConfig}
         _check_reaches(load(path, overrides, kinds[given.job]), overrides)
     from p2pz_ray.running.submit import JobServer
 
@@ -118,7 +156,12 @@ def submit(given: argparse.Namespace) -> int:
 
 def _check_reaches(config: Any, overrides: Sequence[str]) -> None:
     """Raise ConfigError for what another machine can't reach or shouldn't be told."""
-    for key, uri in (("input.uri", config.input.uri if hasattr(config, "input") else "/"), ("output", config.output)):
+    named = [("output", config.output)]
+    if hasattr(config, "input"):
+        named.append(("input.uri", config.input.uri))
+    if hasattr(config, "pairs"):
+        named += [(f"pairs.{kind}", uri) for kind in ("runs", "tables") for uri in getattr(config.pairs, kind)]
+    for key, uri in named:
         if "://" not in uri and not os.path.isabs(uri):
             raise ConfigError(
                 f"{key} is {uri}, which on the cluster would lie in the job's own folder and go with it: give a URI, "
@@ -169,6 +212,8 @@ def _parser() -> argparse.ArgumentParser:
     for run, help in (
         (direction, "two words → a direction file"),
         (translate, "a collection → a run of pairs; goes on with a run that was begun"),
+        (evaluate, "a run, finished or not → scores, metrics.json and a report; scores what isn't scored yet"),
+        (distill, "pairs → a student, which edits in one pass; goes on with a training that was begun"),
     ):
         adding = verb(run, help)
         adding.add_argument(
@@ -181,7 +226,9 @@ def _parser() -> argparse.ArgumentParser:
     adding = verb(submit, "send a job to a Ray cluster and follow its log; ends with the job's exit code")
     adding.add_argument("settings", nargs="*", metavar="CONFIG or KEY=VALUE", help="as the job itself takes them")
     adding.add_argument("--address", required=True, metavar="URL", help="of the dashboard: http://127.0.0.1:8265")
-    adding.add_argument("--job", default="translate", choices=["translate", "direction"], help="default: translate")
+    adding.add_argument(
+        "--job", default="translate", choices=["translate", "direction", "distill"], help="default: translate"
+    )
     adding.add_argument("--working-dir", default=".", metavar="DIR", help="the folder to send; default: this one")
     adding.add_argument("--no-wait", action="store_true", help="don't follow the log")
     adding.add_argument("--follow", metavar="ID", help="follow a job that was sent before")
@@ -189,7 +236,11 @@ def _parser() -> argparse.ArgumentParser:
 
     adding = verb(report, "write RUN/report/index.html, for a run finished or not")
     adding.add_argument("run", metavar="RUN")
+    adding.add_argument("other", metavar="RUN", nargs="?", help="a second run: compare the two pair by pair instead")
     adding.add_argument("--truth", metavar="URI", help="the miniature collection that the run was made of")
+    adding.add_argument(
+        "--student", metavar="RUN", help="a run whose edits of the same images are shown as a student's"
+    )
 
     adding = verb(status, "how a run stands, from its manifests")
     adding.add_argument("run", metavar="RUN")

@@ -136,7 +136,7 @@ class CoModGenerator(nn.Module):
         code, kept = self.encoder(x, lot.dropout)
         style = code
         if self.mapping is not None:
-            w = self.mapping.mean.expand(len(x), -1) if lot.z is None else self.mapping(lot.z)
+            w = self.mapping.mean.expand(x.shape[0], -1) if lot.z is None else self.mapping(lot.z)
             style = torch.cat([w, code], 1)
         noise = iter(lot.noise or ())
         h = leaky(self.dense(code)).unflatten(1, (-1, 4, 4)) + kept[0]

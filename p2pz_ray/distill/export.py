@@ -1,0 +1,108 @@
+"""A student for other runtimes: ONNX, or a program of torch.export. Either takes any number of pictures, and is kept
+only if it answers as the student itself does.
+
+Both map `images` (B, 3, size, size), float32 in -1 … 1, to `edited`, the same, clipped.
+"""
+
+import importlib.util
+import io
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from p2pz_ray.collection.store import Store
+from p2pz_ray.distill.student import Student
+from p2pz_ray.errors import ConfigError, P2PZError
+
+TOLERANCE = 1e-4
+"""The largest difference from the student, of values -1 … 1."""
+FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
+
+
+class _Served(nn.Module):
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, images: Tensor) -> Tensor:
+        edited: Tensor = self.generator(images)
+        return edited.clamp(-1, 1)
+
+
+def export_student(store: Store, folder: str, kind: Literal["onnx", "torch"]) -> str:
+    """Export the student in `folder` and put the file beside it; returns its full name.
+
+    Raises ConfigError where a package is missing, P2PZError where the export answers otherwise than the student.
+    """
+    student = Student.from_pretrained(store.name(folder), "cpu") if store.local else _fetched(store, folder)
+    data = to_onnx(student) if kind == "onnx" else to_program(student)
+    store.write(f"{folder}/{FILES[kind]}", data)
+    return store.name(f"{folder}/{FILES[kind]}")
+
+
+def to_onnx(student: Student) -> bytes:
+    """The student as an ONNX model, checked with onnxruntime."""
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"An export to ONNX needs {', '.join(missing)}: pip install 'p2pz_ray[export]'.")
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as scratch:
+        warnings.simplefilter("ignore")
+        file = str(Path(scratch) / "model.onnx")
+        torch.onnx.export(
+            _Served(student.generator),
+            (_example(student, 2),),
+            file,
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+            input_names=["images"],
+            output_names=["edited"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        )
+        data = Path(file).read_bytes()
+    import onnxruntime  # type: ignore[import-untyped, import-not-found]
+
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    _check(student, "ONNX", lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0]))
+    return data
+
+
+def to_program(student: Student) -> bytes:
+    """The student as a torch.export program, for torch.export.load."""
+    shapes = {"images": {0: torch.export.Dim("batch")}}
+    program = torch.export.export(_Served(student.generator), (_example(student, 2),), dynamic_shapes=shapes)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    _check(student, "torch.export", torch.export.load(io.BytesIO(buffer.getvalue())).module())
+    return buffer.getvalue()
+
+
+def _check(student: Student, name: str, exported: Callable[[Tensor], Any]) -> None:
+    """Raise P2PZError unless it answers as the student does: one picture, and three of them."""
+    served = _Served(student.generator)
+    for count in (1, 3):
+        x = _example(student, count)
+        with torch.no_grad():
+            difference = float((exported(x) - served(x)).abs().max())
+        if not difference <= TOLERANCE:
+            raise P2PZError(
+                f"The {name} export differs from the student by {difference:.2g} (allowed: {TOLERANCE:.0e}) on "
+                f"{count} pictures, so it was not kept."
+            )
+
+
+def _example(student: Student, count: int) -> Tensor:
+    draw = torch.Generator().manual_seed(count)
+    return torch.rand(count, 3, student.size, student.size, generator=draw) * 2 - 1
+
+
+def _fetched(store: Store, folder: str) -> Student:
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in ("config.json", "model.safetensors"):
+            (Path(scratch) / name).write_bytes(store.read(f"{folder}/{name}"))
+        return Student.from_pretrained(scratch, "cpu")

@@ -1,0 +1,166 @@
+"""The loop of a training, as each worker runs it: go on from the newest checkpoint, step, look, keep.
+
+OUTPUT/checkpoints/   everything needed to go on exactly
+OUTPUT/student/       the average generator at its best on the held-out pairs
+OUTPUT/sheets/        source, teacher and student of held-out pairs, one picture a checkpoint
+OUTPUT/log/           the losses, one JSON-lines file a checkpoint
+OUTPUT/_SUCCESS       put last
+"""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from p2pz_ray.collection.codec import encode
+from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.distill.board import Board
+from p2pz_ray.distill.checkpoint import Checkpoints
+from p2pz_ray.distill.config import DistillConfig
+from p2pz_ray.distill.peers import Peers
+from p2pz_ray.distill.shards import Shards, to_pixels
+from p2pz_ray.distill.student import save_student
+from p2pz_ray.distill.trainer import DivergedError, Trainer
+from p2pz_ray.errors import P2PZError
+from p2pz_ray.running.progress import duration
+
+LOOK_ROWS = 16
+SHEET_ROWS = 8
+
+Scores = dict[str, float]
+
+
+def train(
+    config: DistillConfig,
+    peers: Peers,
+    say: Callable[[str], None],
+    device: str = "cpu",
+    together: Callable[[Scores], None] = lambda losses: None,
+) -> None:
+    """Train to the end, or from the newest checkpoint on. The pairs must be prepared.
+
+    say: told a line of progress, on the first worker. together: called by every worker after each checkpoint with the
+    losses since the one before. Raises P2PZError where a loss becomes no number or a checkpoint is another training's.
+    """
+    folder = RunFolder(config.output, config.output_storage_options)
+    index = folder.read_json("pairs/index.json")
+    shards = Shards(folder, index, "train", config.training.shuffle_shards * 2)
+    trainer = Trainer(config, index["size"], shards, peers, device)
+    checkpoints, first = Checkpoints(folder, config.training.keep), peers.rank == 0
+    steps = checkpoints.steps()
+    if steps:
+        trainer.load(checkpoints.load(steps[-1], device), checkpoints.name(steps[-1]))
+        if first:
+            say(f"Going on from {checkpoints.name(steps[-1])}.")
+    log = _Log(config, trainer.step, say)
+    board = Board(folder, config.training.tensorboard and first)
+    total, every = config.training.steps, config.training.checkpoint_every
+    while trainer.step < total:
+        try:
+            losses = trainer.advance()
+        except DivergedError as error:
+            raise P2PZError(f"{error}: {_last_good(checkpoints)}") from None
+        means = log.add(trainer.step, losses, shown=first)
+        if means:
+            board.losses(trainer.step, means)
+        if trainer.step % every and trainer.step < total:
+            continue
+        if first:
+            _look(config, folder, index, trainer, board)
+            log.put(folder)
+            board.put()
+            checkpoints.save(trainer.step, trainer.state())
+        together(losses)
+    if first:
+        summary = {"steps": trainer.step, "size": index["size"], "edit": index["edit"], "best": trainer.best}
+        folder.write_json("_SUCCESS", summary)
+
+
+def scores(trainer: Trainer, pairs: Shards, most: int) -> Scores:
+    """How far the average generator is from the teacher on held-out pairs, and how far the source itself is.
+
+    error: mean squared distance of pixel values 0 … 1. perceptual: the trained perceptual distance, where there is one.
+    `identity_…`: of the source left as it is. {} where no pair is held out.
+    """
+    sums: dict[str, float] = {}
+    count = min(len(pairs), most)
+    for start in range(0, count, LOOK_ROWS):
+        x, y = (each.to(trainer.device) for each in pairs.read(range(start, min(count, start + LOOK_ROWS))))
+        with torch.no_grad():
+            for prefix, made in (("", trainer.average(x).clamp(-1, 1)), ("identity_", x)):
+                found = {"error": ((made - y) / 2).square().mean((1, 2, 3)).sum()}
+                if trainer.perceptual is not None:
+                    found["perceptual"] = trainer.perceptual(made, y).sum()
+                for name, value in found.items():
+                    sums[prefix + name] = sums.get(prefix + name, 0.0) + float(value)
+    return {name: value / count for name, value in sums.items()}
+
+
+def _look(config: DistillConfig, folder: RunFolder, index: dict[str, Any], trainer: Trainer, board: Board) -> None:
+    """Score the average on held-out pairs, draw the sheet, and keep the student if none was better."""
+    test = Shards(folder, index, "test", held=1)
+    found = scores(trainer, test, config.training.evaluated)
+    metric = "perceptual" if trainer.perceptual is not None else "error"
+    if trainer.best is None or not found or found[metric] < trainer.best[metric]:
+        trainer.best = {"step": trainer.step, **found}
+        facts = {
+            "pairs": sum(shard["rows"] for shard in index["train"]),
+            "held_out_pairs": min(len(test), config.training.evaluated),
+            "filter": config.pairs.filter,
+            "losses": config.losses.model_dump(),
+            "batch": config.training.batch,
+            **trainer.best,
+        }
+        save_student(folder.store, "student", trainer.average, index["edit"], facts)
+    shown = test if len(test) else Shards(folder, index, "train", held=1)
+    x, y = shown.read(range(min(len(shown), SHEET_ROWS)))
+    with torch.no_grad():
+        made = trainer.average(x.to(trainer.device)).cpu()
+    rows = [np.concatenate(list(to_pixels(each)), axis=1) for each in (x, y, made)]
+    sheet = np.concatenate(rows, axis=0)
+    folder.store.write(f"sheets/step-{trainer.step:08}.png", encode(sheet))
+    board.scores(trainer.step, found, sheet)
+
+
+def _last_good(checkpoints: Checkpoints) -> str:
+    steps = checkpoints.steps()
+    if not steps:
+        return "there is no checkpoint yet, so begin again with a lower training.lr."
+    return f"the last good checkpoint is {checkpoints.name(steps[-1])}, so go on from it with a lower training.lr."
+
+
+class _Log:
+    """A line of progress every so many steps, and the same numbers as JSON lines beside the checkpoints."""
+
+    def __init__(self, config: DistillConfig, step: int, say: Callable[[str], None]) -> None:
+        self._config, self._say = config.training, say
+        self._sums: dict[str, list[float]] = {}
+        self._lines: list[str] = []
+        self._began, self._from = time.monotonic(), step
+
+    def add(self, step: int, losses: Scores, shown: bool) -> Scores | None:
+        """The means since the last line, where it is time for one."""
+        for name, value in losses.items():
+            self._sums.setdefault(name, []).append(value)
+        if step % self._config.log_every and step < self._config.steps:
+            return None
+        means = {name: round(sum(values) / len(values), 5) for name, values in self._sums.items()}
+        self._sums = {}
+        rate = (step - self._from) / (time.monotonic() - self._began)
+        self._lines.append(json.dumps({"step": step, **means, "steps_per_second": round(rate, 3)}))
+        if shown:
+            left = duration((self._config.steps - step) / rate)
+            spelt = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
+            done = f"step {step:,} of {self._config.steps:,} ({step / self._config.steps:.0%})"
+            self._say(f"{done}, {rate * self._config.batch:.1f} images/s, {left} left; {spelt}")
+        return means
+
+    def put(self, folder: RunFolder) -> None:
+        """Write the lines since the last call, under the step of the last of them."""
+        if self._lines:
+            step = json.loads(self._lines[-1])["step"]
+            folder.store.write(f"log/step-{step:08}.jsonl", ("\n".join(self._lines) + "\n").encode())
+        self._lines = []

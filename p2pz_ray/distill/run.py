@@ -1,0 +1,116 @@
+"""`distill`: from a configuration to a student."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.config import difference, record
+from p2pz_ray.distill.board import check_board
+from p2pz_ray.distill.config import DistillConfig
+from p2pz_ray.distill.loop import train
+from p2pz_ray.distill.peers import Peers
+from p2pz_ray.distill.shards import prepare_pairs
+from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.perceptual import load_perceptual
+
+# Keys that decide where and how long is trained, and what is kept of it, but no weight of a given step.
+_FREE = ("workers", "export")
+_FREE_OF_TRAINING = ("steps", "keep", "log_every", "tensorboard")
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What a finished training holds. best: the held-out scores of the student kept. fresh: False where there was
+    nothing to do."""
+
+    output: str
+    steps: int
+    best: dict[str, float]
+    fresh: bool = True
+
+    def __str__(self) -> str:
+        done = f"{self.output}: {self.steps:,} steps; the student is that of step {int(self.best['step']):,}"
+        if not self.fresh:
+            done = f"{self.output} is finished already, so there was nothing to do ({self.steps:,} steps)"
+        lines = [done + (". On held-out pairs, from the teacher:" if "error" in self.best else ".")]
+        for name in ("error", "perceptual"):
+            if name in self.best:
+                lines.append(f"  {name}: student {self.best[name]:.4f}, source left as it is ")
+                lines[-1] += f"{self.best[f'identity_{name}']:.4f}"
+        return "\n".join(lines)
+
+
+def distill(config: DistillConfig) -> Distilled:
+    """Train a student, or go on with a training that was begun.
+
+    Raises ConfigError for what is known to be wrong before it begins; P2PZError where it can't go on: the same call
+    then goes on from the last checkpoint.
+    """
+    folder = RunFolder(config.output, config.output_storage_options)
+    recorded = folder.config()
+    if recorded is not None:
+        _refuse_difference(config, recorded)
+        finished = folder.read_json("_SUCCESS")
+        if finished is not None and finished["steps"] >= config.training.steps:
+            return Distilled(config.output, finished["steps"], finished["best"], fresh=False)
+    elif folder.store.list("checkpoints") or folder.store.list("data"):
+        raise ConfigError(f"{config.output} holds something that is no training: choose another output.")
+    if config.training.tensorboard:
+        check_board()
+    if config.perceptual:
+        load_perceptual(config.perceptual)
+    _check_device(config)
+    index = prepare_pairs(config, folder)
+    if recorded is None:
+        folder.write_config(record(config))
+    parts = {part: sum(shard["rows"] for shard in index[part]) for part in ("train", "test")}
+    left_out = ", ".join(f"“{reason}” took {count:,}" for reason, count in index["dropped"].items() if count)
+    print(
+        f"{parts['train']:,} pairs of {index['size']} px to learn from, {parts['test']:,} held out"
+        + (f"; of {index['total']:,}, {left_out}." if left_out else "."),
+        flush=True,
+    )
+    if config.workers.bounds[1]:
+        from p2pz_ray.distill.workers import train_on_ray  # Ray is loaded once everything is known to be right
+
+        train_on_ray(config)
+    else:
+        train(config, Peers(), lambda line: print(line, flush=True), device_of(config))
+    finished = folder.read_json("_SUCCESS")
+    if finished is None or finished["steps"] < config.training.steps:
+        raise P2PZError(f"{config.output} ended before its last step: run the same command again.")
+    if config.export:
+        from p2pz_ray.distill.export import export_student
+
+        for kind in config.export:
+            print(f"Wrote {export_student(folder.store, 'student', kind)}.", flush=True)
+    return Distilled(config.output, finished["steps"], finished["best"])
+
+
+def device_of(config: DistillConfig) -> str:
+    """Where this process trains."""
+    if config.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return config.device
+
+
+def _check_device(config: DistillConfig) -> None:
+    if config.device == "cuda" and not config.workers.bounds[1] and not torch.cuda.is_available():
+        raise ConfigError("device is cuda, but this machine has no GPU: set device to cpu, or name workers elsewhere.")
+
+
+def _refuse_difference(config: DistillConfig, recorded: dict[str, Any]) -> None:
+    differing = difference(_deciding(recorded), _deciding(record(config)))
+    if differing:
+        raise ConfigError(
+            f"{config.output} holds a training of another configuration: {'; '.join(differing)}. "
+            "Set it back, or choose another output."
+        )
+
+
+def _deciding(whole: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in whole.items() if key not in _FREE}
+    training = dict(kept.get("training") or {})
+    return kept | {"training": {key: value for key, value in training.items() if key not in _FREE_OF_TRAINING}}

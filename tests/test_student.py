@@ -1,0 +1,154 @@
+"""A student's folder: it comes back as it was, answers each picture as if alone, and does so in other runtimes too."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import p2pz_ray
+from p2pz_ray.collection.store import Store
+from p2pz_ray.distill import export
+from p2pz_ray.distill.config import GeneratorConfig
+from p2pz_ray.distill.student import Student, build_generator, save_student
+from p2pz_ray.errors import ConfigError, P2PZError
+
+COMOD = {"base": 128, "max": 16, "code": 16, "z": 4, "mapping_layers": 1, "noise": True}
+MOBILE = {"architecture": "mobile", "base": 128, "max": 16, "blocks": 2}
+
+
+def generator(size: int = 16, **settings: Any) -> Any:
+    torch.manual_seed(0)
+    made = build_generator(GeneratorConfig(**(settings or COMOD)), size)
+    with torch.no_grad():
+        for parameter in made.parameters():  # away from the values at which layers do nothing
+            parameter += 0.1 * torch.randn(parameter.shape)
+    return made
+
+
+def saved(folder: Path, **settings: Any) -> Path:
+    save_student(Store(str(folder)), "student", generator(**settings), "cat2dog", {"pairs": 3})
+    return folder / "student"
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("settings", [COMOD, MOBILE], ids=["comod", "mobile"])
+def test_a_saved_student_answers_as_the_generator_did(
+    settings: dict[str, Any], tmp_path: Path, images: np.ndarray
+) -> None:
+    student = p2pz_ray.Student.from_pretrained(str(saved(tmp_path, **settings)))
+    edited = student(images)
+    assert (edited.dtype, edited.shape) == (np.uint8, images.shape)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        wanted = ((generator(**settings)(x).clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1)
+    assert np.array_equal(edited, wanted.numpy().astype(np.uint8))
+    assert not np.array_equal(edited, images)
+    assert student.edit == "cat2dog"
+    assert np.array_equal(student([Image.fromarray(image) for image in images]), edited)
+    assert student(images[:0]).shape == (0, 16, 16, 3)
+
+
+@pytest.mark.parametrize("settings", [COMOD, MOBILE], ids=["comod", "mobile"])
+def test_an_answer_does_not_depend_on_the_rest_of_the_batch(
+    settings: dict[str, Any], tmp_path: Path, images: np.ndarray
+) -> None:
+    student = Student.from_pretrained(str(saved(tmp_path, **settings)))
+    together = student(images).astype(int)
+    alone = np.concatenate([student(image[None]) for image in images])
+    assert np.abs(together - alone).max() <= 1  # a last digit may fall to the other side of a grey level
+    assert (together == alone).mean() > 0.999
+    assert np.array_equal(student(images), together)
+    assert np.array_equal(student(images, batch_size=5), student(images, batch_size=5))
+
+
+def test_the_card_says_what_the_student_is_and_was_made_of(tmp_path: Path) -> None:
+    card = (saved(tmp_path) / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: p2pz_ray\n")
+    for said in ("cat2dog", "16 × 16 px", '"pairs": 3', f"{sum(p.numel() for p in generator().parameters()):,}"):
+        assert said in card
+
+
+def test_what_is_no_student_is_said_to_be_none(tmp_path: Path, images: np.ndarray) -> None:
+    with pytest.raises(ConfigError, match=r"is no student: it has no config\.json"):
+        Student.from_pretrained(str(tmp_path))
+    folder = saved(tmp_path)
+    (tmp_path / "other").mkdir()
+    whole = (folder / "config.json").read_text()
+    for damaged in ("{", '{"format": "of another program"}', whole.replace('"code": 16', '"code": 8'), "[]"):
+        (folder / "config.json").write_text(damaged)
+        with pytest.raises(ConfigError, match="is not a student that can be loaded"):
+            Student.from_pretrained(str(folder))
+    (folder / "config.json").write_text(whole)
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ConfigError, match="is not a student that can be loaded"):
+        Student.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 16, 16, 3), np.float32)])
+def test_pictures_of_another_size_or_type_are_refused(wrong: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"takes \(B, 16, 16, 3\) uint8"):
+        Student.from_pretrained(str(saved(tmp_path)))(wrong)
+
+
+def test_a_student_lives_at_any_uri(images: np.ndarray) -> None:
+    save_student(Store("memory://students"), "one", generator(), None, {})
+    assert Student.from_pretrained("memory://students/one")(images).shape == images.shape
+
+
+@pytest.mark.parametrize("settings", [COMOD, MOBILE], ids=["comod", "mobile"])
+def test_an_onnx_export_answers_as_the_student_for_any_number_of_pictures(
+    settings: dict[str, Any], tmp_path: Path, images: np.ndarray
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    folder = saved(tmp_path, **settings)
+    name = export.export_student(Store(str(tmp_path)), "student", "onnx")
+    assert name == f"{folder}/model.onnx"
+    session = onnxruntime.InferenceSession(name, providers=["CPUExecutionProvider"])
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    student = Student.from_pretrained(str(folder))
+    with torch.no_grad():
+        wanted = student.generator(x).clamp(-1, 1).numpy()
+    [together] = session.run(None, {"images": x.numpy()})
+    assert np.abs(together - wanted).max() <= 1e-4
+    alone = np.concatenate([session.run(None, {"images": one[None].numpy()})[0] for one in x])
+    assert np.abs(together - alone).max() <= 1e-5
+
+
+def test_a_torch_export_answers_as_the_student_for_any_number_of_pictures(tmp_path: Path) -> None:
+    student = Student.from_pretrained(str(saved(tmp_path)))
+    program = torch.export.load(io.BytesIO(export.to_program(student))).module()
+    for count in (1, 2, 7):
+        x = torch.rand(count, 3, 16, 16) * 2 - 1
+        with torch.no_grad():
+            torch.testing.assert_close(program(x), student.generator(x).clamp(-1, 1), rtol=0, atol=1e-4)
+
+
+def test_an_export_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = saved(tmp_path)
+    load = torch.export.load
+
+    def damaged(data: io.BytesIO) -> Any:
+        program = load(data)
+        next(iter(program.state_dict.values())).mul_(2)
+        return program
+
+    monkeypatch.setattr(torch.export, "load", damaged)
+    with pytest.raises(P2PZError, match=r"The torch\.export export differs from the student by"):
+        export.export_student(Store(str(tmp_path)), "student", "torch")
+    assert not (folder / "model.pt2").exists()
+
+
+def test_what_an_export_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    student = Student.from_pretrained(str(saved(tmp_path)))
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else object())
+    with pytest.raises(ConfigError, match=r"needs onnxscript: pip install 'p2pz_ray\[export\]'"):
+        export.to_onnx(student)
