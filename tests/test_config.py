@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from p2pz_ray.config import DirectionConfig, TranslateConfig, difference, fingerprint, load, record
+from p2pz_ray.distill.config import DistillConfig
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.sentences import Template, TextFile
 
@@ -30,7 +31,8 @@ def refusal(*overrides: str, path: Path | None = None, kind: Any = TranslateConf
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_configuration_loads(path: Path) -> None:
-    kind = DirectionConfig if path.name.startswith("direction") else TranslateConfig
+    kinds: dict[str, Any] = {"direction": DirectionConfig, "distill": DistillConfig}
+    kind = kinds.get(path.name.split("-")[0].removesuffix(".yaml"), TranslateConfig)
     assert load(str(path), [], kind).output.startswith("runs/")
 
 
