@@ -7,25 +7,22 @@ the error of the source left as it is: an edit that is no closer to the truth th
 
 import io
 import math
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
 from p2pz_ray.collection.codec import FORMATS, DecodePolicy, decode, encode
-from p2pz_ray.collection.listing import locate, walk
-from p2pz_ray.collection.store import Store
-from p2pz_ray.errors import ConfigError, ImageError
+from p2pz_ray.errors import ImageError
+from p2pz_ray.evaluation.lookup import Lookup
+from p2pz_ray.evaluation.metric import Mask, Pixels
+from p2pz_ray.evaluation.miniature import animal
+from p2pz_ray.evaluation.pixels import NO_DIFFERENCE
+from p2pz_ray.evaluation.saliency import overlap
 from p2pz_ray.mini.world import KINDS, Scene, render
-
-Pixels = NDArray[np.uint8]
-_KEPT_ROW_GROUPS = 4
 
 
 @dataclass(frozen=True)
@@ -94,18 +91,15 @@ class Truth:
         targets: Mapping[str, str] | None = None,
         fit: Literal["crop", "pad", "stretch"] = "crop",
     ) -> None:
-        self.uri, self._targets, self._fit = uri, dict(targets or {}), fit
-        self._store, pattern = locate(Store(uri, storage_options))
-        entries = walk(self._store, pattern, lambda path: path.endswith(".parquet")).entries
-        if not entries:
-            raise ConfigError(f"{uri} has no Parquet file: give the collection that p2pz world wrote.")
-        self._places: dict[str, tuple[str, int, int]] = {}  # id → file, row group, row in it
-        self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
-        self.edits = tuple(sorted(set.intersection(*(self._index(entry.path) for entry in entries))))
+        self._targets, self._fit = dict(targets or {}), fit
+        self._cells = Lookup(uri, storage_options, needs="truth_")
+        self.edits = tuple(
+            sorted(name.removeprefix("truth_") for name in self._cells.columns if name.startswith("truth_"))
+        )
 
     def picture(self, id: str, edit: str) -> bytes | None:
         """The encoded truth, or None if this id or edit has none."""
-        return self._cell(id, f"truth_{edit}")
+        return self._cells.cell(id, f"truth_{edit}")
 
     def error(self, id: str, edit: str, source: bytes, edited: bytes) -> PairError | None:
         """How far an edited picture, and its source left as it is, are from the truth; None if there is none.
@@ -121,7 +115,7 @@ class Truth:
             raise ImageError(f"{id} ({edit}) can't be compared with its truth: {error}") from error
 
     def _compare(self, id: str, edit: str, source: bytes, edited: bytes, truth: bytes) -> PairError:
-        policy = DecodePolicy(_size(edited), self._fit)
+        policy = DecodePolicy(picture_size(edited), self._fit)
         right = _unit(decode(truth, policy))
         errors = [np.square(_unit(decode(data, policy)) - right).mean(axis=2) for data in (edited, source)]
         whole = [float(error.mean()) for error in errors]
@@ -131,66 +125,59 @@ class Truth:
         outside = [float(error[background].mean()) for error in errors]
         return PairError(whole[0], whole[1], outside[0], outside[1])
 
+    def objects(self, id: str, *pictures: bytes | None) -> list[Mask] | None:
+        """The object of each picture made from a scene, (H, W), found by what the scene looks like without one; None
+        where the collection has no such scene, a picture is missing or isn't square, as scenes are."""
+        scene = self._cells.cell(id, "scene")
+        if scene is None or not all(pictures):
+            return None
+        size = picture_size(pictures[0] or b"")
+        if size[0] != size[1]:
+            return None
+        policy = DecodePolicy(size, self._fit)
+        return [animal(decode(data or b"", policy), Scene.from_json(scene)) for data in pictures]
+
     def _background(self, id: str, edit: str, truth: bytes, policy: DecodePolicy) -> NDArray[np.bool_] | None:
         """Where neither the source nor the truth has the object, (H, W) of the policy's size; None if unknown."""
-        mask = self._cell(id, "mask")
+        mask = self._cells.cell(id, "mask")
         if mask is None:
             return None
         return ~(_covered(mask, policy) | self._truth_mask(id, edit, truth, policy))
 
     def _truth_mask(self, id: str, edit: str, truth: bytes, policy: DecodePolicy) -> NDArray[np.bool_]:
-        scene, target = self._cell(id, "scene"), self._targets.get(edit, edit.rpartition("2")[2])
+        scene, target = self._cells.cell(id, "scene"), self._targets.get(edit, edit.rpartition("2")[2])
         if scene is not None and target in KINDS:
-            _, mask = render(Scene.from_json(scene).with_(kind=target), _size(truth)[0])
+            _, mask = render(Scene.from_json(scene).with_(kind=target), picture_size(truth)[0])
             return _covered(encode(np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255), policy)
         # A counterfactual equals its source wherever the new object isn't.
-        source = self._cell(id, "image")
+        source = self._cells.cell(id, "image")
         return (decode(truth, policy) != decode(source, policy)).any(axis=2)
 
-    def _cell(self, id: str, column: str) -> Any:
-        """A value by id and column, an image's bytes for an image; None where there is none."""
-        place = self._places.get(id)
-        if place is None:
-            return None
-        path, group, row = place
-        table = self._group(path, group)
-        value = table[column][row].as_py() if column in table.column_names else None
-        return value["bytes"] if isinstance(value, dict) else value
 
-    def _group(self, path: str, group: int) -> pa.Table:
-        # Pairs come in the collection's order, so a few row groups at hand serve nearly every look-up.
-        if (path, group) in self._groups:
-            self._groups.move_to_end((path, group))
-        else:
-            with self._store.open(path) as file:
-                self._groups[path, group] = pq.ParquetFile(file).read_row_group(group)
-            if len(self._groups) > _KEPT_ROW_GROUPS:
-                self._groups.popitem(last=False)
-        return self._groups[path, group]
+class TruthScores:
+    """What of the truth stands among a pair's scores."""
 
-    def _index(self, path: str) -> set[str]:
-        """Note where the file's ids are; the edits that it has truths for."""
-        name = self._store.name(path)
-        try:
-            with self._store.open(path) as file:
-                parquet = pq.ParquetFile(file)
-                columns = parquet.schema_arrow.names
-                edits = {column.removeprefix("truth_") for column in columns if column.startswith("truth_")}
-                if "id" not in columns or not edits:
-                    raise ConfigError(
-                        f"{name} has no column id or no truth_EDIT; its columns are {', '.join(columns)}: give the "
-                        "collection that p2pz world wrote."
-                    )
-                for group in range(parquet.num_row_groups):
-                    ids = parquet.read_row_group(group, ["id"])["id"].to_pylist()
-                    for row, id in enumerate(ids):
-                        self._places.setdefault(str(id), (path, group, row))
-        except (pa.ArrowException, OSError) as error:
-            raise ConfigError(f"{name} is not a readable Parquet file: write it again or leave it out.") from error
-        return edits
+    columns: Mapping[str, str] = {
+        "truth_mse": "mean squared error against the exact counterfactual, 0 … 1",
+        "truth_psnr": "PSNR against the exact counterfactual, dB, at most 100",
+        "truth_copy_mse": "mean squared error of the source as it is against the exact counterfactual",
+        "truth_background_mse": "the same outside the objects of source and counterfactual",
+        "truth_mask_iou": "IoU of the objects of edited picture and counterfactual, by the scene without one",
+    }
+
+    @classmethod
+    def of(cls, error: PairError | None, objects: Sequence[Mask] | None) -> dict[str, float | None]:
+        scores: dict[str, float | None] = dict.fromkeys(cls.columns)
+        if error:
+            scores["truth_mse"], scores["truth_copy_mse"] = error.edited, error.copy
+            scores["truth_psnr"] = min(psnr(error.edited), NO_DIFFERENCE)
+            scores["truth_background_mse"] = error.edited_background
+        if objects:
+            scores["truth_mask_iou"] = overlap(*objects)
+        return scores
 
 
-def _size(data: bytes) -> tuple[int, int]:
+def picture_size(data: bytes) -> tuple[int, int]:
     """Height and width of an encoded picture, in pixels."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         return image.height, image.width
