@@ -1,0 +1,42 @@
+"""The table of a student beside its teacher is of any student, any checkpoint and any collection with truth."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from p2pz_ray.collection.store import Store
+from p2pz_ray.distill.config import GeneratorConfig
+from p2pz_ray.distill.student import build_generator, save_student
+from p2pz_ray.mini.dataset import write_world
+
+JOBS = Path(__file__).parents[1] / "jobs"
+
+
+def test_a_row_for_each_engine_with_its_error_and_its_speed(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(JOBS))  # as python jobs/student.py has it
+    spec = importlib.util.spec_from_file_location("student_table", JOBS / "student.py")
+    assert spec is not None
+    assert spec.loader is not None
+    table = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(table)
+    monkeypatch.setattr(table, "BATCHES", (1, 2))
+    torch.manual_seed(0)
+    untrained = build_generator(GeneratorConfig(base=64, max=4, code=8, residual=True), 64)
+    save_student(Store(str(tmp_path)), "student", untrained, "cat2dog", {})
+    world = write_world(str(tmp_path / "world"), 2, 0, ("cat2dog",))
+    asked = [str(tmp_path / "student"), "--collection", world, "--model", str(tiny_model), "--images", "2"]
+    assert table.main([*asked, "--diffusers", "2", "--steps", "2"]) == 0
+    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    rows = {cells[0]: cells for cells in lines[2:]}
+    source, student = rows["the source left as it is"], rows["the student, batch 1"]
+    assert student[3:6] == source[3:6]  # an untrained residual student is the identity
+    assert float(source[3]) > 0
+    assert source[4] == "0.0000"  # a source differs from its truth in the animals alone
+    assert rows["the editor, the teacher"][5] == "0.0000"
+    assert rows["diffusers, 2 steps, one at a time"][2] == "1.0"
+    for name in ("the student, batch 2", "the student, batch 2, network alone"):
+        assert float(rows[name][1]) > 0
