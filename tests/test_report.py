@@ -3,6 +3,8 @@ import base64
 import io
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,9 +16,13 @@ from PIL import Image
 from small_run import TARGETS, camouflaged, examples, moved, pair, write_run, write_truth
 
 import p2pz_ray.evaluation
+from p2pz_ray.cli import main
 from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.errors import ConfigError, P2PZError
-from p2pz_ray.evaluation import Run, report, write_report
+from p2pz_ray.evaluation import Run, cards, write_report
+from p2pz_ray.evaluation.charts import rates_over_time
+from p2pz_ray.evaluation.compare import write_comparison
+from p2pz_ray.evaluation.scores import ScoreFolder
 from p2pz_ray.evaluation.tally import KEPT_IDS, busy_seconds, evenly
 
 
@@ -237,13 +243,13 @@ def test_large_pictures_travel_as_thumbnails_and_small_ones_as_they_are(tmp_path
 def test_pictures_are_left_out_evenly_before_the_file_grows_too_large(tmp_path, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     write_run(tmp_path, [[pair(f"id-{i:02}", noise, noise) for i in range(40)]])
-    monkeypatch.setattr(report, "SHEET_BYTES", 400_000)
+    monkeypatch.setattr(cards, "SHEET_BYTES", 400_000)
     page = reported(tmp_path)
     shown = [i for i in range(40) if f"id-{i:02}" in page.text]
     assert 5 < len(shown) < 15
     assert max(np.diff(shown)) <= 3 * min(np.diff(shown))
     assert (tmp_path / "report/index.html").stat().st_size < 450_000
-    assert report.SHEET_BYTES < 15e6
+    assert cards.SHEET_BYTES < 15e6
 
 
 def test_a_picture_that_cannot_be_shown_leaves_a_gap_and_not_a_crash(tmp_path):
@@ -286,14 +292,144 @@ def test_time_counts_once_where_partitions_overlap_and_not_where_nothing_ran(tmp
     assert busy_seconds(Run(str(tmp_path)).manifests) == 10
 
 
-def test_evaluation_knows_nothing_of_ray_or_of_running():
+def test_evaluation_knows_nothing_of_running_and_of_ray_only_where_it_is_distributed():
     for path in Path(p2pz_ray.evaluation.__file__).parent.glob("*.py"):
+        distributed = path.name == "evaluate.py"
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not [name for name in names if name.split(".")[0] == "ray" or name.startswith("p2pz_ray.running")]
+            assert not [name for name in names if name.startswith("p2pz_ray.running")]
+            assert distributed or not [name for name in names if name.split(".")[0] == "ray"]
 
 
 def _cells(page: Page) -> list[str]:
     """The errors of the table's first edit: edited and source as it is, over the whole picture and the background."""
     return re.findall(r"\d\.\d{4} (?:exact|[\d.]+ dB)", page.text)[:4]
+
+
+def scored(folder: Path, scores: dict[str, list[float | None]], made_by: str = "a test") -> None:
+    """Scores for all pairs of a run, in its order."""
+    run, start = Run(str(folder)), 0
+    for manifest in run.manifests:
+        rows = [row for batch in run.batches(manifest, ["id", "edit"]) for row in batch.to_pylist()]
+        here = {name: values[start : start + len(rows)] for name, values in scores.items()}
+        keys = [(row["id"], row["edit"]) for row in rows]
+        ScoreFolder(run.store).write(manifest, "f", keys, here, dict.fromkeys(scores, made_by), 0)
+        start += len(rows)
+
+
+def test_scores_stand_with_their_intervals_distributions_and_what_made_them(tmp_path):
+    write_run(tmp_path, [[good(s) for s in examples(4)]])
+    clip = {"clip_source": [0.1, 0.1, 0.3, 0.1], "clip_target": [0.2, 0.2, 0.2, 0.4]}
+    scored(tmp_path, {**clip, "psnr": [10, 20, 30, None]})
+    page = reported(tmp_path)
+    assert "75.0 %" in page.text  # CLIP-Acc
+    assert "30.1 % to 95.4 %" in page.text  # Wilson's interval of 3 of 4
+    assert "20.0 8.68 to 31.3" in page.text
+    assert "a test" in page.text
+    drawn = [svg["aria-label"] for svg in page.all("svg")]
+    assert "psnr: 3 pairs from 10.0 to 30.0" in drawn
+    cards = [json.loads(item["data-scores"]) for item in page.all("li") if "data-scores" in item]
+    assert [card.get("psnr") for card in cards] == [10, 20, 30, None]
+    orders = [option["value"] for option in page.all("option")]
+    assert "-1:psnr" in orders
+    assert "1:psnr" in orders
+
+
+def test_the_best_and_worst_of_each_score_are_shown_beside_the_sample(tmp_path):
+    scene = examples(1)[0]
+    rows = [pair(f"id-{i:03}", scene.picture(), scene.picture("dog")) for i in range(60)]
+    write_run(tmp_path, [rows[i : i + 20] for i in range(0, 60, 20)])
+    values = [float(v) for v in np.random.default_rng(0).permutation(60)]
+    scored(tmp_path, {"psnr": values})
+    page = reported(tmp_path, pictures=4)
+    for extreme in (0, 1, 2, 57, 58, 59):
+        assert f"id-{values.index(extreme):03}" in page.text
+    assert len(page.pictures("edited")) <= 10
+
+
+def test_throughput_is_drawn_over_the_time_of_the_run(tmp_path):
+    write_run(tmp_path, [[pair(str(i), status="error")] for i in range(3)], times=[(0, 10), (0, 10), (30, 40)])
+    rates, seconds = rates_over_time(Run(str(tmp_path)).manifests)
+    assert seconds == 40
+    assert rates.sum() * seconds / len(rates) == pytest.approx(3)
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[len(rates) // 2] == 0
+    assert any("over 40 s" in svg["aria-label"] for svg in reported(tmp_path).all("svg"))
+
+
+def test_a_students_pictures_stand_beside_the_teachers(tmp_path):
+    scenes = examples(3)
+    write_run(tmp_path / "teacher", [[good(s) for s in scenes]])
+    learned = [np.full((64, 64, 3), 60 * i, np.uint8) for i in range(3)]
+    write_run(tmp_path / "student", [[pair(s.id, s.picture(), learned[i]) for i, s in enumerate(scenes)][::-1]])
+    page = reported(tmp_path / "teacher", student_uri=str(tmp_path / "student"))
+    np.testing.assert_array_equal(page.pictures("student"), learned)
+
+
+def test_two_runs_are_compared_over_the_pairs_that_both_have(tmp_path):
+    scenes = examples(5)
+    write_run(tmp_path / "a", [[good(s) for s in scenes[:4]]])
+    write_run(tmp_path / "b", [[pair(s.id, s.picture(), s.picture()) for s in scenes[1:]]])
+    scored(tmp_path / "a", {"psnr": [1, 10, 20, 30], "mse": [0, 0.1, 0.1, 0.1]})
+    scored(tmp_path / "b", {"psnr": [12, 21, 29, 0], "mse": [0.2, 0.2, 0.2, 0.2]})
+    assert main(["report", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    page = Page((tmp_path / "a/report/compare-b.html").read_text("utf-8"))
+    assert "pairs in both 3" in page.text
+    assert "psnr 20.0 20.7 0.667" in page.text
+    assert "mse 0.100 0.200 0.100" in page.text
+    np.testing.assert_array_equal(page.pictures("A"), [s.picture("dog") for s in scenes[1:4]])
+    np.testing.assert_array_equal(page.pictures("B"), [s.picture() for s in scenes[1:4]])
+    changes = [json.loads(item["data-scores"])["psnr"] for item in page.all("li") if "data-scores" in item]
+    assert changes == [2, 1, -1]
+
+
+def test_runs_without_a_pair_in_common_are_refused_and_scores_of_other_makers_not_compared(tmp_path):
+    scenes = examples(2)
+    for name, rows in (("a", scenes[:1]), ("b", scenes[1:]), ("c", scenes[:1])):
+        write_run(tmp_path / name, [[good(s) for s in rows]])
+    with pytest.raises(ConfigError, match="no pair in common"):
+        write_comparison(str(tmp_path / "a"), str(tmp_path / "b"))
+    scored(tmp_path / "a", {"psnr": [1]})
+    scored(tmp_path / "c", {"psnr": [2]}, made_by="something else")
+    page = Page(Path(write_comparison(str(tmp_path / "a"), str(tmp_path / "c"))).read_text("utf-8"))
+    assert "No score that the same thing made" in page.text
+
+
+def test_the_page_opens_in_a_browser_without_a_complaint(tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("there is no Chromium on this machine")
+    write_run(tmp_path, [[good(s) for s in examples(3)]])
+    scored(tmp_path, {"psnr": [30.0, 10.0, 20.0]})
+    html = Path(write_report(str(tmp_path))).read_text("utf-8")
+    # What a person would do: order by a score, keep some, enlarge one and move the slider.
+    act = """<script>
+    const say = text => document.title = text;
+    addEventListener("error", event => say("error: " + event.message));
+    addEventListener("load", () => { try {
+      order.value = "-1:psnr"; order.dispatchEvent(new Event("change"));
+      filter.value = "psnr"; low.value = "15"; low.dispatchEvent(new Event("input"));
+      const left = [...document.querySelectorAll("#sheet > li")].filter(card => !card.hidden);
+      left[0].querySelector("button").click();
+      const slide = document.querySelector(".slide"), range = slide.querySelector("input");
+      range.value = 80; range.dispatchEvent(new Event("input"));
+      say([document.querySelector("dialog").open, left.map(card => JSON.parse(card.dataset.scores).psnr),
+        slide.style.getPropertyValue("--at")].join(" "));
+    } catch (error) { say("error: " + error); } });
+    </script></body>"""
+    (tmp_path / "page.html").write_text(html.replace("</body>", act))
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
+    found = subprocess.run(
+        [
+            browser,
+            *flags.split(),
+            "--dump-dom",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            (tmp_path / "page.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "<title>true 30,20 80%</title>" in found.stdout

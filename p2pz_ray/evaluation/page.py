@@ -3,34 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from importlib.resources import files
-from string import Template
 
-from p2pz_ray.evaluation.picture import Picture
+from p2pz_ray.evaluation.cards import Card, sheet
+from p2pz_ray.evaluation.markup import html, section, text
+from p2pz_ray.evaluation.score_section import headlines, scores_body
+from p2pz_ray.evaluation.summary import ScoreTable
 from p2pz_ray.evaluation.tally import Problem
-from p2pz_ray.evaluation.truth import PairError, TruthSummary, psnr
+from p2pz_ray.evaluation.truth import TruthSummary, psnr
 
-MAX_TEXT = 600
 MAX_PROBLEMS = 50
-
-
-@dataclass(frozen=True)
-class Card:
-    """One pair of the contact sheet: what is shown (name → picture, None where there is none) and said of it."""
-
-    id: str
-    edit: str
-    status: str
-    caption: str
-    seed: int | None
-    pictures: Mapping[str, Picture | None]
-    error: PairError | None
-
-    @property
-    def size(self) -> int:
-        """About how many bytes it takes in the page."""
-        return 2_000 + sum(len(picture.uri) for picture in self.pictures.values() if picture)
 
 
 @dataclass(frozen=True)
@@ -54,32 +35,26 @@ def page(
     subtitle: str,
     figures: Figures,
     truth: Mapping[str, TruthSummary],
+    scores: ScoreTable,
     cards: Sequence[Card],
     pictured: int,
     problems: Sequence[Problem],
+    throughput: str,
     config: str,
     footer: str,
 ) -> str:
-    """The whole page. `pictured` is how many pairs have pictures, of which `cards` are a sample."""
-    template = Template(files("p2pz_ray.evaluation").joinpath("report.html").read_text("utf-8"))
-    return template.substitute(
-        title=text(title),
-        subtitle=text(subtitle),
-        progress=_progress(figures),
-        tiles=_tiles(figures, truth),
-        truth=_truth(truth),
-        sheet=_sheet(cards, pictured),
-        problems=_problems(problems),
-        config=_config(config),
-        footer=text(footer),
-    )
-
-
-def text(value: str, limit: int = MAX_TEXT) -> str:
-    """Any string as harmless HTML text or attribute value: escaped, printable, and not endless."""
-    # Ids may carry undecodable bytes as lone surrogates, which UTF-8 can't hold.
-    clean = value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\N{REPLACEMENT CHARACTER}")
-    return escape(clean if len(clean) <= limit else f"{clean[: limit - 1]}…")
+    """The whole page. `pictured` is how many pairs have pictures, of which `cards` are a sample; `throughput` is a
+    drawing."""
+    head = f'{_progress(figures)}\n<dl class="tiles">\n{_tiles(figures, truth, scores)}\n</dl>'
+    sections = [
+        section("scores", "Scores", scores_body(scores)),
+        section("truth", "Against the truth", _truth(truth)),
+        section("pictures", "Pictures", sheet(cards, pictured)),
+        section("problems", "Failed and flagged images", _problems(problems)),
+        section("time", "Throughput over time", throughput),
+        section("config", "Configuration", _config(config)),
+    ]
+    return html(title=title, subtitle=subtitle, head=head, sections=sections, footer=footer)
 
 
 def _progress(figures: Figures) -> str:
@@ -103,7 +78,7 @@ def _progress(figures: Figures) -> str:
     return f'<p class="state {state}">{say}</p>\n<div class="bar" aria-hidden="true">{bar}</div>'
 
 
-def _tiles(figures: Figures, truth: Mapping[str, TruthSummary]) -> str:
+def _tiles(figures: Figures, truth: Mapping[str, TruthSummary], scores: ScoreTable) -> str:
     done, planned = figures.images
     of_pairs = f"of {figures.pairs:,} pairs" if figures.edits > 1 else f"of {figures.pairs:,}"
     tiles = [
@@ -125,6 +100,7 @@ def _tiles(figures: Figures, truth: Mapping[str, TruthSummary]) -> str:
         tiles.append(
             ("closer to the truth than the source", _percent(closer, compared), f"of {compared:,} compared", "")
         )
+    tiles += headlines(scores.estimates())
     return "\n".join(
         f'<div class="tile {kind}"><dt>{name}</dt><dd class="number">{number}</dd><dd>{note}</dd></div>'
         for name, number, note, kind in tiles
@@ -142,9 +118,7 @@ def _truth(truth: Mapping[str, TruthSummary]) -> str:
         rows.append(
             f'<tr><th scope="row">{text(edit)} <small>{summary.pairs:,} pairs</small></th>{whole}{background}</tr>'
         )
-    return f"""<section aria-labelledby="truth-h">
-<h2 id="truth-h">Against the truth</h2>
-<div class="scroll" tabindex="0" role="region" aria-label="Errors against the truth">
+    return f"""<div class="scroll" tabindex="0" role="region" aria-label="Errors against the truth">
 <table>
 <thead>
 <tr><td></td><th colspan="2" scope="colgroup">whole picture</th><th colspan="2" scope="colgroup">background</th></tr>
@@ -158,8 +132,7 @@ def _truth(truth: Mapping[str, TruthSummary]) -> str:
 </div>
 <p class="note">The truth is the same scene drawn with the other animal. Mean squared error of pixel values from 0 to 1
 (smaller is closer) and its PSNR in dB (larger is closer). Over the whole picture a good edit beats its source; in the
-background, where no object is in either, nothing should change.</p>
-</section>"""
+background, where no object is in either, nothing should change.</p>"""
 
 
 def _against(edited: float | None, copy: float | None, largest: float) -> str:
@@ -176,65 +149,6 @@ def _against(edited: float | None, copy: float | None, largest: float) -> str:
 
 def _decibels(error: float) -> str:
     return "exact" if math.isinf(psnr(error)) else f"{psnr(error):.1f} dB"
-
-
-def _sheet(cards: Sequence[Card], pictured: int) -> str:
-    if not cards:
-        why = "No pair has a picture yet." if not pictured else "Pictures were left out of this report."
-        return f'<p class="empty">{why}</p>'
-    sampled = (
-        f"{len(cards):,} of {pictured:,} pairs, evenly chosen" if len(cards) < pictured else f"All {pictured:,} pairs"
-    )
-    edits = sorted({card.edit for card in cards})
-    tools = ""
-    if len(edits) > 1:
-        options = "".join(f'<option value="{text(edit)}">{text(edit)}</option>' for edit in edits)
-        tools += f'<label>Edit <select id="edit"><option value="">all</option>{options}</select></label>'
-    if any(card.error for card in cards):
-        tools += (
-            '<label>Order <select id="order"><option value="">as in the collection</option>'
-            '<option value="1">closest to the truth first</option>'
-            '<option value="-1">farthest from the truth first</option></select></label>'
-        )
-    shots = max(len(card.pictures) for card in cards)
-    items = "\n".join(_card(card, len(edits) > 1) for card in cards)
-    return f"""<div class="over"><p>{sampled}. Choose one to enlarge it.</p><form class="tools">{tools}</form></div>
-<ul class="sheet" id="sheet" style="--shots:{shots}">
-{items}
-</ul>"""
-
-
-def _card(card: Card, name_edit: bool) -> str:
-    shots = "".join(_shot(name, picture) for name, picture in card.pictures.items())
-    badge = f'<span class="badge {text(card.status)}">{text(card.status)}</span>' if card.status != "ok" else ""
-    edit = f'<span class="edit">{text(card.edit)}</span>' if name_edit else ""
-    score = order = ""
-    if card.error:
-        order = f' data-error="{card.error.edited:.8f}"'
-        score = (
-            f'<span class="score"><abbr title="PSNR against the truth">{_decibels(card.error.edited)}</abbr>'
-            f" <small>source {_decibels(card.error.copy)}</small></span>"
-        )
-    seed = "" if card.seed is None else f' data-seed="{card.seed}"'
-    return (
-        f'<li data-edit="{text(card.edit)}"{order}{seed}>'
-        f'<button type="button" class="trio" aria-label="Enlarge {text(card.id, 200)}, {text(card.edit)}">'
-        f"{shots}</button>"
-        f'<p class="caption">{text(card.caption) or "<i>no caption</i>"}</p>'
-        f'<p class="meta"><code>{text(card.id, 200)}</code>{edit}{badge}{score}</p></li>'
-    )
-
-
-def _shot(name: str, picture: Picture | None) -> str:
-    if picture is None:
-        inside = '<span class="none">none</span>'
-    else:
-        kind = ' class="small"' if picture.small else ""
-        inside = (
-            f'<img src="{picture.uri}" width="{picture.width}" height="{picture.height}"{kind} alt="{name}"'
-            ' decoding="async">'
-        )
-    return f'<span class="shot">{inside}<span class="name">{name}</span></span>'
 
 
 def _problems(problems: Sequence[Problem]) -> str:

@@ -2,21 +2,24 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
-from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.page import Card, Figures, page
+from p2pz_ray.errors import ConfigError, ImageError
+from p2pz_ray.evaluation.cards import Card, affordable
+from p2pz_ray.evaluation.charts import throughput
+from p2pz_ray.evaluation.page import Figures, page
 from p2pz_ray.evaluation.picture import picture
+from p2pz_ray.evaluation.pixels import NO_DIFFERENCE
 from p2pz_ray.evaluation.run import Run
-from p2pz_ray.evaluation.tally import Place, Tally, busy_seconds, evenly
-from p2pz_ray.evaluation.truth import PairError, Truth, TruthSummary
+from p2pz_ray.evaluation.summary import ScoreTable, extremes
+from p2pz_ray.evaluation.tally import Place, Tally, busy_seconds, edited_pictures, rows_at
+from p2pz_ray.evaluation.truth import PairError, Truth, TruthSummary, psnr
 
 PAGE = "report/index.html"
-SHEET_BYTES = 11 * 2**20
-"""What the contact sheet may take, so that the page with all its text stays below 15 MB."""
 
 
 def write_report(
@@ -24,35 +27,45 @@ def write_report(
     *,
     storage_options: dict[str, Any] | None = None,
     truth_uri: str | None = None,
+    student_uri: str | None = None,
     pictures: int = 60,
 ) -> str:
     """Write RUN/report/index.html, for a finished run or for what is done of one, and return its URI.
 
     truth_uri: the miniature collection the run was made of, if its truth is to be compared and shown.
-    pictures: how many pairs are shown, evenly chosen; all pairs are counted.
+    student_uri: a run whose edited pictures, of the same ids and edits, are shown as a student's.
+    pictures: how many pairs are shown, evenly chosen, and the best and worst of each score beside them; all pairs are
+    counted.
     storage_options: handed to fsspec, for both URIs.
 
     Raises `ConfigError` if there is no run or no truth at the URIs, `P2PZError` if a file can't be read or written.
     """
     run = Run(run_uri, storage_options)
-    tally = Tally(run)
+    tally, scores = Tally(run), ScoreTable(run)
     truth = _truth(run, truth_uri, storage_options)
     errors = _errors(run, truth) if truth else {}
     if truth and tally.statuses["ok"] and not errors:
         raise ConfigError(f"{truth_uri} has the truth of no pair in {run_uri}: give the collection it was made of.")
-    cards = _affordable(list(_cards(run, tally.sample(pictures), truth)))
-    html = page(
+    places = tally.sample(pictures)
+    if pictures and len(places) < sum(tally.edits.values()):
+        places = sorted({*places, *tally.places_of(extremes(scores))})
+    student = Run(student_uri, storage_options) if student_uri else None
+    cards = affordable(_with_scores(list(_cards(run, places, truth, student)), scores))
+    drawn = throughput(run.manifests)
+    page_html = page(
         title=_title(run.config) or ", ".join(sorted(tally.edits)) or "A run of pairs",
         subtitle=_subtitle(run),
         figures=_figures(run, tally),
         truth={edit: TruthSummary.of(found) for edit, found in errors.items()},
+        scores=scores,
         cards=cards,
         pictured=sum(tally.edits.values()),
         problems=tally.problems,
+        throughput=f'<figure class="wide">{drawn}</figure>' if drawn else "",
         config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True) if run.config else "",
         footer=f"{run.uri} · written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by p2pz_ray",
     )
-    run.store.write(PAGE, html.encode())
+    run.store.write(PAGE, page_html.encode())
     return run.store.name(PAGE)
 
 
@@ -71,44 +84,40 @@ def _errors(run: Run, truth: Truth) -> dict[str, list[PairError]]:
         for batch in run.batches(manifest, ["id", "edit", "status", "source_image", "edited_image"]):
             for row in batch.to_pylist():
                 if row["status"] == "ok":
-                    found = truth.error(
-                        row["id"], row["edit"], _bytes(row["source_image"]), _bytes(row["edited_image"])
-                    )
+                    found = _error(truth, row)
                     if found:
                         errors[row["edit"]].append(found)
     return dict(sorted(errors.items()))
 
 
-def _cards(run: Run, places: Sequence[Place], truth: Truth | None) -> Iterator[Card]:
-    wanted: defaultdict[int, set[int]] = defaultdict(set)
-    for place in places:
-        wanted[place.partition].add(place.row)
+def _cards(run: Run, places: Sequence[Place], truth: Truth | None, student: Run | None) -> Iterator[Card]:
     columns = ["id", "edit", "status", "caption", "seed", "source_image", "edited_image"]
-    for index, rows in sorted(wanted.items()):
-        first = 0
-        for batch in run.batches(run.manifests[index], columns):
-            for i in range(batch.num_rows):
-                if first + i in rows:
-                    yield _card(batch.slice(i, 1).to_pylist()[0], truth)
-            first += batch.num_rows
+    rows = list(rows_at(run, places, columns))
+    learned = edited_pictures(student, {(row["id"], row["edit"]) for row in rows}) if student else None
+    for row in rows:
+        source, edited = _bytes(row["source_image"]), _bytes(row["edited_image"])
+        pictures = {"source": picture(source), "edited": picture(edited)}
+        scores: dict[str, float] = {}
+        if truth and source and edited and row["edit"] in truth.edits:
+            pictures["truth"] = picture(truth.picture(row["id"], row["edit"]))
+            if error := _error(truth, row):
+                scores = {"truth_mse": error.edited, "truth_psnr": min(psnr(error.edited), NO_DIFFERENCE)}
+        if learned is not None:
+            pictures["student"] = picture(learned.get((row["id"], row["edit"])))
+        yield Card(row["id"], row["edit"], row["status"], row["caption"] or "", row["seed"], pictures, scores)
 
 
-def _card(row: dict[str, Any], truth: Truth | None) -> Card:
-    source, edited = _bytes(row["source_image"]), _bytes(row["edited_image"])
-    pictures = {"source": picture(source), "edited": picture(edited)}
-    error = None
-    if truth and source and edited and row["edit"] in truth.edits:
-        pictures["truth"] = picture(truth.picture(row["id"], row["edit"]))
-        error = truth.error(row["id"], row["edit"], source, edited)
-    return Card(row["id"], row["edit"], row["status"], row["caption"] or "", row["seed"], pictures, error)
+def _with_scores(cards: list[Card], table: ScoreTable) -> list[Card]:
+    rows = table.rows({(card.id, card.edit) for card in cards})
+    return [replace(card, scores={**card.scores, **rows.get((card.id, card.edit), {})}) for card in cards]
 
 
-def _affordable(cards: list[Card]) -> list[Card]:
-    """The cards, or evenly fewer of them, so that their pictures fit the page."""
-    kept = cards
-    while sum(card.size for card in kept) > SHEET_BYTES:
-        kept = [cards[i] for i in evenly(len(cards), len(kept) * 9 // 10)]
-    return kept
+def _error(truth: Truth, row: dict[str, Any]) -> PairError | None:
+    """A pair's error against the truth; None too for a picture that can't be read, which the report must survive."""
+    try:
+        return truth.error(row["id"], row["edit"], _bytes(row["source_image"]), _bytes(row["edited_image"]))
+    except ImageError:
+        return None
 
 
 def _figures(run: Run, tally: Tally) -> Figures:

@@ -1,8 +1,9 @@
 """Everything countable about a run's pairs, from one pass over their narrow columns."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class Problem:
     ids: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Place:
     """A pair: the place of its partition among the run's manifests, and its row there."""
 
@@ -35,6 +36,7 @@ class Tally:
     """statuses: pairs by status; problems: the most frequent first; edits: pairs with a picture, by edit."""
 
     def __init__(self, run: Run) -> None:
+        self._run = run
         self.statuses: Counter[str] = Counter()
         self.edits: Counter[str] = Counter()
         self._places: defaultdict[str, list[np.ndarray]] = defaultdict(list)
@@ -66,6 +68,42 @@ class Tally:
             chosen += list(np.concatenate(places)[evenly(self.edits[edit], share)])
             left -= share
         return [Place(int(place) >> 32, int(place) & 0xFFFFFFFF) for place in sorted(chosen)]
+
+    def places_of(self, keys: Collection[tuple[str, str]]) -> list[Place]:
+        """Where the pairs of these ids and edits are, of those that have a picture."""
+        return places_of(self._run, keys)
+
+
+def places_of(run: Run, keys: Collection[tuple[str, str]]) -> list[Place]:
+    """Where a run has the pairs of these ids and edits; those that failed are left out."""
+    if not keys:
+        return []
+    found = []
+    for index, manifest in enumerate(run.manifests):
+        for row, (id, edit, status, _) in enumerate(_narrow_rows(run, manifest)):
+            if (id, edit) in keys and status != "error":
+                found.append(Place(index, row))
+    return found
+
+
+def rows_at(run: Run, places: Iterable[Place], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows at these places, in order, with these columns."""
+    wanted: defaultdict[int, set[int]] = defaultdict(set)
+    for place in places:
+        wanted[place.partition].add(place.row)
+    for index, rows in sorted(wanted.items()):
+        first = 0
+        for batch in run.batches(run.manifests[index], columns):
+            for i in range(batch.num_rows):
+                if first + i in rows:
+                    yield batch.slice(i, 1).to_pylist()[0]
+            first += batch.num_rows
+
+
+def edited_pictures(run: Run, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
+    """The encoded edited pictures of some pairs, by id and edit."""
+    rows = rows_at(run, places_of(run, keys), ["id", "edit", "edited_image"])
+    return {(row["id"], row["edit"]): (row["edited_image"] or {}).get("bytes") or b"" for row in rows}
 
 
 def evenly(total: int, count: int) -> list[int]:
