@@ -9,6 +9,8 @@ import yaml
 from p2pz_ray.config import DirectionConfig, TranslateConfig, difference, fingerprint, load, record
 from p2pz_ray.distill.config import DistillConfig
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.evaluation.ablation import AblationConfig
+from p2pz_ray.evaluation.config import EvaluateConfig
 from p2pz_ray.language.sentences import Template, TextFile
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -31,9 +33,15 @@ def refusal(*overrides: str, path: Path | None = None, kind: Any = TranslateConf
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_configuration_loads(path: Path) -> None:
-    kinds: dict[str, Any] = {"direction": DirectionConfig, "distill": DistillConfig}
+    kinds: dict[str, Any] = {
+        "direction": DirectionConfig,
+        "distill": DistillConfig,
+        "evaluate": EvaluateConfig,
+        "ablation": AblationConfig,
+    }
     kind = kinds.get(path.name.split("-")[0].removesuffix(".yaml"), TranslateConfig)
-    assert load(str(path), [], kind).output.startswith("runs/")
+    config = load(str(path), [], kind)
+    assert (config.run if kind is EvaluateConfig else config.output).startswith("runs/")
 
 
 def test_a_direction_needs_no_file() -> None:

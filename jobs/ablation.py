@@ -1,0 +1,67 @@
+"""The paper's ablation and a sweep of guidance and strength as one Ray job:
+
+python jobs/ablation.py configs/mini/ablation.yaml [KEY=VALUE …]
+
+Writes OUTPUT/VARIANT, a scored run each, OUTPUT/ablation.json and OUTPUT/tradeoff.svg; goes on with what is missing.
+"""
+
+import json
+import sys
+from typing import Any
+
+from p2pz_ray.collection.store import Store
+from p2pz_ray.config import load
+from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.evaluation.ablation import AblationConfig, evaluation, run_of, table, trade_off, translation, variants
+from p2pz_ray.evaluation.evaluate import evaluate
+from p2pz_ray.language.sentences import article
+from p2pz_ray.running.cluster import connected
+from p2pz_ray.running.run import translate
+
+
+def ablate(config: AblationConfig) -> dict[str, Any]:
+    """Make and score every variant; what ablation.json holds."""
+    store, edits = Store(config.output), config.translate.get("edits") or {}
+    words = {}
+    for name, edit in edits.items():
+        if not (isinstance(edit, dict) and edit.get("source") and edit.get("target")):
+            raise ConfigError(f"translate.edits.{name} has no words: the word swap needs source and target.")
+        for side in ("source", "target"):
+            store.write(f"words/{name}-{side}.txt", f"a photo of {article(edit[side])} {edit[side]}\n".encode())
+        words[name] = {side: store.name(f"words/{name}-{side}.txt") for side in ("source", "target")}
+    planned = variants(config, edits, words)
+    checked = [(variant, translation(config, variant), evaluation(config, variant)) for variant in planned]
+    found: dict[Any, Any] = {}
+    with connected(checked[0][1]):
+        for number, (variant, making, scoring) in enumerate(checked, start=1):
+            print(f"{number} of {len(checked)}: {variant.name}", flush=True)
+            print(f"  {translate(making)}")
+            found[variant] = evaluate(scoring)["all"]
+    points = {
+        variant: (scores[config.structure]["mean"], scores[config.accuracy]["mean"])
+        for variant, scores in found.items()
+        if config.structure in scores and config.accuracy in scores
+    }
+    print("\n".join(table(found, sorted({name for scores in found.values() for name in scores}))))
+    if points:
+        store.write("tradeoff.svg", trade_off(points, config.accuracy, config.structure).encode())
+    else:
+        print(f"There is no drawing: no run has both {config.accuracy} and {config.structure} among its scores.")
+    summary = {variant.name: {"run": run_of(config, variant), "scores": scores} for variant, scores in found.items()}
+    store.write("ablation.json", json.dumps(summary, indent=1).encode())
+    return summary
+
+
+def main() -> int:
+    given = sys.argv[1:]
+    try:
+        path = given.pop(0) if given and "=" not in given[0] else None
+        ablate(load(path, given, AblationConfig))
+    except P2PZError as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
