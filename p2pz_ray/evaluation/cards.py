@@ -93,6 +93,8 @@ def _score_tools(scores: Sequence[str]) -> str:
 
 def _card(card: Card, name_edit: bool) -> str:
     shots = "".join(_shot(name, picture) for name, picture in card.pictures.items())
+    # What is read aloud begins with what is seen, so that it can be said to a voice control too.
+    shown = " ".join(f"{'' if one else 'none '}{text(name)}" for name, one in card.pictures.items())
     badge = f'<span class="badge {text(card.status)}">{text(card.status)}</span>' if card.status != "ok" else ""
     edit = f'<span class="edit">{text(card.edit)}</span>' if name_edit else ""
     first = next((name for name in SHOWN if name in card.scores), None)
@@ -102,7 +104,7 @@ def _card(card: Card, name_edit: bool) -> str:
     seed = "" if card.seed is None else f' data-seed="{card.seed}"'
     return (
         f'<li data-edit="{text(card.edit)}"{scores}{seed}>'
-        f'<button type="button" class="trio" aria-label="Enlarge {text(card.id, 200)}, {text(card.edit)}">'
+        f'<button type="button" class="trio" aria-label="{shown}: {text(card.id, 200)}, {text(card.edit)}">'
         f"{shots}</button>"
         f'<p class="caption">{text(card.caption) or "<i>no caption</i>"}</p>'
         f'<p class="meta"><code>{text(card.id, 200)}</code>{edit}{badge}{score}</p></li>'

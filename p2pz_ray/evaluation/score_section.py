@@ -51,7 +51,7 @@ def scores_body(table: ScoreTable) -> str:
         for name, values in table.values.items()
         if np.isfinite(values).any() and not is_share(name)
     )
-    return f"""<div class="scroll" tabindex="0" role="region" aria-label="Scores">
+    return f"""<div class="scroll" tabindex="0" role="region" aria-label="Table of scores">
 <table class="scores"><thead><tr><td></td>{heads}<th scope="col">made by</th></tr></thead><tbody>{rows}</tbody></table>
 </div>
 <p class="note">Means over all {len(table):,} scored pairs that have the score, with the interval that holds the true
