@@ -92,7 +92,7 @@ def _score_tools(scores: Sequence[str]) -> str:
 
 
 def _card(card: Card, name_edit: bool) -> str:
-    shots = "".join(_shot(name, picture) for name, picture in card.pictures.items())
+    shots = " ".join(_shot(name, picture) for name, picture in card.pictures.items())
     # What is read aloud begins with what is seen, so that it can be said to a voice control too.
     shown = " ".join(f"{'' if one else 'none '}{text(name)}" for name, one in card.pictures.items())
     badge = f'<span class="badge {text(card.status)}">{text(card.status)}</span>' if card.status != "ok" else ""
