@@ -197,7 +197,7 @@ def test_settings_have_the_method_s_own_fields_and_defaults() -> None:
     guidance = pytest.importorskip("p2pz_ray.editing.guidance")
     inversion = pytest.importorskip("p2pz_ray.editing.inversion")
     config = small()
-    assert inversion.InversionSettings(**config.inversion.model_dump()) == inversion.InversionSettings()
+    assert inversion.InversionSettings(**config.inversion.settings) == inversion.InversionSettings()
     assert guidance.GuidanceSettings(**config.guidance.model_dump()) == guidance.GuidanceSettings()
 
 

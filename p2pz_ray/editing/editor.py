@@ -18,6 +18,7 @@ from p2pz_ray.editing.direction import EditDirection
 from p2pz_ray.editing.guidance import GuidanceSettings, edit, edit_official
 from p2pz_ray.editing.inversion import Inversion, InversionSettings, invert
 from p2pz_ray.editing.model import DiffusionModel
+from p2pz_ray.editing.schedule import Schedule
 from p2pz_ray.editing.text import Condition
 
 Pictures = NDArray[np.uint8] | Sequence[Image.Image]
@@ -92,6 +93,14 @@ class Editor:
         latents = self.model.encode(pixels)
         inversion = invert(self.model, latents, list(captions), list(seeds), self.inversion)
         return replace(inversion, images=pixels)
+
+    def inverted(
+        self, trajectory: NDArray[np.float32], images: NDArray[np.uint8], captions: Sequence[str]
+    ) -> Inversion:
+        """What `invert` gave these images before, made again from its `trajectory` without an evaluation."""
+        schedule = Schedule.of(self.model.scheduler, len(trajectory) - 1)
+        latents = torch.from_numpy(trajectory).to(self.model.device)
+        return Inversion(latents, self.model.embed(list(captions)), tuple(captions), schedule, images)
 
     def edit(
         self,

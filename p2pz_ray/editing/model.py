@@ -119,7 +119,8 @@ class DiffusionModel:
             self.vae.encode(chunk.to(self.device, self.vae.dtype)).latent_dist.mean.float()
             for chunk in signal.split(CHUNK)
         ]
-        return torch.cat(means) * self.vae.config.scaling_factor
+        # Contiguous: the pictures' own memory format would go on through every step, and with it another rounding.
+        return torch.cat(means).contiguous() * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:

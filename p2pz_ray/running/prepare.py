@@ -37,6 +37,8 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
         raise ConfigError(f"{config.output} holds data/ of something that is no run: choose another output.")
     if f"{config.output}/".startswith(f"{config.input.uri.rstrip('/')}/"):
         raise ConfigError(f"output {config.output} lies inside input.uri {config.input.uri}: choose another output.")
+    if f"{config.inversion.cache}/".startswith(f"{config.input.uri.rstrip('/')}/"):
+        raise ConfigError(f"inversion.cache {config.inversion.cache} lies inside input.uri: choose another place.")
     plan = _plan(config, folder)
     checkpoint = locate(config.model.name, config.model.revision)
     size = _size(config, checkpoint)
@@ -114,11 +116,14 @@ def _pinned(config: TranslateConfig, checkpoint: Path) -> TranslateConfig:
 
 def _absolute(config: TranslateConfig) -> TranslateConfig:
     """Replicas may stand in another folder than the driver, so local paths are made absolute."""
-    model, given = config.model, config.input
+    model, given, inversion = config.model, config.input, config.inversion
     if Path(model.name).expanduser().is_dir() and model.name != "mini":
         model = model.model_copy(update={"name": _absolute_uri(model.name)})
     given = given.model_copy(update={"uri": _absolute_uri(given.uri)})
-    return config.model_copy(update={"model": model, "input": given, "output": _absolute_uri(config.output)})
+    if inversion.cache is not None:
+        inversion = inversion.model_copy(update={"cache": _absolute_uri(inversion.cache)})
+    changed = {"model": model, "input": given, "inversion": inversion, "output": _absolute_uri(config.output)}
+    return config.model_copy(update=changed)
 
 
 def _absolute_uri(uri: str) -> str:

@@ -19,12 +19,14 @@ from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.reader import Item, read_partition
-from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, InversionSettings
+from p2pz_ray.collection.store import Store
+from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, Inversion, InversionSettings
 from p2pz_ray.editing.model import chosen_device
 from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.language.captions import Blip, Captioner
 from p2pz_ray.running import log
 from p2pz_ray.running.direction import load_direction
+from p2pz_ray.running.inversions import Inversions
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import Pairs, image_seed
 
@@ -76,7 +78,7 @@ class Translator:
             revision=config.model.revision,
             device=self.device,
             dtype=_dtype(config.dtype, self.device),
-            inversion=InversionSettings(**config.inversion.model_dump()),
+            inversion=InversionSettings(**config.inversion.settings),
             guidance=GuidanceSettings(**config.guidance.model_dump()),
         )
         self.directions = [_direction(job, name) for name in config.edits]
@@ -94,6 +96,8 @@ class Translator:
         """Images given to the model at once; halved for good whenever memory runs out."""
         self.underway = 0
         """Images of the current partition that are translated already."""
+        self.inversions: Inversions | None = None
+        """Of the current partition, where a cache keeps them."""
 
     def translate(self, partition: Partition) -> Manifest:
         """Translate and commit a partition; returns its manifest, at once where it is committed already."""
@@ -102,6 +106,7 @@ class Translator:
         if standing and standing.fingerprint == self.job.fingerprint and folder.store.exists(standing.file):
             return standing
         started, self.underway = time.time(), 0
+        self.inversions = self._cached(partition)
         pairs = Pairs(list(config.edits), config.seed, config.output_format.format)
         seconds = {"waiting": 0.0, "model": 0.0}
         behind: deque[Future[None]] = deque()
@@ -119,6 +124,8 @@ class Translator:
                     behind.popleft().result()
             for written in behind:
                 written.result()
+        if self.inversions is not None:
+            self.inversions.keep()
         for id, sentence in pairs.failures:
             log.failed(config.output, partition.id, id, sentence)
         data = pairs.to_parquet({"p2pz_ray.fingerprint": self.job.fingerprint})
@@ -190,9 +197,30 @@ class Translator:
         pixels = np.stack([picture.pixels for picture in pictures])
         captions = self.captioner(list(pixels), [picture.caption for picture in pictures])
         seeds = [image_seed(self.job.config.seed, picture.id) for picture in pictures]
-        inversion = self.editor.invert(pixels, captions, seeds)
+        inversion = self._inverted(pixels, captions, seeds)
         edited = self.editor.edit(inversion, self.directions, self.strengths)
         return [Edited(caption, pixels) for caption, pixels in zip(captions, edited, strict=True)]
+
+    def _cached(self, partition: Partition) -> Inversions | None:
+        given = self.job.config.inversion
+        if given.cache is None:
+            return None
+        return Inversions(Store(given.cache, given.cache_storage_options), partition.id, self.editor, self.job.size)
+
+    def _inverted(self, pixels: NDArray[np.uint8], captions: list[str], seeds: list[int]) -> Inversion:
+        """The pictures' inversion: all made together, or those alone that the cache doesn't hold."""
+        cache = self.inversions
+        if cache is None:
+            return self.editor.invert(pixels, captions, seeds)
+        keys = [cache.key(*image) for image in zip(pixels, captions, seeds, strict=True)]
+        found = {i: held for i, key in enumerate(keys) if (held := cache.find(key)) is not None}
+        missing = [i for i in range(len(keys)) if i not in found]
+        if missing:
+            made = self.editor.invert(pixels[missing], [captions[i] for i in missing], [seeds[i] for i in missing])
+            for i, trajectory in zip(missing, made.trajectory.cpu().unbind(1), strict=True):
+                found[i] = trajectory.numpy()
+                cache.add(keys[i], found[i])
+        return self.editor.inverted(np.stack([found[i] for i in range(len(keys))], 1), pixels, captions)
 
     def _write(self, pairs: Pairs, batch: Batch, edited: list[Edited]) -> None:
         format = self.job.config.output_format
