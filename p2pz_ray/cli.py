@@ -134,9 +134,15 @@ def submit(given: argparse.Namespace) -> int:
     if given.stop is None and given.follow is None:
         from p2pz_ray.config import DirectionConfig, TranslateConfig, load
         from p2pz_ray.distill.config import DistillConfig
+        from p2pz_ray.evaluation.config import EvaluateConfig
 
         path, overrides = _split(given.settings)
-        kinds: dict[str, Any] = {"translate": TranslateConfig, "direction": DirectionConfig, "distill": DistillConfig}
+        kinds: dict[str, Any] = {
+            "translate": TranslateConfig,
+            "direction": DirectionConfig,
+            "distill": DistillConfig,
+            "evaluate": EvaluateConfig,
+        }
         _check_reaches(load(path, overrides, kinds[given.job]), overrides)
     from p2pz_ray.running.submit import JobServer
 
@@ -156,9 +162,10 @@ def submit(given: argparse.Namespace) -> int:
 
 def _check_reaches(config: Any, overrides: Sequence[str]) -> None:
     """Raise ConfigError for what another machine can't reach or shouldn't be told."""
-    named = [("output", config.output)]
-    if hasattr(config, "input"):
-        named.append(("input.uri", config.input.uri))
+    named = [(key, getattr(config, key)) for key in ("output", "run") if hasattr(config, key)]
+    for key in ("input", "collection"):
+        if getattr(config, key, None) is not None:
+            named.append((f"{key}.uri", getattr(config, key).uri))
     if hasattr(config, "pairs"):
         named += [(f"pairs.{kind}", uri) for kind in ("runs", "tables") for uri in getattr(config.pairs, kind)]
     for key, uri in named:
@@ -227,7 +234,10 @@ def _parser() -> argparse.ArgumentParser:
     adding.add_argument("settings", nargs="*", metavar="CONFIG or KEY=VALUE", help="as the job itself takes them")
     adding.add_argument("--address", required=True, metavar="URL", help="of the dashboard: http://127.0.0.1:8265")
     adding.add_argument(
-        "--job", default="translate", choices=["translate", "direction", "distill"], help="default: translate"
+        "--job",
+        default="translate",
+        choices=["translate", "direction", "distill", "evaluate"],
+        help="default: translate",
     )
     adding.add_argument("--working-dir", default=".", metavar="DIR", help="the folder to send; default: this one")
     adding.add_argument("--no-wait", action="store_true", help="don't follow the log")

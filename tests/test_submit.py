@@ -109,6 +109,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no cluster": (GOOD, "No Ray cluster answers at http://127.0.0.1:9"),
     "no address": ([*GOOD, "--address", "127.0.0.1:9"], "is no web address"),
     "wrong job": (["--job", "direction", "source=cat", "target=dog", "output=d.safetensors"], "output is d.safe"),
+    "a run beside the job": (["--job", "evaluate", "run=runs/cat2dog"], "run is runs/cat2dog"),
     "follow nowhere": (["--follow", "raysubmit_1"], "No Ray cluster"),
 }
 
