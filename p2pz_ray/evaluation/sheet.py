@@ -16,7 +16,7 @@ from p2pz_ray.evaluation.truth import Truth
 GAP = 4  # white pixels between two pictures
 
 
-def write_sheet(run_uri: str, truth_uri: str, uri: str, count: int = 6, side: int = 128) -> None:
+def write_sheet(run_uri: str, truth_uri: str, uri: str, count: int = 6, side: int = 112) -> None:
     """Write the first `count` ok pairs that have a truth, `side` pixels a picture, in the run's own order."""
     columns = list(islice(_columns(Run(run_uri), Truth(truth_uri)), count))
     rows = [_row(pictures, side) for pictures in zip(*columns, strict=True)]
