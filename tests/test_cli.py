@@ -274,7 +274,7 @@ def test_the_demo_goes_the_whole_way(tmp_path: Path, local_ray: None, capsys: py
     assert main(["demo", "--out", str(out), "--count", "4"]) == 0
     assert "4 ok, 0 failed" in capsys.readouterr().out
     assert (out / "run" / "report" / "index.html").stat().st_size > 10_000
-    assert Image.open(out / "sheet.png").size == (4 * 132 - 4, 3 * 132 - 4)
+    assert Image.open(out / "sheet.png").size == (4 * 116 - 4, 3 * 116 - 4)
     assert main(["demo", "--out", str(out), "--count", "4"]) == 0
     assert "finished already" in capsys.readouterr().out
     assert main(["demo", "--out", str(out), "--count", "5"]) == 2
