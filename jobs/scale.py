@@ -10,10 +10,10 @@ memory: what the driver's memory grows by from 1,000 images to 1,000,000, the wh
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -40,7 +40,6 @@ PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c636060600000000400012734270a"
     "0000000049454e44ae426082"
 )
-ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # replicas can't import a script
 
 
 class Sleeper:
@@ -197,37 +196,20 @@ def plan(scratch: Path) -> list[Row]:
 
 
 def memory(scratch: Path) -> list[Row]:
-    """In processes of their own, since a process never gives memory back."""
-    peaks = {}
-    for images in (1_000, 1_000_000):
-        command = [sys.executable, __file__, "peak", str(images), str(scratch / f"of-{images}")]
-        ended = subprocess.run(command, check=True, capture_output=True, text=True)
-        peaks[images] = float(ended.stdout.split()[-1])
-    growth = peaks[1_000_000] - peaks[1_000]
-    return [
-        (
-            "the driver's memory, 1,000,000 images over 1,000",
-            f"{growth:+.0f} MB of {peaks[1_000]:.0f}",
-            "at most 200 MB",
-        )
-    ]
-
-
-def peak(images: int, scratch: Path) -> float:
-    """The peak memory in MB of a driver that works off so many images."""
+    """This process is the driver: what its peak grows by when a small run is followed by a large one."""
     from p2pz_ray.running.run import translate
 
     sleepers(0.0)
-    collection = write_collection_elsewhere(scratch, images)
-    assert translate(config_of(collection, scratch / "run", replicas={"count": 8, "cpus": 0.1})).images == images
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def write_collection_elsewhere(scratch: Path, images: int) -> Path:
-    """Making the pictures takes memory that isn't the driver's."""
-    command = f"import scale, pathlib; scale.write_collection(pathlib.Path({str(scratch / 'world')!r}), {images})"
-    subprocess.run([sys.executable, "-c", command], check=True, cwd=Path(__file__).parent)
-    return scratch / "world"
+    peaks = []
+    for images in (1_000, 1_000_000):
+        folder = scratch / f"of-{images}"
+        with multiprocessing.get_context("spawn").Pool(1) as elsewhere:  # drawing it is no part of the driver's
+            elsewhere.apply(write_collection, (folder / "world", images))
+        config = config_of(folder / "world", folder / "run", replicas={"count": 8, "cpus": 0.1})
+        assert translate(config).images == images
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    what = "the driver's memory, 1,000,000 images over 1,000"
+    return [(what, f"{peaks[1] - peaks[0]:+.0f} MB of {peaks[0]:.0f}", "at most 200 MB")]
 
 
 def _spread(ratios: Sequence[float]) -> str:
@@ -243,9 +225,6 @@ MEASURES: dict[str, Callable[[Path], list[Row]]] = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    if arguments[:1] == ["peak"]:
-        print(peak(int(arguments[1]), Path(arguments[2])))
-        return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", metavar="MEASURE", help=f"of {', '.join(MEASURES)}; all by default")
     given = parser.parse_args(arguments)
