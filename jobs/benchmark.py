@@ -4,7 +4,8 @@
 
 The collection is Parquet with truth columns, as `p2pz world` writes it; without one, a fresh one is drawn. Every row
 edits the same pictures. Evaluations are UNet passes of one picture, a map gradient counted as the passes that it takes
-as long as. Error is the mean squared distance from the exact truth, of pixel values 0 … 1.
+as long as and one that ends early as a whole one. Error is the mean squared distance from the exact truth, of pixel values 0 … 1; judge, where the
+miniature's judge is at hand, is the share of edits in which it sees what was asked for.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,24 +30,27 @@ from p2pz_ray.editing.checkpoint import locate
 from p2pz_ray.editing.guidance import attention_gradient
 from p2pz_ray.evaluation.truth import Truth, TruthSummary
 from p2pz_ray.language.sentences import template_bank
+from p2pz_ray.mini.edit import WorldEdit
+from p2pz_ray.mini.judge import Judge
 
 Pixels = NDArray[np.uint8]
-VARIANTS: dict[str, tuple[int, GuidanceSettings]] = {
-    "50 steps": (50, GuidanceSettings()),
-    "50, reconstructed reference": (50, GuidanceSettings(reference="reconstruction")),
-    "50, guided 0.5": (50, GuidanceSettings(guided=0.5)),
-    "50, negative every 2": (50, GuidanceSettings(negative_every=2)),
-    "25 steps": (25, GuidanceSettings()),
-    "25, order 2": (25, GuidanceSettings(order=2)),
-    "25, guided 0.5": (25, GuidanceSettings(guided=0.5)),
-    "15 steps": (15, GuidanceSettings()),
-    "15, order 2": (15, GuidanceSettings(order=2)),
-    "15, guided 0.7": (15, GuidanceSettings(guided=0.7)),
-    "10 steps": (10, GuidanceSettings()),
-    "10, order 2": (10, GuidanceSettings(order=2)),
-    "10, negative every 2": (10, GuidanceSettings(negative_every=2)),
-    "10, guided 0.5": (10, GuidanceSettings(guided=0.5)),
-}
+ENCODER = ("down_blocks", "mid_block")
+VARIANTS: dict[str, tuple[InversionSettings, GuidanceSettings]] = {}
+"""The rows: at 50, 25, 15 and 10 steps everything exact, then each shortcut."""
+for _steps in (50, 25, 15, 10):
+    _shortcuts: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        f"{_steps} steps": ({}, {}),
+        f"{_steps}, reconstructed reference": ({}, {"reference": "reconstruction"}),
+        f"{_steps}, guided 0.5": ({}, {"guided": 0.5}),
+        f"{_steps}, negative every 2": ({}, {"negative_every": 2}),
+        f"{_steps}, reuse": ({}, {"reuse": True}),
+        f"{_steps}, encoder's layers": ({}, {"layers": ENCODER}),
+        f"{_steps}, order 2 down": ({}, {"order": 2}),
+        f"{_steps}, order 2 up and down": ({"order": 2}, {"order": 2}),
+        f"{_steps}, reuse, guided 0.5": ({}, {"reuse": True, "guided": 0.5}),
+    }
+    for _name, (_up, _down) in _shortcuts.items():
+        VARIANTS[_name] = (InversionSettings(steps=_steps, **_up), GuidanceSettings(**_down))
 
 
 class Meter:
@@ -137,6 +141,13 @@ def by_diffusers(
     return (np.stack(made) * 255).round().clip(0, 255).astype(np.uint8)
 
 
+def _judge(edit: str) -> tuple[Judge | None, WorldEdit]:
+    try:
+        return Judge.load(), WorldEdit.parse(edit)
+    except FileNotFoundError:
+        return None, WorldEdit.parse(edit)
+
+
 def machine() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
@@ -154,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--steps", type=int, nargs="+", default=[50, 10], help="of diffusers' pipeline; × is over the first"
     )
-    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS), metavar="ROW")
     parser.add_argument("--directions", type=int, nargs="*", default=[1, 4], help="K, how many an inversion serves")
     given = parser.parse_args(arguments)
 
@@ -175,14 +186,17 @@ def compare(given: argparse.Namespace, uri: str) -> int:
     captions, ids = [row["caption"] for row in rows], [str(row["id"]) for row in rows]
 
     editor = Editor.from_pretrained(given.model, device="cuda" if torch.cuda.is_available() else "cpu")
-    source, _, target = given.edit.partition("2")
+    source, target = WorldEdit.parse(given.edit).words
     direction = editor.direction(template_bank(source, 1000), template_bank(target, 1000))
     weight = gradient_weight(editor)
     meter = Meter(editor, weight)
     print(f"{machine()}; torch {torch.__version__}; {len(images)} pictures, {given.edit}, model {given.model}")
     print(f"a map gradient takes as long as {weight:.2f} passes; K is the number of directions an inversion serves\n")
-    print("| editor | seconds an edit | × | evaluations an edit | maps alive, KiB an image | error | background |")
-    print("|---|---|---|---|---|---|---|")
+    judge, asked = _judge(given.edit)
+    print(
+        "| editor | seconds an edit | × | evaluations an edit | maps alive, KiB an image | error | background | judge |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
 
     def line(name: str, spent: float, ratio: float, counted: str, maps: str, made: Pixels) -> None:
         found = [
@@ -191,7 +205,8 @@ def compare(given: argparse.Namespace, uri: str) -> int:
         ]
         summary = TruthSummary.of([error for error in found if error is not None])
         outside = "–" if summary.edited_background is None else f"{summary.edited_background:.4f}"
-        cells = [name, f"{spent:.2f}", f"{ratio:.1f}", counted, maps, f"{summary.edited:.4f}", outside]
+        seen = "–" if judge is None else f"{np.mean([asked.shown(found) for found in judge.see(made)]):.0%}"
+        cells = [name, f"{spent:.2f}", f"{ratio:.1f}", counted, maps, f"{summary.edited:.4f}", outside, seen]
         print(f"| {' | '.join(cells)} |", flush=True)
 
     kept: dict[str, Pixels] = {}
@@ -209,9 +224,7 @@ def compare(given: argparse.Namespace, uri: str) -> int:
         line(f"diffusers, {steps} steps, one at a time", spent, base / spent, "–", "–", kept["made"])
 
     for name in given.only:
-        steps, settings = VARIANTS[name]
-        editor.inversion = replace(InversionSettings(), steps=steps)
-        editor.guidance = settings
+        editor.inversion, editor.guidance = VARIANTS[name]
         for K in given.directions:
             meter.passes, meter.maps = 0.0, 0
 

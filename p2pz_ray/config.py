@@ -190,6 +190,7 @@ class InversionConfig(Section):
     lambda_kl: Amount = 20.0
     reg_steps: Annotated[int, Field(ge=0)] = 5
     rolls: Count = 5
+    order: Literal[1, 2] = 1  # of the solver on the way up
     cache: Text | None = None  # of a 512 px image, 3.3 MB at 50 steps
     cache_storage_options: dict[str, Any] = {}  # handed to fsspec
 
@@ -210,6 +211,7 @@ class GuidanceConfig(Section):
     layers: list[Text] | None = None  # blocks whose maps are compared, such as mid_block; null is all
     negative_every: Count = 1  # steps that share one negative prediction
     order: Literal[1, 2] = 1  # of the solver on the way down
+    reuse: bool = False  # whether ε is taken from the pass that compares maps
 
 
 class ReplicasConfig(Section):

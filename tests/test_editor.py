@@ -99,7 +99,7 @@ def test_the_attention_gradient_agrees_with_finite_differences(tiny_model: Path)
     distance(x)
     with torch.no_grad(), editor.maps.record():
         editor.model.predict(x_ref, 401, c, 0.5)
-    found = attention_gradient(editor.model, editor.maps, x, 401, c_edit, 0.5)
+    found, _ = attention_gradient(editor.model, editor.maps, x, 401, c_edit, 0.5)
     way = torch.randn(x.shape, dtype=torch.float64, generator=draw)
     h = 1e-5
     numeric = (distance(x + h * way) - distance(x - h * way)) / (2 * h)

@@ -96,3 +96,15 @@ def test_a_trajectory_holds_every_step_of_the_checkpoints_schedule(tiny_model) -
     assert torch.equal(found.trajectory[0], clean)
     assert found.schedule == Schedule.of(editor.model.scheduler, 5)
     assert found.schedule.timesteps == (1, 201, 401, 601, 801)
+
+
+def test_a_way_up_of_second_order_differs_and_is_each_images_own(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    editor = Editor.from_pretrained(tiny_model, inversion=InversionSettings(steps=6, regularization="none", order=2))
+    clean = noise(2, 4, 16, 16, dtype=torch.float32)
+    found = invert(editor.model, clean, ["a cat", "a dog"], [1, 2], editor.inversion)
+    plain = invert(editor.model, clean, ["a cat", "a dog"], [1, 2], InversionSettings(steps=6, regularization="none"))
+    # The first two steps have nothing to extrapolate from.
+    assert torch.equal(found.trajectory[:3], plain.trajectory[:3])
+    assert not torch.allclose(found.trajectory[3:], plain.trajectory[3:])
+    alone = invert(editor.model, clean[1:], ["a dog"], [2], editor.inversion)
+    torch.testing.assert_close(alone.trajectory, found.trajectory[:, 1:], rtol=1e-4, atol=1e-4)

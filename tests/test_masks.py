@@ -79,8 +79,7 @@ def test_a_pass_ends_at_its_last_compared_layer_with_the_same_gradient(editor: E
         with torch.no_grad(), editor.maps.record(whole=whole):
             editor.model.predict(x + 0.1, 401, c, 0.5)
         leaf = x.clone().requires_grad_()
-        with editor.maps.compare():
-            editor.maps._whole = whole
+        with editor.maps.compare(whole):
             editor.model.predict(leaf, 401, c, 0.5)
         assert editor.maps.loss is not None
         return torch.autograd.grad(editor.maps.loss.sum(), leaf)[0]
@@ -113,6 +112,7 @@ def test_only_chosen_layers_are_compared_and_unknown_ones_are_named(editor: Edit
         GuidanceSettings(guided=0.5),
         GuidanceSettings(negative_every=2),
         GuidanceSettings(order=2),
+        GuidanceSettings(reuse=True),
         GuidanceSettings(layers=("mid_block",)),
     ],
 )
@@ -125,6 +125,18 @@ def test_every_shortcut_changes_the_edit_and_stays_finite(editor: Editor, settin
     editor.guidance = usual
     assert torch.isfinite(short).all()
     assert not torch.equal(short, plain)
+
+
+def test_what_is_reused_is_the_compared_passs_own_prediction(editor: Editor) -> None:
+    """Where maps move nothing, reusing changes nothing."""
+    inversion = editor.invert(pictures(), ["a cat"] * 2, [1, 2])
+    direction = editor.direction(["a cat"], ["a dog"])
+    usual, made = editor.guidance, []
+    for reuse in (False, True):
+        editor.guidance = GuidanceSettings(lambda_xa=1e-12, reuse=reuse)
+        made.append(editor.edit_latents(inversion, [direction]))
+    editor.guidance = usual
+    torch.testing.assert_close(made[0], made[1], rtol=1e-4, atol=1e-4)
 
 
 def test_extrapolated_steps_are_of_second_order() -> None:

@@ -80,13 +80,13 @@ class CrossAttentionMaps:
             self.mode = Mode.FUSED
 
     @contextmanager
-    def compare(self) -> Iterator[None]:
+    def compare(self, whole: bool = False) -> Iterator[None]:
         """Within: a forward pass adds up its squared distance to the recorded maps in `loss`, (rows,).
 
-        It ends at the last compared layer and gives no prediction.
+        Unless the `whole` pass is asked for, it ends at the last compared layer and gives no prediction.
         """
         self.loss = None
-        self._met, self._whole, self.mode = 0, False, Mode.COMPARE
+        self._met, self._whole, self.mode = 0, whole, Mode.COMPARE
         try:
             yield
         except EnoughError:

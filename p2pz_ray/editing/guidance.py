@@ -29,7 +29,8 @@ class GuidanceSettings:
 
     The others trade evaluations for exactness: `guided` is the share of the steps, from the noisiest on, that compare
     maps; `layers` names the blocks whose maps are compared (None: all); ε_neg is asked for in every
-    `negative_every`-th step and held between; `order` 2 extrapolates ε from the step before.
+    `negative_every`-th step and held between; `order` 2 extrapolates ε from the step before; `reuse` takes ε_edit from
+    the pass that compares maps, before they have moved x.
     """
 
     lambda_xa: float | None = None
@@ -40,6 +41,7 @@ class GuidanceSettings:
     layers: Sequence[str] | None = None
     negative_every: int = 1
     order: Literal[1, 2] = 1
+    reuse: bool = False
 
     def resolve(self, model: DiffusionModel) -> tuple[float, float]:
         """(λ_xa, guidance scale): as set, else from the checkpoint's `editing.json`, else the paper's 0.1 and 5.
@@ -87,17 +89,19 @@ def edit(
         t, here, there = schedule.timesteps[i], schedule.levels[i + 1], schedule.levels[i]
         if settings.reference == "trajectory":
             x_ref = inversion.trajectory[i + 1]
+        eps_edit: Tensor | None = None
         if lambda_xa and i >= unguided:
             again = settings.reference == "reconstruction"
             with torch.no_grad(), maps.record(whole=again):
                 eps_ref = model.predict(x_ref, t, inversion.c, level=here)
-            x = x - lambda_xa * attention_gradient(model, maps, x, t, c_edit, here)
+            gradient, eps_edit = attention_gradient(model, maps, x, t, c_edit, here, settings.reuse)
+            x = x - lambda_xa * gradient
             if again:
                 x_ref = ddim_step(x_ref, eps_ref, here, there)
         if (len(schedule) - 1 - i) % settings.negative_every == 0:
             eps_neg = None
         with torch.no_grad():
-            eps, eps_neg = guided(model, x, t, c_neg, c_edit, cfg, here, eps_neg)
+            eps, eps_neg = guided(model, x, t, c_neg, c_edit, cfg, here, eps_neg, eps_edit)
         step = eps
         if settings.order == 2 and before is not None:
             step = extrapolated(eps, before, schedule.levels[i + 2], here, there)
@@ -116,30 +120,41 @@ def guided(
     cfg: float,
     level: float,
     eps_neg: Tensor | None = None,
+    eps: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Classifier-free guidance ε_neg + cfg (ε - ε_neg), and ε_neg: as given, else in one pass of both halves."""
-    if cfg == 1:
-        return model.predict(x, t, c, level), None
-    if eps_neg is None:
+    """Classifier-free guidance ε_neg + cfg (ε - ε_neg), and ε_neg: each as given, or in one pass where both aren't."""
+    if eps_neg is None and eps is None and cfg != 1:
         eps_neg, eps = model.predict(torch.cat([x, x]), t, Condition.cat([c_neg, c]), level).chunk(2)
-    else:
+    if eps is None:
         eps = model.predict(x, t, c, level)
+    if cfg == 1:
+        return eps, None
+    if eps_neg is None:
+        eps_neg = model.predict(x, t, c_neg, level)
     return eps_neg + cfg * (eps - eps_neg), eps_neg
 
 
 def attention_gradient(
-    model: DiffusionModel, maps: CrossAttentionMaps, x: Tensor, t: int, c: Condition, level: float
-) -> Tensor:
-    """∇ₓ of each row's squared distance between its cross-attention maps and the recorded ones."""
+    model: DiffusionModel,
+    maps: CrossAttentionMaps,
+    x: Tensor,
+    t: int,
+    c: Condition,
+    level: float,
+    whole: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """∇ₓ of each row's squared distance between its cross-attention maps and the recorded ones, and of a `whole` pass
+    also its ε."""
+    eps: Tensor | None = None
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        with maps.compare():
-            model.predict(leaf, t, c, level)
+        with maps.compare(whole):
+            eps = model.predict(leaf, t, c, level).detach()
         assert maps.loss is not None
         # Rows don't mix anywhere in the UNet, so the sum's gradient is every row's own.
         (found,) = torch.autograd.grad(maps.loss.sum(), leaf)
     maps.clear()
-    return found
+    return found, eps
 
 
 def edit_official(
@@ -170,7 +185,8 @@ def edit_official(
             neg, pos = model.predict(torch.cat([x_ref, x_ref]), t, c_ref, here).chunk(2)
         x_ref = ddim_step(x_ref, neg + cfg * (pos - neg), here, there)
         both = torch.cat([x, x])
-        both = both - lambda_xa / 2 * attention_gradient(model, maps, both, t, c_edit, here)
+        gradient, _ = attention_gradient(model, maps, both, t, c_edit, here)
+        both = both - lambda_xa / 2 * gradient
         with torch.no_grad():
             neg, pos = model.output(both, t, c_edit).chunk(2)
         x = both[:1]

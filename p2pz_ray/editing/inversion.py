@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from p2pz_ray.editing.model import DiffusionModel
-from p2pz_ray.editing.schedule import Schedule, ddim_step
+from p2pz_ray.editing.schedule import Schedule, ddim_step, extrapolated
 from p2pz_ray.editing.text import Condition
 
 
@@ -23,7 +23,7 @@ class InversionSettings:
 
     "sampled" draws one shift a channel and level for each of `rolls` updates, as the official code does; "full"
     takes all shifts, as the paper has it; "none" leaves the noise alone; None is the
-    checkpoint's own default (see `resolve`).
+    checkpoint's own default (see `resolve`). `order` 2 extrapolates ε from the step before.
     """
 
     steps: int = 50
@@ -32,6 +32,7 @@ class InversionSettings:
     lambda_kl: float = 20.0
     reg_steps: int = 5
     rolls: int = 5
+    order: Literal[1, 2] = 1
 
     def resolve(self, model: DiffusionModel) -> "InversionSettings":
         """With the regularization as set, else of the checkpoint's `editing.json`, else "sampled"."""
@@ -63,12 +64,18 @@ def invert(
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     c = model.embed(captions)
     trajectory = [x]
-    for t, here, there in zip(schedule.timesteps, schedule.levels, schedule.levels[1:], strict=False):
+    before: Tensor | None = None
+    for i, t in enumerate(schedule.timesteps):
+        here, there = schedule.levels[i], schedule.levels[i + 1]
         with torch.no_grad():
             # The prediction is asked for the timestep being entered: the return trip will ask for the same one.
             eps = model.predict(x, t, c, level=here)
         eps = regularize(eps, generators, settings)
-        x = ddim_step(x, eps, here, there)
+        step = eps
+        # The first step of most schedules is a hundredth of the second: too short to extrapolate from.
+        if settings.order == 2 and before is not None and i > 1:
+            step = extrapolated(eps, before, schedule.levels[i - 1], here, there)
+        x, before = ddim_step(x, step, here, there), eps
         trajectory.append(x)
     return Inversion(torch.stack(trajectory), c, tuple(captions), schedule)
 
