@@ -4,8 +4,8 @@
 
 The collection is Parquet with truth columns, as `p2pz world` writes it; without one, a fresh one is drawn. Every row
 edits the same pictures. Evaluations are UNet passes of one picture, a map gradient counted as the passes that it takes
-as long as and one that ends early as a whole one. Error is the mean squared distance from the exact truth, of pixel values 0 … 1; judge, where the
-miniature's judge is at hand, is the share of edits in which it sees what was asked for.
+as long as and one that ends early as a whole one. Error is the mean squared distance from the exact truth, of pixel
+values 0 … 1; judge, where the miniature's judge is at hand, is the share of edits in which it sees what was asked for.
 """
 
 import argparse

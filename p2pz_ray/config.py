@@ -56,6 +56,7 @@ class ColumnsConfig(Section):
 
     id: Text = "id"
     image: Text = "image"
+    mask: Text | None = None  # pictures, white where the edit may go; all else is then the source's own
 
 
 class InputConfig(Section):
@@ -152,13 +153,17 @@ class SentencesConfig(Section):
 
 
 class EditConfig(Section):
-    """One edit: from two words, or from a direction file."""
+    """One edit: from two words, from a direction file, or of other edits at once.
+
+    Of several strengths, `strength: [0.5, 1]`, a run makes an edit each: NAME-50 and NAME-100.
+    """
 
     source: Text | None = None
     target: Text | None = None
     sentences: SentencesConfig = SentencesConfig()
     count: Count = 1000  # sentences a side
     direction: Text | None = None  # URI of a file that `p2pz direction` wrote
+    compose: Annotated[list[Text], Field(min_length=2)] | None = None  # names of edits, each at its own strength
     strength: Annotated[float, Field(allow_inf_nan=False)] = 1.0
 
     @model_validator(mode="after")
@@ -166,7 +171,9 @@ class EditConfig(Section):
         words = (self.source, self.target)
         if self.direction is not None and any(words):
             raise ValueError("has a direction and words: keep direction alone, or source and target without it")
-        if self.direction is None and not all(words):
+        if self.compose is not None and (self.direction is not None or any(words)):
+            raise ValueError("composes edits and is one itself: keep compose alone, or leave it out")
+        if self.direction is None and self.compose is None and not all(words):
             raise ValueError("names no edit: give it source and target, two words, or direction, a file")
         return self
 
@@ -278,12 +285,37 @@ class TranslateConfig(Section):
     tolerance: ToleranceConfig = ToleranceConfig()
     ray: RayConfig = RayConfig()
 
+    @field_validator("edits", mode="before")
+    @classmethod
+    def _each_strength(cls, edits: Any) -> Any:
+        """An edit of its own for each of several strengths."""
+        if not isinstance(edits, dict):
+            return edits
+        each: dict[Any, Any] = {}
+        for name, edit in edits.items():
+            strengths = edit.get("strength") if isinstance(edit, dict) else None
+            if not isinstance(strengths, list):
+                each[name] = edit
+                continue
+            if not strengths or not all(type(strength) in (int, float) for strength in strengths):
+                raise ValueError(f"has strength {strengths!r} in {name}: give a number, or a list of some")
+            swept = {f"{name}-{100 * strength:.0f}": {**edit, "strength": float(strength)} for strength in strengths}
+            if len(swept) < len(strengths):
+                raise ValueError(f"has strengths in {name} that are the same in percent: keep one of them")
+            each |= swept
+        return each
+
     @field_validator("edits", mode="after")
     @classmethod
     def _names(cls, edits: dict[str, EditConfig]) -> dict[str, EditConfig]:
         for name in edits:
             if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
                 raise ValueError(f"names an edit {name!r}: use letters, digits, '_' and '-' alone")
+            for part in edits[name].compose or []:
+                if part not in edits or edits[part].compose is not None:
+                    raise ValueError(
+                        f"composes {name} of {part!r}: name edits beside it that compose nothing themselves"
+                    )
         return edits
 
     @model_validator(mode="after")

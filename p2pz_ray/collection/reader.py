@@ -26,12 +26,14 @@ _OPEN_PROTOCOLS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf")
 
 @dataclass(frozen=True)
 class Item:
-    """One row: encoded image bytes, or None and a sentence (without the id) on what is wrong."""
+    """One row: encoded image bytes, or None and a sentence (without the id) on what is wrong; and its encoded
+    mask, where one is asked for."""
 
     id: str
     data: bytes | None
     caption: str | None
     error: str | None
+    mask: bytes | None = None
 
 
 def read_partition(
@@ -119,7 +121,10 @@ class _Fetcher:
         if len(data) > self._max_bytes:
             sentence = f"It has {len(data):,} bytes, more than the {self._max_bytes:,} allowed."
             return Item(id, None, row.caption, sentence)
-        return Item(id, data, row.caption, None)
+        if row.mask is not None and len(row.mask) > self._max_bytes:
+            sentence = f"Its mask has {len(row.mask):,} bytes, more than the {self._max_bytes:,} allowed."
+            return Item(id, None, row.caption, sentence)
+        return Item(id, data, row.caption, None, row.mask)
 
     def _fetched(self, path: str | None, table_path: str) -> bytes:
         if path is None:

@@ -27,11 +27,13 @@ class Columns:
     id: strings or integers; may be absent under this default name, and ids are then made from file and row.
     image: struct<bytes, path>, the encoded bytes themselves, or a path (relative to the table's file) or URI.
     caption: strings; may be absent under this default name.
+    mask: struct<bytes, path> or the encoded bytes themselves of a picture; None reads none.
     """
 
     id: str = "id"
     image: str = "image"
     caption: str = "caption"
+    mask: str | None = None
 
 
 def pairs_schema(extra_metadata: dict[str, str] | None = None) -> pa.Schema:
@@ -95,6 +97,8 @@ def check_schema(schema: pa.Schema, where: str, columns: Columns | None = None) 
     _check_column(schema, where, columns.image, "image", True, "struct<bytes, path>, bytes or paths", _is_image)
     _check_column(schema, where, columns.id, "id", columns.id != Columns.id, "strings or integers", _is_id)
     _check_column(schema, where, columns.caption, "caption", columns.caption != Columns.caption, "strings", is_text)
+    if columns.mask is not None:
+        _check_column(schema, where, columns.mask, "mask", True, "struct<bytes, path> or bytes", _holds_bytes)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -119,6 +123,12 @@ def _is_image(kind: pa.DataType) -> bool:
     members = {field.name: field.type for field in kind}
     checks = [test(members[name]) for name, test in (("bytes", is_bytes), ("path", is_text)) if name in members]
     return bool(checks) and all(checks)
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" and is_bytes(field.type) for field in kind)
+    return is_bytes(kind)
 
 
 def _check_column(

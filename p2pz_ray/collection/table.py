@@ -39,6 +39,7 @@ class Row:
     data: bytes | None
     path: str | None
     caption: str | None
+    mask: bytes | None = None
 
 
 class TableFile:
@@ -101,14 +102,15 @@ class TableFile:
         """Some rows of a piece, a few in memory at a time. Raises one of `UNREADABLE` where the file is broken."""
         columns = self._columns
         present = set(self._reader.schema.names)
-        names = [name for name in (columns.id, columns.image, columns.caption) if name in present]
+        wanted = (columns.id, columns.image, columns.caption, columns.mask)
+        names = [name for name in wanted if name is not None and name in present]
         with self._reading():
             for batch in self._reader.read(piece, start, stop, list(dict.fromkeys(names))):
                 nothing = pa.nulls(batch.num_rows, pa.string())
                 image = batch.column(columns.image)
                 data, paths = nothing, nothing
                 if pa.types.is_struct(image.type):
-                    parts = dict(zip((field.name for field in image.type), image.flatten(), strict=True))
+                    parts = _members(image)
                     data, paths = parts.get("bytes", nothing), parts.get("path", nothing)
                 elif is_text(self._reader.schema.field(columns.image).type):
                     paths = image
@@ -116,8 +118,11 @@ class TableFile:
                     data = image
                 ids = _texts(batch.column(columns.id) if columns.id in names else nothing)
                 captions = _texts(batch.column(columns.caption) if columns.caption in names else nothing)
+                masks = batch.column(columns.mask) if columns.mask in names else nothing
+                if pa.types.is_struct(masks.type):
+                    masks = _members(masks)["bytes"]
                 for i, (id, path, caption) in enumerate(zip(ids, _texts(paths), captions, strict=True)):
-                    yield Row(id, data[i].as_py(), path, caption)
+                    yield Row(id, data[i].as_py(), path, caption, masks[i].as_py())
 
     def _opened(self, kind: str, local: bool) -> _Parquet | _ArrowFile | _ArrowStream:
         if kind == "parquet":
@@ -211,6 +216,11 @@ class _ArrowStream:
         if batch.num_rows < stop:
             raise ValueError(f"record batch {piece} has {batch.num_rows} of {stop} rows")
         yield from _part(batch.select(names), start, stop)
+
+
+def _members(column: pa.Array) -> dict[str, pa.Array]:
+    """A struct's columns by name, null where the struct is."""
+    return dict(zip((field.name for field in column.type), column.flatten(), strict=True))
 
 
 def _source(file: BinaryIO, local: bool) -> Any:

@@ -30,8 +30,31 @@ def write_direction(config: DirectionConfig) -> EditDirection:
     return direction
 
 
+def edit_directions(
+    edits: dict[str, EditConfig], text: TextEncoder, kept: dict[str, EditDirection]
+) -> dict[str, EditDirection]:
+    """A run's directions. One made of words is made once for a run and all its strengths, since sentences that a
+    language model writes differ each time: those `kept` stay. Raises ConfigError where one doesn't fit the encoder.
+    """
+    made: dict[str, EditDirection] = {}
+    shared: dict[str, EditDirection] = {}
+    for name, edit in edits.items():
+        if edit.compose is None:
+            key = edit.model_dump_json(exclude={"strength"})
+            if edit.direction is None and name in kept:
+                shared.setdefault(key, kept[name])
+            if key not in shared:
+                shared[key] = edit_direction(edit, text, name)
+            made[name] = shared[key]
+    for name, edit in edits.items():
+        if edit.compose is not None:
+            first, *others = (made[part] * edits[part].strength for part in edit.compose)
+            made[name] = sum(others, first)
+    return {name: made[name] for name in edits}
+
+
 def edit_direction(edit: EditConfig, text: TextEncoder, name: str) -> EditDirection:
-    """A run's direction called `name`. Raises ConfigError where it doesn't fit the text encoder."""
+    """The direction of one edit called `name`. Raises ConfigError where it doesn't fit the text encoder."""
     if edit.direction is not None:
         direction = EditDirection.load(edit.direction)
     else:

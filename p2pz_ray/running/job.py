@@ -31,4 +31,4 @@ class Job:
 def columns_of(config: TranslateConfig) -> Columns:
     """What the collection's columns are called."""
     named = config.input.columns
-    return Columns(named.id, named.image, config.captions.column or Columns.caption)
+    return Columns(named.id, named.image, config.captions.column or Columns.caption, named.mask)

@@ -15,7 +15,7 @@ from p2pz_ray.editing.checkpoint import locate
 from p2pz_ray.editing.model import TextEncoder
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.checkpoint import load_pretrained
-from p2pz_ray.running.direction import edit_direction, load_direction, save_direction
+from p2pz_ray.running.direction import edit_directions, load_direction, save_direction
 from p2pz_ray.running.job import Job, columns_of
 
 
@@ -48,11 +48,7 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
         load_pretrained(AutoConfig, config.captions.model.name, config.captions.model.revision, "captions.model")
     text = TextEncoder.load(checkpoint)
     kept = {name: load_direction(folder, name) for name in config.edits} if recorded is not None else {}
-    # A direction made of words is made once for a run: sentences that a language model writes differ each time.
-    directions = {
-        name: (kept.get(name) if edit.direction is None else None) or edit_direction(edit, text, name)
-        for name, edit in config.edits.items()
-    }
+    directions = edit_directions(config.edits, text, {name: found for name, found in kept.items() if found is not None})
     ingredients = {
         "model": model_fingerprint(checkpoint),
         "directions": {name: direction.digest for name, direction in directions.items()},

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -37,12 +37,13 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Picture:
-    """One decoded image, (H, W, 3) uint8, number `row` of its partition."""
+    """One decoded image, (H, W, 3) uint8, number `row` of its partition; its mask, (H, W), where there are masks."""
 
     row: int
     id: str
     pixels: NDArray[np.uint8]
     caption: str | None
+    mask: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,8 @@ class Translator:
                 if item.data is None:
                     raise ImageError(item.error or "There is no image in this row.")
                 caption = item.caption if config.captions.column else None
-                batch.pictures.append(Picture(row, item.id, decode(item.data, self.policy), caption))
+                pixels = decode(item.data, self.policy)
+                batch.pictures.append(Picture(row, item.id, pixels, caption, self._mask(item)))
             except ImageError as error:
                 batch.broken.append((row, item, str(error)))
             if len(batch.pictures) >= config.batch_size:
@@ -163,6 +165,17 @@ class Translator:
                 batch = Batch()
         if batch.pictures or batch.broken:
             yield batch
+
+    def _mask(self, item: Item) -> NDArray[np.bool_] | None:
+        """Where the item may be edited, fitted as its picture is; padding never is."""
+        if self.job.columns.mask is None:
+            return None
+        if item.mask is None:
+            raise ImageError("It has no mask.")
+        try:
+            return decode(item.mask, replace(self.policy, background=(0, 0, 0))).mean(axis=2) > 127
+        except ImageError as error:
+            raise ImageError(f"Its mask can't be used: {error}") from error
 
     def _edited(self, pictures: list[Picture]) -> list[Edited]:
         """Translate pictures together where possible, alone where not."""
@@ -198,7 +211,8 @@ class Translator:
         captions = self.captioner(list(pixels), [picture.caption for picture in pictures])
         seeds = [image_seed(self.job.config.seed, picture.id) for picture in pictures]
         inversion = self._inverted(pixels, captions, seeds)
-        edited = self.editor.edit(inversion, self.directions, self.strengths)
+        masks = [picture.mask for picture in pictures if picture.mask is not None]
+        edited = self.editor.edit(inversion, self.directions, self.strengths, np.stack(masks) if masks else None)
         return [Edited(caption, pixels) for caption, pixels in zip(captions, edited, strict=True)]
 
     def _cached(self, partition: Partition) -> Inversions | None:
