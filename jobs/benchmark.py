@@ -36,8 +36,8 @@ from p2pz_ray.mini.judge import Judge
 Pixels = NDArray[np.uint8]
 ENCODER = ("down_blocks", "mid_block")
 VARIANTS: dict[str, tuple[InversionSettings, GuidanceSettings]] = {}
-"""The rows: at 50, 25, 15 and 10 steps everything exact, then each shortcut."""
-for _steps in (50, 25, 15, 10):
+"""The rows: at 50, 25, 15, 10 and 8 steps everything exact, then each shortcut."""
+for _steps in (50, 25, 15, 10, 8):
     _shortcuts: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         f"{_steps} steps": ({}, {}),
         f"{_steps}, reconstructed reference": ({}, {"reference": "reconstruction"}),
