@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from p2pz_ray.distill import Student
     from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, Inversion, InversionSettings
+    from p2pz_ray.student import Student
 
 __version__ = "0.1.0"
 __all__ = ["EditDirection", "Editor", "GuidanceSettings", "Inversion", "InversionSettings", "Student"]
@@ -13,7 +13,7 @@ __all__ = ["EditDirection", "Editor", "GuidanceSettings", "Inversion", "Inversio
 def __getattr__(name: str) -> object:
     # Loaded on first use: the command line's wrong-usage answers should not wait for torch.
     if name == "Student":
-        from p2pz_ray.distill import Student
+        from p2pz_ray.student import Student
 
         return Student
     if name in __all__:

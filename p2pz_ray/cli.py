@@ -99,8 +99,7 @@ def evaluate(given: argparse.Namespace) -> int:
     from p2pz_ray.evaluation.summary import lines
     from p2pz_ray.running.cluster import connected
 
-    where: Any = config  # `connected` looks at ray, device and replicas, which both configurations have
-    with connected(where):
+    with connected(config):
         found = evaluate(config)
     print("\n".join(lines(found)))
     if config.report:

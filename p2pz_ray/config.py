@@ -7,7 +7,7 @@ refused.
 """
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -221,22 +221,17 @@ class GuidanceConfig(Section):
     reuse: bool = False  # whether ε is taken from the pass that compares maps
 
 
-class ReplicasConfig(Section):
-    """The Ray actors that hold a model each: `count` of them, or from `min` to `max` as the cluster has
-    room."""
+class Processes(Section):
+    """Processes on a cluster: `count` of them, or from `min` to `max` as it has room."""
 
     count: Count | None = None
     min: Count | None = None
     max: Count | None = None
     cpus: Amount = 1.0  # for each
     gpus: Amount | None = None  # for each; null: one where device is cuda, or auto in a cluster with GPUs
-    max_restarts: Annotated[int, Field(ge=-1)] = -1  # -1 is without end
-    max_task_retries: Annotated[int, Field(ge=0)] = 2  # tries of a partition that killed its replica
-    in_flight: Count = 2  # partitions handed to a replica at a time
-    deadline: Annotated[float, Field(gt=0)] = 3600.0  # seconds without a finished batch: it hangs, and is started anew
 
     @model_validator(mode="after")
-    def _bounds(self) -> "ReplicasConfig":
+    def _one_way(self) -> Self:
         if self.count is not None and (self.min is not None or self.max is not None):
             raise ValueError("has count beside min or max: keep count, or min and max")
         if self.min is not None and self.max is not None and self.min > self.max:
@@ -245,11 +240,20 @@ class ReplicasConfig(Section):
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """The fewest and the most replicas to run."""
+        """The fewest and the most to run."""
         if self.count is not None:
             return self.count, self.count
         fewest = self.min or 1
         return fewest, self.max or fewest
+
+
+class ReplicasConfig(Processes):
+    """The Ray actors that hold a model each."""
+
+    max_restarts: Annotated[int, Field(ge=-1)] = -1  # -1 is without end
+    max_task_retries: Annotated[int, Field(ge=0)] = 2  # tries of a partition that killed its replica
+    in_flight: Count = 2  # partitions handed to a replica at a time
+    deadline: Annotated[float, Field(gt=0)] = 3600.0  # seconds without a finished batch: it hangs, and is started anew
 
 
 class ToleranceConfig(Section):

@@ -13,8 +13,9 @@ from small_run import Example, examples, image, pair, write_run, write_truth
 from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.distill.condition import Condition
 from p2pz_ray.distill.config import DistillConfig
-from p2pz_ray.distill.shards import Order, Shards, prepare_pairs, to_pixels, to_tensor
+from p2pz_ray.distill.shards import Order, Shards, prepare_pairs
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.student.student import to_pixels, to_tensor
 
 SCENES = examples(24)
 

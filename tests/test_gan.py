@@ -9,12 +9,13 @@ from torch.nn import functional as F
 
 from p2pz_ray.distill.augmentation import Augmentation
 from p2pz_ray.distill.average import average, decay
-from p2pz_ray.distill.config import AugmentationConfig, DiscriminatorConfig, GeneratorConfig, width
+from p2pz_ray.distill.config import AugmentationConfig, DiscriminatorConfig
 from p2pz_ray.distill.discriminator import Discriminator
-from p2pz_ray.distill.generator import CoModGenerator, Lot
-from p2pz_ray.distill.layers import Filter, ModulatedConv
 from p2pz_ray.distill.losses import discriminator_loss, generator_loss, l1, r1_penalty
-from p2pz_ray.distill.mobile import MobileGenerator
+from p2pz_ray.student.config import GeneratorConfig, width
+from p2pz_ray.student.generator import CoModGenerator, Lot
+from p2pz_ray.student.layers import Filter, ModulatedConv
+from p2pz_ray.student.mobile import MobileGenerator
 
 SMALL = {"base": 64, "max": 8, "code": 16}
 

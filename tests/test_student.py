@@ -11,10 +11,10 @@ from PIL import Image
 
 import p2pz_ray
 from p2pz_ray.collection.store import Store
-from p2pz_ray.distill import export
-from p2pz_ray.distill.config import GeneratorConfig
-from p2pz_ray.distill.student import Student, build_generator, save_student
 from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.student import export
+from p2pz_ray.student.config import GeneratorConfig
+from p2pz_ray.student.student import Student, build_generator, save_student
 
 COMOD = {"base": 128, "max": 16, "code": 16, "z": 4, "mapping_layers": 1, "noise": True}
 MOBILE = {"architecture": "mobile", "base": 128, "max": 16, "blocks": 2}

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from p2pz_ray.collection.store import Store
-from p2pz_ray.distill.config import GeneratorConfig
-from p2pz_ray.distill.student import build_generator, save_student
 from p2pz_ray.mini.dataset import write_world
+from p2pz_ray.student.config import GeneratorConfig
+from p2pz_ray.student.student import build_generator, save_student
 
 JOBS = Path(__file__).parents[1] / "jobs"
 

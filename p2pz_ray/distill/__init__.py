@@ -1,5 +1,1 @@
-"""From pairs to a student: a GAN that does in one pass what the editor does in a hundred."""
-
-from p2pz_ray.distill.student import Student
-
-__all__ = ["Student"]
+"""From pairs to a student: the training of a GAN, on one worker or many."""

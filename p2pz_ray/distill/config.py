@@ -4,16 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from p2pz_ray.config import Amount, Count, Device, ImageConfig, RayConfig, Section, Text
+from p2pz_ray.config import Amount, Count, Device, ImageConfig, Processes, RayConfig, Section, Text
 from p2pz_ray.perceptual import Perceptual
+from p2pz_ray.student.config import GeneratorConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=8)]
-
-
-def width(side: int, base: int, most: int) -> int:
-    """The channels of the feature maps of `side` × `side` cells."""
-    return max(1, min(base // side, most))
 
 
 class PairColumns(Section):
@@ -47,21 +43,6 @@ class PairsConfig(Section):
         if bool(self.runs) == bool(self.tables):
             raise ValueError("needs runs (outputs of p2pz translate) or tables (Parquet with two pictures a row)")
         return self
-
-
-class GeneratorConfig(Section):
-    """The student. At side s its feature maps have base/s channels, at most `max`."""
-
-    architecture: Literal["comod", "mobile"] = "comod"
-    base: Count = 32768
-    max: Count = 512
-    residual: bool = False  # comod: whether the output is added to the source; mobile always does
-    code: Count = 1024  # comod: width of the global code
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # comod: of the global code, in training
-    z: Annotated[int, Field(ge=0)] = 0  # comod: width of z; 0 is one answer to a picture, as a teacher gives
-    mapping_layers: Count = 8  # comod: of z
-    noise: bool = False  # comod: noise in every layer, in training
-    blocks: Count = 8  # mobile
 
 
 class DiscriminatorConfig(Section):
@@ -120,33 +101,16 @@ class TrainingConfig(Section):
         return next(n for n in (4, 3, 2, 1) if self.batch % n == 0)
 
 
-class WorkersConfig(Section):
-    """Ray Train's workers; count 0 trains in this very process, without Ray."""
+class WorkersConfig(Processes):
+    """Ray Train's workers; count 0, or no number at all, trains in this very process, without Ray."""
 
     count: Annotated[int, Field(ge=0)] | None = None
-    min: Count | None = None
-    max: Count | None = None
-    cpus: Amount = 1.0  # a worker
-    gpus: Amount | None = None  # a worker; null: one where the cluster has GPUs
     max_failures: Annotated[int, Field(ge=0)] = 3  # lost workers from which the training recovers by itself
-
-    @model_validator(mode="after")
-    def _bounds(self) -> "WorkersConfig":
-        if self.count is not None and (self.min is not None or self.max is not None):
-            raise ValueError("has count beside min or max: keep count, or min and max")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"has min {self.min} above max {self.max}: turn them round")
-        return self
 
     @property
     def bounds(self) -> tuple[int, int]:
         """The fewest and the most workers; (0, 0) is without Ray."""
-        if self.count is not None:
-            return self.count, self.count
-        if self.min is None and self.max is None:
-            return 0, 0
-        fewest = self.min or 1
-        return fewest, self.max or fewest
+        return (0, 0) if self.count is self.min is self.max is None else super().bounds
 
 
 class DistillConfig(Section):
@@ -182,6 +146,11 @@ class DistillConfig(Section):
         if not (self.losses.adversarial or self.losses.l1 or self.perceptual):
             raise ValueError("has nothing to train for: give losses.adversarial, losses.l1 or losses.perceptual")
         return self
+
+    @property
+    def replicas(self) -> WorkersConfig:
+        """The workers, by the name that processes have in every job."""
+        return self.workers
 
     @property
     def perceptual(self) -> Perceptual | None:

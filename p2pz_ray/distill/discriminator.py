@@ -6,8 +6,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from p2pz_ray.distill.config import DiscriminatorConfig, width
-from p2pz_ray.distill.layers import Conv, Linear, leaky
+from p2pz_ray.distill.config import DiscriminatorConfig
+from p2pz_ray.student.config import width
+from p2pz_ray.student.layers import Conv, Linear, leaky
 
 
 class Block(nn.Module):

@@ -21,11 +21,11 @@ from p2pz_ray.distill.board import Board
 from p2pz_ray.distill.checkpoint import Checkpoints
 from p2pz_ray.distill.config import DistillConfig
 from p2pz_ray.distill.peers import Peers
-from p2pz_ray.distill.shards import Shards, to_pixels
-from p2pz_ray.distill.student import save_student
+from p2pz_ray.distill.shards import Shards
 from p2pz_ray.distill.trainer import DivergedError, Trainer
 from p2pz_ray.errors import P2PZError
 from p2pz_ray.running.progress import duration
+from p2pz_ray.student.student import save_student, to_pixels
 
 LOOK_ROWS = 16
 SHEET_ROWS = 8

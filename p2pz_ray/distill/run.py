@@ -82,7 +82,7 @@ def distill(config: DistillConfig) -> Distilled:
     if finished is None or finished["steps"] < config.training.steps:
         raise P2PZError(f"{config.output} ended before its last step: run the same command again.")
     if config.export:
-        from p2pz_ray.distill.export import export_student
+        from p2pz_ray.student.export import export_student
 
         for kind in config.export:
             print(f"Wrote {export_student(folder.store, 'student', kind)}.", flush=True)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -24,6 +23,7 @@ from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.distill.config import DistillConfig, check_size
 from p2pz_ray.distill.pairs import PairSource
 from p2pz_ray.errors import ConfigError, ImageError
+from p2pz_ray.student.student import to_tensor
 
 SHARD_ROWS = 256
 SHARD_BYTES = 32 * 2**20
@@ -146,17 +146,6 @@ class Order:
                 parts.append(rng.permutation(numbers))
             self._epoch = epoch, np.concatenate(parts)
         return self._epoch[1]
-
-
-def to_tensor(pixels: Pixels) -> Tensor:
-    """(B, H, W, 3) uint8 → (B, 3, H, W) in -1 … 1."""
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_pixels(x: Tensor) -> Pixels:
-    """(B, 3, H, W) in -1 … 1, clipped → (B, H, W, 3) uint8."""
-    levels = ((x.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())
 
 
 class _Writer:

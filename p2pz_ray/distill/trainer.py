@@ -17,13 +17,13 @@ from p2pz_ray.distill.augmentation import Augmentation
 from p2pz_ray.distill.average import average, decay
 from p2pz_ray.distill.config import DistillConfig, LossesConfig
 from p2pz_ray.distill.discriminator import Discriminator
-from p2pz_ray.distill.generator import Lot
 from p2pz_ray.distill.losses import discriminator_loss, generator_loss, l1, r1_penalty
 from p2pz_ray.distill.peers import Peers
 from p2pz_ray.distill.shards import Order, Shards
-from p2pz_ray.distill.student import build_generator
 from p2pz_ray.errors import P2PZError
 from p2pz_ray.perceptual import load_perceptual
+from p2pz_ray.student.generator import Lot
+from p2pz_ray.student.student import build_generator
 
 BETAS = (0.0, 0.99)
 

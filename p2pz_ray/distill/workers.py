@@ -10,7 +10,6 @@ import ray
 import torch
 
 from p2pz_ray.collection.failure import StorageError
-from p2pz_ray.config import ReplicasConfig, TranslateConfig
 from p2pz_ray.distill.config import DistillConfig
 from p2pz_ray.distill.loop import train
 from p2pz_ray.distill.peers import Peers
@@ -43,7 +42,7 @@ def train_on_ray(config: DistillConfig) -> None:
     """Train as `workers` says. Raises P2PZError where the training can't go on, or lost workers too often."""
     config = _absolute(config)
     fewest, most = config.workers.bounds
-    with connected(_as_translation(config)):
+    with connected(config):
         console = ray.remote(num_cpus=0)(Console).remote()
         stopped = threading.Event()
         listener = threading.Thread(target=_listen, args=(console, stopped), daemon=True)
@@ -130,12 +129,6 @@ def _listen(console: Any, stopped: threading.Event) -> None:
 def _print(lines: list[str]) -> None:
     for line in lines:
         print(line, flush=True)
-
-
-def _as_translation(config: DistillConfig) -> TranslateConfig:
-    """What `connected` looks at, as a translation has it."""
-    replicas = ReplicasConfig(count=config.workers.bounds[1], cpus=config.workers.cpus, gpus=config.workers.gpus)
-    return TranslateConfig.model_construct(ray=config.ray, device=config.device, replicas=replicas)
 
 
 def _absolute(config: DistillConfig) -> DistillConfig:

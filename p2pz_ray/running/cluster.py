@@ -7,14 +7,14 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 import torch
 from ray._private import ray_constants
 
 import p2pz_ray
-from p2pz_ray.config import TranslateConfig
+from p2pz_ray.config import Device, Processes, RayConfig
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.replica import Replica
@@ -22,8 +22,19 @@ from p2pz_ray.running.replica import Replica
 CONNECT_SECONDS = 10.0
 
 
+class Placed(Protocol):
+    """A job's configuration, as far as it says where the job runs."""
+
+    @property
+    def ray(self) -> RayConfig: ...
+    @property
+    def device(self) -> Device: ...
+    @property
+    def replicas(self) -> Processes: ...
+
+
 @contextmanager
-def connected(config: TranslateConfig) -> Iterator[None]:
+def connected(config: Placed) -> Iterator[None]:
     """Ray, for a `with` block: the one this process is connected to already (and stays connected to), the cluster
     of `ray.address` or of RAY_ADDRESS, or one of this machine's own that ends with the block.
 
@@ -65,7 +76,7 @@ def _check_reachable(address: str) -> None:
         raise ConfigError(f"There is no Ray cluster at {address} ({error}): check ray.address.") from error
 
 
-def _start(config: TranslateConfig, quiet: dict[str, Any]) -> None:
+def _start(config: Placed, quiet: dict[str, Any]) -> None:
     if (config.device == "cuda" or config.replicas.gpus) and not torch.cuda.is_available():
         key = "device is cuda" if config.device == "cuda" else f"replicas.gpus is {config.replicas.gpus}"
         raise ConfigError(f"{key}, but this machine has no GPU: set device to cpu, or ray.address to a cluster's.")

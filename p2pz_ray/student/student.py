@@ -11,14 +11,13 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
-from torch import nn
+from torch import Tensor, nn
 
 from p2pz_ray.collection.store import Store
-from p2pz_ray.distill.config import GeneratorConfig
-from p2pz_ray.distill.generator import CoModGenerator
-from p2pz_ray.distill.mobile import MobileGenerator
-from p2pz_ray.distill.shards import to_pixels, to_tensor
 from p2pz_ray.errors import ConfigError, first_line
+from p2pz_ray.student.config import GeneratorConfig
+from p2pz_ray.student.generator import CoModGenerator
+from p2pz_ray.student.mobile import MobileGenerator
 
 FORMAT = "p2pz_ray student 1"
 _CARD = """---
@@ -121,3 +120,14 @@ class Student:
 
 def _nothing(student: Student) -> NDArray[np.uint8]:
     return np.zeros((0, student.size, student.size, 3), np.uint8)
+
+
+def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """(B, H, W, 3) uint8 → (B, 3, H, W) in -1 … 1."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_pixels(x: Tensor) -> NDArray[np.uint8]:
+    """(B, 3, H, W) in -1 … 1, clipped → (B, H, W, 3) uint8."""
+    levels = ((x.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())

@@ -4,9 +4,9 @@ has them (arXiv 1801.04381), and the source picture carried past them all."""
 import torch
 from torch import Tensor, nn
 
-from p2pz_ray.distill.config import GeneratorConfig, width
-from p2pz_ray.distill.generator import Lot
-from p2pz_ray.distill.layers import Conv, Filter, leaky
+from p2pz_ray.student.config import GeneratorConfig, width
+from p2pz_ray.student.generator import Lot
+from p2pz_ray.student.layers import Conv, Filter, leaky
 
 EXPANSION = 4
 

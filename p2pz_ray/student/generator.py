@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from p2pz_ray.distill.config import GeneratorConfig, width
-from p2pz_ray.distill.layers import Conv, Filter, Linear, ModulatedConv, leaky
+from p2pz_ray.student.config import GeneratorConfig, width
+from p2pz_ray.student.layers import Conv, Filter, Linear, ModulatedConv, leaky
 
 
 @dataclass(frozen=True)

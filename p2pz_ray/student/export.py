@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from p2pz_ray.collection.store import Store
-from p2pz_ray.distill.student import Student
 from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.student.student import Student
 
 TOLERANCE = 1e-4
 """The largest difference from the student, of values -1 … 1."""

@@ -1,0 +1,27 @@
+"""What a student is built of: the part of its training's configuration that its own folder keeps."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from p2pz_ray.config import Count, Section
+
+
+def width(side: int, base: int, most: int) -> int:
+    """The channels of the feature maps of `side` × `side` cells."""
+    return max(1, min(base // side, most))
+
+
+class GeneratorConfig(Section):
+    """The student. At side s its feature maps have base/s channels, at most `max`."""
+
+    architecture: Literal["comod", "mobile"] = "comod"
+    base: Count = 32768
+    max: Count = 512
+    residual: bool = False  # comod: whether the output is added to the source; mobile always does
+    code: Count = 1024  # comod: width of the global code
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # comod: of the global code, in training
+    z: Annotated[int, Field(ge=0)] = 0  # comod: width of z; 0 is one answer to a picture, as a teacher gives
+    mapping_layers: Count = 8  # comod: of z
+    noise: bool = False  # comod: noise in every layer, in training
+    blocks: Count = 8  # mobile
