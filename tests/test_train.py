@@ -16,7 +16,7 @@ from p2pz_ray.mini import figures
 from p2pz_ray.mini.judge import Judge
 from p2pz_ray.mini.train import RECIPE
 from p2pz_ray.mini.training.clip import bank_for, train_clip
-from p2pz_ray.mini.training.export import export
+from p2pz_ray.mini.training.export import export, restore
 from p2pz_ray.mini.training.judge import train_judge
 from p2pz_ray.mini.training.unet import train_unet
 from p2pz_ray.mini.training.vae import train_decoder, train_vae
@@ -89,6 +89,20 @@ def test_a_training_can_begin_with_shipped_weights(recipe: dict[str, Any], expor
     assert all(torch.equal(value, shipped[name]) for name, value in model.unet.state_dict().items())
     judge = Judge.load(exported / "judge").state_dict()
     assert all(torch.equal(value, judge[name]) for name, value in weights(tmp_path / "judge.pt", "judge").items())
+
+
+def test_a_shipped_miniature_restored_and_exported_is_the_same(
+    recipe: dict[str, Any], exported: Path, tmp_path: Path
+) -> None:
+    still = recipe | {name: recipe[name] | {"steps": 1, "rate": 0.0} for name in ("unet", "decoder")}
+    restore(still, tmp_path, exported)
+    train_decoder(still, tmp_path, exported)
+    train_unet(still, tmp_path, exported)
+    export(still, tmp_path, tmp_path / "again")
+    files = [file.relative_to(exported) for file in exported.rglob("*.safetensors")]
+    assert len(files) == 5
+    for file in files:
+        assert (tmp_path / "again" / file).read_bytes() == (exported / file).read_bytes(), file
 
 
 def test_a_training_that_leans_on_another_says_which(recipe: dict[str, Any], tmp_path: Path) -> None:

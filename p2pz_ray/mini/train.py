@@ -1,7 +1,8 @@
-"""Train the miniature Stable Diffusion on its world: `python -m p2pz_ray.mini.train vae|clip|unet|judge|export`.
+"""Train the miniature Stable Diffusion on its world: `python -m p2pz_ray.mini.train vae|decoder|clip|unet|judge`.
 
 The recipe stands in `recipe.yaml`. Training is resumable: a run killed at any moment goes on from its last
-checkpoint, and every few hundred steps a sample sheet is written beside it to look at.
+checkpoint, and every few hundred steps a sample sheet is written beside it to look at. `export` makes the miniature's
+folder of what is trained; `restore` makes finished checkpoints of such a folder, to train one model further.
 """
 
 import argparse
@@ -15,7 +16,7 @@ RECIPE = Path(__file__).parent / "recipe.yaml"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m p2pz_ray.mini.train", description=__doc__)
-    parser.add_argument("what", choices=["vae", "decoder", "clip", "unet", "judge", "export"])
+    parser.add_argument("what", choices=["vae", "decoder", "clip", "unet", "judge", "export", "restore"])
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--out", type=Path, default=Path("training"), help="checkpoints and sample sheets")
     parser.add_argument(
@@ -32,6 +33,11 @@ def main() -> None:
         from p2pz_ray.mini.training.export import export
 
         export(recipe, given.out, given.to)
+        return
+    if given.what == "restore":
+        from p2pz_ray.mini.training.export import restore
+
+        restore(recipe, given.out, given.start_from or RECIPE.parent)
         return
     from p2pz_ray.mini.training import clip, judge, unet, vae
 

@@ -59,7 +59,7 @@ def caption(scene: Scene, rng: np.random.Generator, share: float = 0.75) -> str:
     if scene.glasses or scene.hat:
         words.append(one(WEARS[scene.glasses, scene.hat]))
     words.append(perhaps(POSTURES["small" if scene.kind in SMALL else "large", scene.pose]))
-    words.append(perhaps(LOOKS[scene.view], share * 0.6))
+    words.append(perhaps(LOOKS[scene.view]))
     words.append(perhaps(PLACES[scene.ground]))
     words.append(perhaps(BEHINDS[scene.sky]))
     words.append(perhaps(TIMES[scene.season]))

@@ -39,18 +39,21 @@ def build_tokenizer(recipe: Recipe, out: Path) -> CLIPTokenizer:
             vocab_size=recipe["text"]["vocabulary"], initial_alphabet=alphabet, end_of_word_suffix="</w>"
         )
         bpe.train_from_iterator(texts, trainer)
-        folder.mkdir(parents=True, exist_ok=True)
-        learned = json.loads(bpe.to_str())["model"]
-        merges = [m if isinstance(m, str) else " ".join(m) for m in learned["merges"]]
+        merges = json.loads(bpe.to_str())["model"]["merges"]
         # CLIP's vocabulary: each byte alone, each byte at a word's end, what merging makes, two markers.
-        words = alphabet + [a + "</w>" for a in alphabet] + [m.replace(" ", "") for m in merges]
+        words = alphabet + [a + "</w>" for a in alphabet] + ["".join(pair) for pair in merges]
         words += ["<|startoftext|>", "<|endoftext|>"]
-        vocabulary = {word: i for i, word in enumerate(dict.fromkeys(words))}
-        (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
-        (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+        write_vocabulary(folder, {word: i for i, word in enumerate(dict.fromkeys(words))}, merges)
     return CLIPTokenizer(
         str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=recipe["text"]["tokens"]
     )
+
+
+def write_vocabulary(folder: Path, vocabulary: dict[str, int], merges: list[list[str]]) -> None:
+    """What CLIPTokenizer reads: every word's number, and the pairs that are merged, the first ones first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, merges)]) + "\n")
 
 
 def build_clip(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPModel:

@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
-from transformers import CLIPImageProcessor
+from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from p2pz_ray.mini.training.clip import build_clip, trained_text
+from p2pz_ray.mini.judge import Judge
+from p2pz_ray.mini.training.clip import build_clip, trained_text, write_vocabulary
 from p2pz_ray.mini.training.data import Recipe, sheet
 from p2pz_ray.mini.training.judge import build_judge
-from p2pz_ray.mini.training.loop import required
+from p2pz_ray.mini.training.loop import Checkpoint, required
 from p2pz_ray.mini.training.unet import build_scheduler, build_unet
-from p2pz_ray.mini.training.vae import trained_vae
+from p2pz_ray.mini.training.vae import build_vae, shipped_vae, trained_vae
 from p2pz_ray.mini.world import KINDS, caption, sample_scene
 
 
@@ -43,6 +44,20 @@ def export(recipe: Recipe, out: Path, to: Path) -> None:
     judge = build_judge(recipe)
     required(out / "judge.pt", "judge", judge=judge)
     judge.save(to / "judge")
+
+
+def restore(recipe: Recipe, out: Path, shipped: Path) -> None:
+    """The other way: the VAE, CLIP and judge of a miniature's folder as finished checkpoints, so that the UNet or the
+    VAE's decoder can be trained further without them being trained again."""
+    tokenizer = CLIPTokenizer.from_pretrained(shipped / "clip")
+    learned = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    write_vocabulary(out / "tokenizer", learned["vocab"], learned["merges"])
+    clip = build_clip(recipe, tokenizer)
+    clip.load_state_dict(CLIPModel.from_pretrained(shipped / "clip").float().state_dict())
+    vae, judge = build_vae(recipe), Judge.load(shipped / "judge")
+    vae.load_state_dict(shipped_vae(shipped).state_dict())
+    for name, part in (("vae", vae), ("clip", clip), ("judge", judge)):
+        Checkpoint(out / f"{name}.pt", **{name: part}).save(recipe[name]["steps"])
 
 
 def _pipeline(recipe: Recipe, out: Path) -> StableDiffusionPipeline:

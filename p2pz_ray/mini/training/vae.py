@@ -32,7 +32,7 @@ def train_vae(recipe: Recipe, out: Path, start_from: Path | None = None) -> None
     images, _ = drawn(recipe, out)
     vae = build_vae(recipe)
     if start_from:
-        vae.load_state_dict(_shipped(start_from).state_dict())
+        vae.load_state_dict(shipped_vae(start_from).state_dict())
     optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
     last: dict[str, Any] = {}
 
@@ -59,7 +59,7 @@ def train_vae(recipe: Recipe, out: Path, start_from: Path | None = None) -> None
     )
 
 
-def _shipped(folder: Path) -> AutoencoderKL:
+def shipped_vae(folder: Path) -> AutoencoderKL:
     return AutoencoderKL.from_pretrained(folder / "model", subfolder="vae").float()
 
 
@@ -79,8 +79,8 @@ def train_decoder(recipe: Recipe, out: Path, start_from: Path | None = None) -> 
     vae = build_vae(recipe)
     required(out / "vae.pt", "vae", vae=vae)
     if start_from:
-        vae.decoder.load_state_dict(_shipped(start_from).decoder.state_dict())
-        vae.post_quant_conv.load_state_dict(_shipped(start_from).post_quant_conv.state_dict())
+        vae.decoder.load_state_dict(shipped_vae(start_from).decoder.state_dict())
+        vae.post_quant_conv.load_state_dict(shipped_vae(start_from).post_quant_conv.state_dict())
     trained = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
     optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.99), weight_decay=1e-4)
 
