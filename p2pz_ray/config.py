@@ -39,6 +39,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+def _is_set(section: Section, key: str) -> bool:
+    """Whether a key has another value than its default."""
+    return bool(getattr(section, key) != type(section).model_fields[key].default)
+
+
 class ModelConfig(Section):
     """A checkpoint: "mini", a folder, a URI or a hub id. A plain text stands for its name."""
 
@@ -272,6 +277,7 @@ class TranslateConfig(Section):
     """`p2pz translate`: a collection → a run of pairs."""
 
     model: ModelConfig = ModelConfig(name="mini")
+    student: Text | None = None  # a folder that `p2pz distill` wrote: its one edit instead of model's, in one pass
     input: InputConfig
     image: ImageConfig = ImageConfig()
     captions: CaptionsConfig = CaptionsConfig()
@@ -328,6 +334,22 @@ class TranslateConfig(Section):
             raise ValueError(
                 "captions.otherwise is missing: no edit names its source, so write the caption of images without one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _student_alone(self) -> "TranslateConfig":
+        """A student knows one edit and has nothing to set."""
+        if self.student is None:
+            return self
+        if len(self.edits) > 1:
+            raise ValueError(f"student makes one edit, but edits names {', '.join(self.edits)}: keep one of them")
+        [(name, edit)] = self.edits.items()
+        idle = [key for key in ("model", "inversion", "guidance", "dtype") if _is_set(self, key)]
+        idle += ["captions.model"] if self.captions.model is not None else []
+        words = ("source", "target")
+        idle += [f"edits.{name}.{key}" for key in EditConfig.model_fields if key not in words and _is_set(edit, key)]
+        if idle:
+            raise ValueError(f"student leaves nothing to {', '.join(idle)}: leave that out, or the student")
         return self
 
     @property

@@ -165,6 +165,16 @@ def test_either_architecture_trains_with_the_perceptual_loss(table: Path, tmp_pa
     assert best["identity_perceptual"] > 0
 
 
+def test_without_held_out_pairs_the_scores_are_of_the_training_pairs_and_say_so(table: Path, tmp_path: Path) -> None:
+    wanted = settings(table, tmp_path / "out", steps=2)
+    wanted["pairs"]["test"] = 0.0
+    made = distill(DistillConfig.model_validate(wanted))
+    assert made.held_out == 0
+    assert made.best["error"] > 0
+    assert "On the pairs it learned from, from the teacher:\n  error: student" in str(made)
+    assert "On held-out pairs" in str(distill(config(table, tmp_path / "other", steps=2)))
+
+
 def test_a_training_lives_at_any_uri(table: Path) -> None:
     made = distill(config(table, "memory://distill/out", steps=4))
     assert made.best["step"] == 4

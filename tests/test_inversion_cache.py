@@ -41,7 +41,7 @@ def run(given: dict[str, Any]) -> tuple[int, dict]:
         nonlocal asked
         asked += len(args[0])
 
-    translator.editor.model.unet.register_forward_pre_hook(count)
+    translator.engine.editor.model.unet.register_forward_pre_hook(count)
     for partition in plan.partitions:
         translator.translate(partition)
     return asked, pairs_of(given["output"])

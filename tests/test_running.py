@@ -285,7 +285,7 @@ def only_partition(translator: Translator) -> Partition:
 
 
 def test_an_image_the_model_fails_on_spares_its_neighbours(translator: Translator, tmp_path: Path) -> None:
-    invert = translator.editor.invert
+    invert = translator.engine.editor.invert
     poison = image_seed(0, "cat-00001")
 
     def failing(images: Any, captions: Any, seeds: list[int]) -> Any:
@@ -293,7 +293,7 @@ def test_an_image_the_model_fails_on_spares_its_neighbours(translator: Translato
             raise ValueError("not this one\nnever")
         return invert(images, captions, seeds)
 
-    translator.editor.invert = failing  # type: ignore[method-assign]
+    translator.engine.editor.invert = failing  # type: ignore[method-assign]
     manifest = translator.translate(only_partition(translator))
     assert (manifest.rows, manifest.ok, manifest.failed) == (8, 6, 2)
     rows = pairs_of(tmp_path / "run")
@@ -306,7 +306,7 @@ def test_an_image_the_model_fails_on_spares_its_neighbours(translator: Translato
 
 
 def test_a_batch_beyond_memory_is_halved_for_good(translator: Translator, tmp_path: Path) -> None:
-    invert = translator.editor.invert
+    invert = translator.engine.editor.invert
     sizes: list[int] = []
 
     def hungry(images: Any, captions: Any, seeds: list[int]) -> Any:
@@ -315,7 +315,7 @@ def test_a_batch_beyond_memory_is_halved_for_good(translator: Translator, tmp_pa
             raise torch.OutOfMemoryError("too much")
         return invert(images, captions, seeds)
 
-    translator.editor.invert = hungry  # type: ignore[method-assign]
+    translator.engine.editor.invert = hungry  # type: ignore[method-assign]
     manifest = translator.translate(only_partition(translator))
     assert (manifest.ok, manifest.failed) == (8, 0)
     assert sizes == [2, 1, 1, 1, 1]
@@ -325,7 +325,7 @@ def test_an_image_beyond_memory_alone_is_an_error_row(translator: Translator, tm
     def starving(*_: Any) -> Any:
         raise torch.OutOfMemoryError("too much")
 
-    translator.editor.invert = starving  # type: ignore[method-assign]
+    translator.engine.editor.invert = starving  # type: ignore[method-assign]
     translator.translate(only_partition(translator))
     sentences = {row["error"] for row in pairs_of(tmp_path / "run").values()}
     assert sentences == {"The device has too little memory for it, even alone: lower image.size."}
@@ -466,7 +466,7 @@ def test_what_is_written_of_a_run_names_it_the_partition_and_the_image(translato
     def failing(*_: Any) -> Any:
         raise ValueError("never")
 
-    translator.editor.invert = failing  # type: ignore[method-assign]
+    translator.engine.editor.invert = failing  # type: ignore[method-assign]
     partition = only_partition(translator)
     log.committed("run", translator.translate(partition))
     *failures, commit = [json.loads(line) for line in stream.getvalue().splitlines()]

@@ -75,15 +75,17 @@ def train(
             checkpoints.save(trainer.step, trainer.state())
         together(losses)
     if first:
-        summary = {"steps": trainer.step, "size": index["size"], "edit": index["edit"], "best": trainer.best}
+        held_out = sum(shard["rows"] for shard in index["test"])
+        summary = {"steps": trainer.step, "size": index["size"], "edit": index["edit"], "held_out": held_out}
+        summary["best"] = trainer.best
         folder.write_json("_SUCCESS", summary)
 
 
 def scores(trainer: Trainer, pairs: Shards, most: int) -> Scores:
-    """How far the average generator is from the teacher on held-out pairs, and how far the source itself is.
+    """How far the average generator is from the teacher on the first `most` pairs, and how far the source itself is.
 
     error: mean squared distance of pixel values 0 … 1. perceptual: the trained perceptual distance, where there is one.
-    `identity_…`: of the source left as it is. {} where no pair is held out.
+    `identity_…`: of the source left as it is.
     """
     sums: dict[str, float] = {}
     count = min(len(pairs), most)
@@ -100,11 +102,13 @@ def scores(trainer: Trainer, pairs: Shards, most: int) -> Scores:
 
 
 def _look(config: DistillConfig, folder: RunFolder, index: dict[str, Any], trainer: Trainer, board: Board) -> None:
-    """Score the average on held-out pairs, draw the sheet, and keep the student if none was better."""
+    """Score the average on held-out pairs, or where there are none on those it learns from; draw the sheet, and keep
+    the student if none was better."""
     test = Shards(folder, index, "test", held=1)
-    found = scores(trainer, test, config.training.evaluated)
+    shown = test if len(test) else Shards(folder, index, "train", held=1)
+    found = scores(trainer, shown, config.training.evaluated)
     metric = "perceptual" if trainer.perceptual is not None else "error"
-    if trainer.best is None or not found or found[metric] < trainer.best[metric]:
+    if trainer.best is None or found[metric] < trainer.best[metric]:
         trainer.best = {"step": trainer.step, **found}
         facts = {
             "pairs": sum(shard["rows"] for shard in index["train"]),
@@ -115,7 +119,6 @@ def _look(config: DistillConfig, folder: RunFolder, index: dict[str, Any], train
             **trainer.best,
         }
         save_student(folder.store, "student", trainer.average, index["edit"], facts)
-    shown = test if len(test) else Shards(folder, index, "train", held=1)
     x, y = shown.read(range(min(len(shown), SHEET_ROWS)))
     with torch.no_grad():
         made = trainer.average(x.to(trainer.device)).cpu()

@@ -22,19 +22,20 @@ _FREE_OF_TRAINING = ("steps", "keep", "log_every", "tensorboard")
 
 @dataclass(frozen=True)
 class Distilled:
-    """What a finished training holds. best: the held-out scores of the student kept. fresh: False where there was
-    nothing to do."""
+    """What a finished training holds. best: the scores of the student kept, on the `held_out` pairs, or where that is
+    0 on those it learned from. fresh: False where there was nothing to do."""
 
     output: str
     steps: int
     best: dict[str, float]
+    held_out: int
     fresh: bool = True
 
     def __str__(self) -> str:
         done = f"{self.output}: {self.steps:,} steps; the student is that of step {int(self.best['step']):,}"
         if not self.fresh:
             done = f"{self.output} is finished already, so there was nothing to do ({self.steps:,} steps)"
-        lines = [done + (". On held-out pairs, from the teacher:" if "error" in self.best else ".")]
+        lines = [f"{done}. On {'held-out pairs' if self.held_out else 'the pairs it learned from'}, from the teacher:"]
         for name in ("error", "perceptual"):
             if name in self.best:
                 lines.append(f"  {name}: student {self.best[name]:.4f}, source left as it is ")
@@ -54,7 +55,7 @@ def distill(config: DistillConfig) -> Distilled:
         _refuse_difference(config, recorded)
         finished = folder.read_json("_SUCCESS")
         if finished is not None and finished["steps"] >= config.training.steps:
-            return Distilled(config.output, finished["steps"], finished["best"], fresh=False)
+            return _distilled(config.output, finished, fresh=False)
     elif folder.store.list("checkpoints") or folder.store.list("data"):
         raise ConfigError(f"{config.output} holds something that is no training: choose another output.")
     if config.training.tensorboard:
@@ -86,7 +87,12 @@ def distill(config: DistillConfig) -> Distilled:
 
         for kind in config.export:
             print(f"Wrote {export_student(folder.store, 'student', kind)}.", flush=True)
-    return Distilled(config.output, finished["steps"], finished["best"])
+    return _distilled(config.output, finished)
+
+
+def _distilled(output: str, finished: dict[str, Any], fresh: bool = True) -> Distilled:
+    """From what `_SUCCESS` holds."""
+    return Distilled(output, finished["steps"], finished["best"], finished["held_out"], fresh)
 
 
 def device_of(config: DistillConfig) -> str:

@@ -12,12 +12,13 @@ class Job:
     """What a replica is told. It is small: models, directions and images are named by URI.
 
     config: with local paths made absolute. size: (H, W) pixels of every translated image.
-    fingerprint: of the configuration, the model and the directions.
+    fingerprint: of the configuration, the model and the directions. student: the student's digest, where one edits.
     """
 
     config: TranslateConfig
     size: tuple[int, int]
     fingerprint: str
+    student: str | None = None
 
     @property
     def columns(self) -> Columns:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
+from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import fingerprint as model_fingerprint
 from p2pz_ray.editing.checkpoint import locate
 from p2pz_ray.editing.model import TextEncoder
@@ -17,6 +19,7 @@ from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.checkpoint import load_pretrained
 from p2pz_ray.running.direction import edit_directions, load_direction, save_direction
 from p2pz_ray.running.job import Job, columns_of
+from p2pz_ray.student import Student
 
 
 def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
@@ -40,30 +43,65 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
     if f"{config.inversion.cache}/".startswith(f"{config.input.uri.rstrip('/')}/"):
         raise ConfigError(f"inversion.cache {config.inversion.cache} lies inside input.uri: choose another place.")
     plan = _plan(config, folder)
+    given = (_student if config.student is not None else _diffusion)(config, folder)
+    before = folder.read_json("ingredients.json")
+    if recorded is not None and before is not None:
+        _refuse_difference(config.output, difference(before, given.ingredients))
+    if recorded is None:
+        folder.write_config(record(config))
+    for name, direction in given.directions.items():
+        if recorded is None or load_direction(folder, name) is None:
+            save_direction(folder, name, direction)
+    folder.write_json("ingredients.json", given.ingredients)
+    folder.store.write("plan.json", plan.to_json().encode())
+    together = _together(fingerprint(config), given.ingredients)
+    return Job(given.config, given.size, together, given.ingredients.get("student")), plan
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a translation edits with.
+
+    size: (H, W) pixels. ingredients: what names its contents. config: the configuration that replicas are given.
+    """
+
+    size: tuple[int, int]
+    ingredients: dict[str, Any]
+    config: TranslateConfig
+    directions: dict[str, EditDirection] = field(default_factory=dict)
+
+
+def _diffusion(config: TranslateConfig, folder: RunFolder) -> _Given:
+    """A checkpoint and a direction for each edit, the folder's own where it has them."""
     checkpoint = locate(config.model.name, config.model.revision)
     size = _size(config, checkpoint)
     if config.captions.model is not None:
         from transformers import AutoConfig
 
         load_pretrained(AutoConfig, config.captions.model.name, config.captions.model.revision, "captions.model")
-    text = TextEncoder.load(checkpoint)
-    kept = {name: load_direction(folder, name) for name in config.edits} if recorded is not None else {}
-    directions = edit_directions(config.edits, text, {name: found for name, found in kept.items() if found is not None})
+    kept = {name: load_direction(folder, name) for name in config.edits} if folder.config() is not None else {}
+    directions = edit_directions(
+        config.edits,
+        TextEncoder.load(checkpoint),
+        {name: found for name, found in kept.items() if found is not None},
+    )
     ingredients = {
         "model": model_fingerprint(checkpoint),
         "directions": {name: direction.digest for name, direction in directions.items()},
     }
-    before = folder.read_json("ingredients.json")
-    if recorded is not None and before is not None:
-        _refuse_difference(config.output, difference(before, ingredients))
-    if recorded is None:
-        folder.write_config(record(config))
-    for name, direction in directions.items():
-        if kept.get(name) is None:
-            save_direction(folder, name, direction)
-    folder.write_json("ingredients.json", ingredients)
-    folder.store.write("plan.json", plan.to_json().encode())
-    return Job(_pinned(config, checkpoint), size, _together(fingerprint(config), ingredients)), plan
+    return _Given(size, ingredients, _pinned(config, checkpoint), directions)
+
+
+def _student(config: TranslateConfig, folder: RunFolder) -> _Given:
+    """A student, which has its size and its edit."""
+    assert config.student is not None
+    student, [name] = Student.from_pretrained(config.student, "cpu"), config.edits
+    size = (student.size, student.size)
+    if config.image.size not in (None, size):
+        raise ConfigError(f"image.size is {list(config.image.size or ())}, but the student takes {list(size)}.")
+    if student.edit not in (None, name):
+        raise ConfigError(f"edits names {name}, but the student {config.student} makes {student.edit}: name it so.")
+    return _Given(size, {"student": student.digest}, config)
 
 
 def _plan(config: TranslateConfig, folder: RunFolder) -> Plan:
@@ -118,7 +156,9 @@ def _absolute(config: TranslateConfig) -> TranslateConfig:
     given = given.model_copy(update={"uri": _absolute_uri(given.uri)})
     if inversion.cache is not None:
         inversion = inversion.model_copy(update={"cache": _absolute_uri(inversion.cache)})
-    changed = {"model": model, "input": given, "inversion": inversion, "output": _absolute_uri(config.output)}
+    student = None if config.student is None else _absolute_uri(config.student)
+    changed = {"model": model, "student": student, "input": given, "inversion": inversion}
+    changed["output"] = _absolute_uri(config.output)
     return config.model_copy(update=changed)
 
 

@@ -19,40 +19,16 @@ from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.reader import Item, read_partition
-from p2pz_ray.collection.store import Store
-from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, Inversion, InversionSettings
 from p2pz_ray.editing.model import chosen_device
 from p2pz_ray.errors import ConfigError, ImageError
-from p2pz_ray.language.captions import Blip, Captioner
 from p2pz_ray.running import log
-from p2pz_ray.running.direction import load_direction
-from p2pz_ray.running.inversions import Inversions
+from p2pz_ray.running.engine import Edited, Picture, load_engine
 from p2pz_ray.running.job import Job
-from p2pz_ray.running.pairs import Pairs, image_seed
+from p2pz_ray.running.pairs import Pairs
 
 T = TypeVar("T")
 AHEAD = 2
 """Batches decoded before the model asks for them, and batches waiting behind it to be encoded."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One decoded image, (H, W, 3) uint8, number `row` of its partition; its mask, (H, W), where there are masks."""
-
-    row: int
-    id: str
-    pixels: NDArray[np.uint8]
-    caption: str | None
-    mask: NDArray[np.bool_] | None = None
-
-
-@dataclass(frozen=True)
-class Edited:
-    """A picture's caption in use and its edits, (K, H, W, 3) uint8; or the sentence that says why there are none."""
-
-    caption: str | None
-    pixels: NDArray[np.uint8] | None
-    error: str | None = None
 
 
 @dataclass
@@ -68,25 +44,13 @@ class DeviceLostError(Exception):
 
 
 class Translator:
-    """The model and all that stands around it in one process. Raises ConfigError where a part can't be loaded."""
+    """An engine and all that stands around it in one process. Raises ConfigError where a part can't be loaded."""
 
     def __init__(self, job: Job) -> None:
         config = job.config
         self.job = job
         self.device = chosen_device(config.device)
-        self.editor = Editor.from_pretrained(
-            config.model.name,
-            revision=config.model.revision,
-            device=self.device,
-            dtype=_dtype(config.dtype, self.device),
-            inversion=InversionSettings(**config.inversion.settings),
-            guidance=GuidanceSettings(**config.guidance.model_dump()),
-        )
-        self.directions = [_direction(job, name) for name in config.edits]
-        self.strengths = [edit.strength for edit in config.edits.values()]
-        seeing = config.captions.model
-        blip = None if seeing is None else Blip(seeing.name, revision=seeing.revision, device=self.device)
-        self.captioner = Captioner(config.caption_otherwise, blip)
+        self.engine = load_engine(job, self.device)
         self.policy = DecodePolicy(
             job.size,
             fit=config.image.fit,
@@ -97,8 +61,6 @@ class Translator:
         """Images given to the model at once; halved for good whenever memory runs out."""
         self.underway = 0
         """Images of the current partition that are translated already."""
-        self.inversions: Inversions | None = None
-        """Of the current partition, where a cache keeps them."""
 
     def translate(self, partition: Partition) -> Manifest:
         """Translate and commit a partition; returns its manifest, at once where it is committed already."""
@@ -107,7 +69,7 @@ class Translator:
         if standing and standing.fingerprint == self.job.fingerprint and folder.store.exists(standing.file):
             return standing
         started, self.underway = time.time(), 0
-        self.inversions = self._cached(partition)
+        self.engine.begin(partition)
         pairs = Pairs(list(config.edits), config.seed, config.output_format.format)
         seconds = {"waiting": 0.0, "model": 0.0}
         behind: deque[Future[None]] = deque()
@@ -125,8 +87,7 @@ class Translator:
                     behind.popleft().result()
             for written in behind:
                 written.result()
-        if self.inversions is not None:
-            self.inversions.keep()
+        self.engine.end()
         for id, sentence in pairs.failures:
             log.failed(config.output, partition.id, id, sentence)
         data = pairs.to_parquet({"p2pz_ray.fingerprint": self.job.fingerprint})
@@ -186,7 +147,7 @@ class Translator:
             return []
         exhausted = False
         try:
-            return self._edit(pictures)
+            return self.engine.edit(pictures)
         except ConfigError:
             raise
         except Exception as error:
@@ -205,36 +166,6 @@ class Translator:
             self.batch_size = len(pictures) // 2
             return self._edited(pictures)
         return [edited for picture in pictures for edited in self._edited([picture])]
-
-    def _edit(self, pictures: list[Picture]) -> list[Edited]:
-        pixels = np.stack([picture.pixels for picture in pictures])
-        captions = self.captioner(list(pixels), [picture.caption for picture in pictures])
-        seeds = [image_seed(self.job.config.seed, picture.id) for picture in pictures]
-        inversion = self._inverted(pixels, captions, seeds)
-        masks = [picture.mask for picture in pictures if picture.mask is not None]
-        edited = self.editor.edit(inversion, self.directions, self.strengths, np.stack(masks) if masks else None)
-        return [Edited(caption, pixels) for caption, pixels in zip(captions, edited, strict=True)]
-
-    def _cached(self, partition: Partition) -> Inversions | None:
-        given = self.job.config.inversion
-        if given.cache is None:
-            return None
-        return Inversions(Store(given.cache, given.cache_storage_options), partition.id, self.editor, self.job.size)
-
-    def _inverted(self, pixels: NDArray[np.uint8], captions: list[str], seeds: list[int]) -> Inversion:
-        """The pictures' inversion: all made together, or those alone that the cache doesn't hold."""
-        cache = self.inversions
-        if cache is None:
-            return self.editor.invert(pixels, captions, seeds)
-        keys = [cache.key(*image) for image in zip(pixels, captions, seeds, strict=True)]
-        found = {i: held for i, key in enumerate(keys) if (held := cache.find(key)) is not None}
-        missing = [i for i in range(len(keys)) if i not in found]
-        if missing:
-            made = self.editor.invert(pixels[missing], [captions[i] for i in missing], [seeds[i] for i in missing])
-            for i, trajectory in zip(missing, made.trajectory.cpu().unbind(1), strict=True):
-                found[i] = trajectory.numpy()
-                cache.add(keys[i], found[i])
-        return self.editor.inverted(np.stack([found[i] for i in range(len(keys))], 1), pixels, captions)
 
     def _write(self, pairs: Pairs, batch: Batch, edited: list[Edited]) -> None:
         format = self.job.config.output_format
@@ -289,19 +220,6 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
     finally:
         stopped.set()
         thread.join()
-
-
-def _direction(job: Job, name: str) -> EditDirection:
-    direction = load_direction(job.folder, name)
-    if direction is None:
-        raise ConfigError(f"{job.config.output} has lost the direction of {name}: run the same command again.")
-    return direction
-
-
-def _dtype(name: str, device: str) -> torch.dtype:
-    if name == "auto":
-        return torch.float16 if device == "cuda" else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """A student: a folder with config.json, model.safetensors and a card, and what loads and calls it."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +35,7 @@ into a {architecture} generator of {parameters:,} parameters, as section 4.5 of 
     edited = Student.from_pretrained("FOLDER")(images)      # (B, {size}, {size}, 3) uint8 → the same
 
 The same picture always gives the same answer, whatever else is in its batch. What it was trained on and how well it
-does on pairs that it never saw:
+does on pairs that were held out, or on its own where none were:
 
 ```json
 {facts}
@@ -67,12 +68,16 @@ def save_student(store: Store, folder: str, generator: Any, edit: str | None, fa
 
 
 class Student:
-    """A generator that answers pictures of its size in one pass, each as if alone."""
+    """A generator that answers pictures of its size in one pass, each as if alone.
 
-    def __init__(self, generator: Any, edit: str | None = None, device: str = "cpu") -> None:
+    size: the side in pixels. edit: what it does, by the name it had in the pairs, None where they had none. digest:
+    sha256 of the files that it was loaded from, None where there were none.
+    """
+
+    def __init__(self, generator: Any, edit: str | None = None, device: str = "cpu", digest: str | None = None) -> None:
         self.generator: nn.Module = generator.to(device).requires_grad_(False).eval()
         self.size: int = generator.size
-        self.edit, self.device = edit, device
+        self.edit, self.device, self.digest = edit, device, digest
 
     @classmethod
     def from_pretrained(
@@ -83,11 +88,12 @@ class Student:
         if not store.exists("config.json"):
             raise ConfigError(f"{uri} is no student: it has no config.json, so give OUTPUT/student of p2pz distill.")
         try:
-            config = json.loads(store.read("config.json"))
+            described, weights = store.read("config.json"), store.read("model.safetensors")
+            config = json.loads(described)
             if config.get("format") != FORMAT:
                 raise ValueError(f"its format is {config.get('format')!r}, not {FORMAT!r}")
             generator = build_generator(GeneratorConfig.model_validate(config["generator"]), int(config["size"]))
-            generator.load_state_dict(from_bytes(store.read("model.safetensors")))
+            generator.load_state_dict(from_bytes(weights))
         except (
             ValueError,
             KeyError,
@@ -99,7 +105,7 @@ class Student:
             raise ConfigError(f"{uri} is not a student that can be loaded ({first_line(error)}).") from None
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(generator, config.get("edit"), device)
+        return cls(generator, config.get("edit"), device, hashlib.sha256(described + weights).hexdigest())
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8] | Sequence[Image.Image], batch_size: int = 32) -> NDArray[np.uint8]:

@@ -1,0 +1,161 @@
+"""What edits pictures in a replica: the diffusion model by its directions, or a student in one pass."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from p2pz_ray.collection.partition import Partition
+from p2pz_ray.collection.store import Store
+from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, Inversion, InversionSettings
+from p2pz_ray.errors import ConfigError
+from p2pz_ray.language.captions import Blip, Captioner
+from p2pz_ray.running.direction import load_direction
+from p2pz_ray.running.inversions import Inversions
+from p2pz_ray.running.job import Job
+from p2pz_ray.running.pairs import image_seed
+from p2pz_ray.student import Student
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded image, (H, W, 3) uint8, number `row` of its partition; its mask, (H, W), where there are masks."""
+
+    row: int
+    id: str
+    pixels: NDArray[np.uint8]
+    caption: str | None
+    mask: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A picture's caption in use and its edits, (K, H, W, 3) uint8; or the sentence that says why there are none."""
+
+    caption: str | None
+    pixels: NDArray[np.uint8] | None
+    error: str | None = None
+
+
+class Engine(Protocol):
+    """Edits pictures, partition by partition."""
+
+    def begin(self, partition: Partition) -> None:
+        """The pictures that follow are this partition's."""
+
+    def edit(self, pictures: list[Picture]) -> list[Edited]:
+        """Edit pictures together, each as if alone. May raise what the model and the device raise."""
+        ...
+
+    def end(self) -> None:
+        """The partition has no more pictures."""
+
+
+def load_engine(job: Job, device: str) -> Engine:
+    """What the job's configuration names, on a device. Raises ConfigError where a part of it can't be loaded."""
+    return Diffusion(job, device) if job.config.student is None else OnePass(job, device)
+
+
+class Diffusion:
+    """The method itself: caption, invert, edit under every direction."""
+
+    def __init__(self, job: Job, device: str) -> None:
+        config = job.config
+        self.job = job
+        self.editor = Editor.from_pretrained(
+            config.model.name,
+            revision=config.model.revision,
+            device=device,
+            dtype=_dtype(config.dtype, device),
+            inversion=InversionSettings(**config.inversion.settings),
+            guidance=GuidanceSettings(**config.guidance.model_dump()),
+        )
+        self.directions = [_direction(job, name) for name in config.edits]
+        self.strengths = [edit.strength for edit in config.edits.values()]
+        seeing = config.captions.model
+        blip = None if seeing is None else Blip(seeing.name, revision=seeing.revision, device=device)
+        self.captioner = Captioner(config.caption_otherwise, blip)
+        self.inversions: Inversions | None = None
+        """Of the current partition, where a cache keeps them."""
+
+    def begin(self, partition: Partition) -> None:
+        given = self.job.config.inversion
+        if given.cache is not None:
+            store = Store(given.cache, given.cache_storage_options)
+            self.inversions = Inversions(store, partition.id, self.editor, self.job.size)
+
+    def edit(self, pictures: list[Picture]) -> list[Edited]:
+        pixels = np.stack([picture.pixels for picture in pictures])
+        captions = self.captioner(list(pixels), [picture.caption for picture in pictures])
+        seeds = [image_seed(self.job.config.seed, picture.id) for picture in pictures]
+        inversion = self._inverted(pixels, captions, seeds)
+        edited = self.editor.edit(inversion, self.directions, self.strengths, _masks(pictures))
+        return [Edited(caption, pixels) for caption, pixels in zip(captions, edited, strict=True)]
+
+    def end(self) -> None:
+        if self.inversions is not None:
+            self.inversions.keep()
+
+    def _inverted(self, pixels: NDArray[np.uint8], captions: list[str], seeds: list[int]) -> Inversion:
+        """The pictures' inversion: all made together, or those alone that the cache doesn't hold."""
+        cache = self.inversions
+        if cache is None:
+            return self.editor.invert(pixels, captions, seeds)
+        keys = [cache.key(*image) for image in zip(pixels, captions, seeds, strict=True)]
+        found = {i: held for i, key in enumerate(keys) if (held := cache.find(key)) is not None}
+        missing = [i for i in range(len(keys)) if i not in found]
+        if missing:
+            made = self.editor.invert(pixels[missing], [captions[i] for i in missing], [seeds[i] for i in missing])
+            for i, trajectory in zip(missing, made.trajectory.cpu().unbind(1), strict=True):
+                found[i] = trajectory.numpy()
+                cache.add(keys[i], found[i])
+        return self.editor.inverted(np.stack([found[i] for i in range(len(keys))], 1), pixels, captions)
+
+
+class OnePass:
+    """A student: its one edit, in one forward pass. A picture's caption is kept for whoever reads the pairs."""
+
+    def __init__(self, job: Job, device: str) -> None:
+        assert job.config.student is not None
+        self.student = Student.from_pretrained(job.config.student, device)
+        if self.student.digest != job.student:
+            raise ConfigError(
+                f"student {job.config.student} is not what it was when the run was begun: restore it, or choose "
+                "another output."
+            )
+        self.captioner = Captioner(job.config.caption_otherwise)
+
+    def begin(self, partition: Partition) -> None:
+        pass
+
+    def edit(self, pictures: list[Picture]) -> list[Edited]:
+        pixels = np.stack([picture.pixels for picture in pictures])
+        captions = self.captioner(list(pixels), [picture.caption for picture in pictures])
+        edited, masks = self.student(pixels, batch_size=len(pixels)), _masks(pictures)
+        if masks is not None:
+            edited = np.where(masks[..., None], edited, pixels)
+        return [Edited(caption, pixels) for caption, pixels in zip(captions, edited[:, None], strict=True)]
+
+    def end(self) -> None:
+        pass
+
+
+def _masks(pictures: list[Picture]) -> NDArray[np.bool_] | None:
+    """(B, H, W), None where the collection has none."""
+    masks = [picture.mask for picture in pictures if picture.mask is not None]
+    return np.stack(masks) if masks else None
+
+
+def _direction(job: Job, name: str) -> EditDirection:
+    direction = load_direction(job.folder, name)
+    if direction is None:
+        raise ConfigError(f"{job.config.output} has lost the direction of {name}: run the same command again.")
+    return direction
+
+
+def _dtype(name: str, device: str) -> torch.dtype:
+    if name == "auto":
+        return torch.float16 if device == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
