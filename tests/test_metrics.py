@@ -195,15 +195,31 @@ def _ssim(x, y):
 
 
 def test_no_score_depends_on_the_batch_or_on_its_order(clip_folder, vit_folder):
-    metrics = [ClipScore(clip_folder), dino(vit_folder), PixelDifference(), MaskOverlap("")]
-    for metric in metrics:
-        together = metric(pairs())
-        alone = [metric([pair]) for pair in pairs()]
-        order = [3, 0, 4, 1, 2]
-        shuffled = metric([pairs()[i] for i in order])
-        for name, values in together.items():
-            assert values == pytest.approx([one[name][0] for one in alone], abs=1e-5), name
-            assert [values[i] for i in order] == pytest.approx(shuffled[name], abs=1e-5), name
+    for metric in (ClipScore(clip_folder), dino(vit_folder), PixelDifference(), MaskOverlap("")):
+        assert_each_alone(metric, pairs())
+
+
+def test_no_background_distance_depends_on_the_batch_on_its_order_or_on_those_without_a_mask():
+    pytest.importorskip("stlpips_pytorch")
+    hidden = Pair("hidden", "e", noise(7), noise(8), mask=np.ones((40, 40), bool))
+    found = assert_each_alone(
+        BackgroundDistance("stlpips-alex"), [Pair("bare", "e", noise(5), noise(6)), *pairs(), hidden]
+    )
+    values = found["background_stlpips"]
+    assert values[0] is values[-1] is None
+    assert min(values[1:-1]) > 0
+
+
+def assert_each_alone(metric, given: list[Pair]) -> dict[str, list]:
+    """Fail where a pair's scores depend on those beside it; returns all scores."""
+    together, alone = metric(given), [metric([pair]) for pair in given]
+    order = np.random.default_rng(0).permutation(len(given))
+    shuffled = metric([given[i] for i in order])
+    for name, values in together.items():
+        for i, value in enumerate(values):
+            again = alone[i][name][0], shuffled[name][list(order).index(i)]
+            assert again == ((None, None) if value is None else pytest.approx((value, value), abs=1e-5)), name
+    return together
 
 
 def test_pairs_of_several_sizes_are_batched_by_size_and_each_comes_once():

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import ViTModel
 
-from p2pz_ray.evaluation.metric import Pair, Scores, resized, unit
+from p2pz_ray.evaluation.metric import Pair, Pixels, Scores, resized, unit
 from p2pz_ray.language.checkpoint import load_pretrained
 
 SIDE, LARGEST = 224, 480
@@ -35,11 +35,18 @@ class StructureDistance:
 
     @torch.no_grad()
     def __call__(self, pairs: Sequence[Pair]) -> Scores:
-        similar = [
-            self_similarity(self._features(unit(pictures).to(self.device)))
-            for pictures in ([pair.source for pair in pairs], [pair.edited for pair in pairs])
-        ]
-        return {self.column: (similar[0] - similar[1]).square().mean((1, 2)).tolist()}
+        source, edited = (self.similarity([getattr(p, side) for p in pairs]) for side in ("source", "edited"))
+        return {self.column: apart(source, edited).tolist()}
+
+    @torch.no_grad()
+    def similarity(self, pictures: Sequence[Pixels]) -> Tensor:
+        """(B, N, N) of B pictures of one size."""
+        return self_similarity(self._features(unit(pictures).to(self.device)))
+
+
+def apart(x: Tensor, y: Tensor) -> Tensor:
+    """How far apart self-similarities (…, N, N) are from others: (…), broadcast."""
+    return (x - y).square().mean((-2, -1))
 
 
 def self_similarity(features: Tensor) -> Tensor:

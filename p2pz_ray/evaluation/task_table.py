@@ -3,7 +3,8 @@
 FOLDER holds TASK_N_source.jpg and TASK_N_edited.jpg, where TASK is WORD2WORD, such as cat2dog. All networks arrive by
 package, so no column is one of the paper's, whose own need CLIP, DINO and LPIPS:
 
-    target     share of edits in which EfficientNet-lite0's first class is the target's; source: in the unedited ones
+    source     pictures before the edit in which EfficientNet-lite0 finds the source's word likelier than the target's
+    target     pictures after it in which it finds the target's likelier; first: whose first class is the target's
     background ST-LPIPS outside the source's object, which u2netp finds
     structure  distance of EfficientNet-lite0's self-similarities; shuffled: of sources with others' edits
 """
@@ -13,37 +14,42 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+import torch
 
-from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.collection.codec import DecodePolicy, decode
+from p2pz_ray.errors import ConfigError, ImageError, P2PZError
 from p2pz_ray.evaluation.background import BackgroundDistance
-from p2pz_ray.evaluation.metric import Pair
+from p2pz_ray.evaluation.metric import Metric, Pair, Pixels
 from p2pz_ray.evaluation.photographs import PhotographAccuracy, photograph_structure
 from p2pz_ray.evaluation.saliency import Saliency
+from p2pz_ray.evaluation.structure import apart
+from p2pz_ray.evaluation.truth import picture_size
 
 _NAME = re.compile(r"(?P<task>[a-z]+2[a-z]+)_(?P<number>\d+)_source\.(jpg|jpeg|png)")
-HEADS = ("task", "pairs", "source", "target", "background", "structure", "shuffled")
+HEADS = ("task", "pairs", "source", "target", "first", "background", "structure", "shuffled")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One task's figures; None where the classifier doesn't know a word."""
+    """One task's figures; None where the classifier doesn't know a word, or there is nothing to shuffle."""
 
     task: str
     pairs: int
     source: float | None
     target: float | None
-    background: float
+    first: float | None
+    background: float | None
     structure: float
-    shuffled: float
+    shuffled: float | None
 
     def __str__(self) -> str:
-        shares = ["–" if s is None else f"{round(s * self.pairs)}/{self.pairs}" for s in (self.source, self.target)]
-        rest = [f"{value:.4f}" for value in (self.background, self.structure, self.shuffled)]
+        found = (self.source, self.target, self.first)
+        shares = ["–" if share is None else f"{round(share * self.pairs)}/{self.pairs}" for share in found]
+        distances = (self.background, self.structure, self.shuffled)
+        rest = ["–" if distance is None else f"{distance:.4f}" for distance in distances]
         return _spaced([self.task, str(self.pairs), *shares, *rest])
 
 
@@ -58,10 +64,10 @@ def read_pairs(folder: Path) -> dict[str, list[Pair]]:
         if not edited.is_file():
             raise ConfigError(f"{edited} is missing: {file.name} needs its edited picture.")
         task, words = named["task"], named["task"].split("2", 1)
-        with Image.open(file) as one, Image.open(edited) as two:
-            if one.size != two.size:
-                raise ConfigError(f"{edited} is {two.size} pixels large and its source {one.size}: make them alike.")
-            source, after = np.asarray(one.convert("RGB")), np.asarray(two.convert("RGB"))
+        source, after = _pixels(file), _pixels(edited)
+        if source.shape != after.shape:
+            sizes = [f"{pixels.shape[1]} × {pixels.shape[0]}" for pixels in (after, source)]
+            raise ConfigError(f"{edited} is {sizes[0]} pixels large and its source {sizes[1]}: make them alike.")
         pair = Pair(file.stem, task, source, after, (words[0], words[1]), mask=saliency(source))
         found[task].append((int(named["number"]), pair))
     if not found:
@@ -74,17 +80,22 @@ def table(tasks: dict[str, list[Pair]]) -> list[Line]:
     accuracy, background, structure = PhotographAccuracy(), BackgroundDistance("stlpips-alex"), photograph_structure()
     lines = []
     for task, pairs in tasks.items():
-        unedited = [Pair(p.id, p.edit, p.edited, p.source, p.words) for p in pairs]
-        shuffled = [Pair(a.id, a.edit, a.source, b.edited) for a in pairs for b in pairs if a is not b]
+        # What was there before: the sources in the edits' place, and the words turned round.
+        before = [replace(p, edited=p.source, words=p.words and p.words[::-1]) for p in pairs]
+        sources = [structure.similarity([pair.source])[0] for pair in pairs]
+        edits = [structure.similarity([pair.edited])[0] for pair in pairs]
+        distances = apart(torch.stack(sources)[:, None], torch.stack(edits)[None])
+        own = torch.eye(len(pairs), dtype=torch.bool)
         lines.append(
             Line(
                 task,
                 len(pairs),
-                _mean([accuracy([p])["efficientnet_lite0_source"][0] for p in unedited]),
-                _mean([accuracy([p])["efficientnet_lite0_target"][0] for p in pairs]),
-                _mean([background([p])["background_stlpips"][0] for p in pairs]) or 0.0,
-                _mean([structure([p])[structure.column][0] for p in pairs]) or 0.0,
-                _mean([structure([p])[structure.column][0] for p in shuffled]) or float("nan"),
+                _mean(accuracy, "efficientnet_lite0_closer", before),
+                _mean(accuracy, "efficientnet_lite0_closer", pairs),
+                _mean(accuracy, "efficientnet_lite0_target", pairs),
+                _mean(background, "background_stlpips", pairs),
+                float(distances[own].mean()),
+                float(distances[~own].mean()) if len(pairs) > 1 else None,
             )
         )
     return lines
@@ -105,9 +116,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def _pixels(file: Path) -> Pixels:
+    data = file.read_bytes()
+    try:
+        return decode(data, DecodePolicy(picture_size(data)))
+    except (ImageError, OSError) as error:
+        raise ConfigError(f"{file} is no readable picture: replace it, or leave its pair out.") from error
+
+
+def _mean(metric: Metric, column: str, pairs: Sequence[Pair]) -> float | None:
+    values = [value for pair in pairs if (value := metric([pair])[column][0]) is not None]
+    return sum(values) / len(values) if values else None
 
 
 def _spaced(cells: Sequence[str]) -> str:
