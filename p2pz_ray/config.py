@@ -220,6 +220,7 @@ class GuidanceConfig(Section):
     negative: str = "caption"  # "caption" is the image's own; any other text is the negative prompt itself
     reference: Literal["trajectory", "reconstruction"] = "trajectory"
     guided: Annotated[float, Field(ge=0, le=1)] = 1.0  # share of the steps, the noisiest, that compare maps
+    guided_every: Count = 1  # of those, steps that share one gradient
     layers: list[Text] | None = None  # blocks whose maps are compared, such as mid_block; null is all
     negative_every: Count = 1  # steps that share one negative prediction
     order: Literal[1, 2] = 1  # of the solver on the way down
@@ -288,9 +289,10 @@ class TranslateConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     inversion: InversionConfig = InversionConfig()
     guidance: GuidanceConfig = GuidanceConfig()
-    batch_size: Count = 8
+    batch_size: Count | None = 8  # images given to the model at once; null: as many as a GPU has room for
     device: Device = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: bool = False  # whether torch.compile makes kernels first: worth its minutes on a GPU, in long runs
     replicas: ReplicasConfig = ReplicasConfig()
     tolerance: ToleranceConfig = ToleranceConfig()
     ray: RayConfig = RayConfig()

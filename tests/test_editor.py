@@ -1,6 +1,7 @@
 """Every image comes out as if it had been edited alone, under each direction as if it had been the only one."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -169,3 +170,18 @@ def test_a_damaged_checkpoint_is_named(tiny_model: Path, tmp_path: Path) -> None
         Editor.from_pretrained(tmp_path / "model")
     with pytest.raises(ConfigError, match="text encoder"):
         TextEncoder.load(tmp_path / "model")
+
+
+def test_a_compiled_editor_edits_as_any_other_and_its_compared_passes_are_not_compiled(
+    tiny_model: Path, cats: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced as for real, then run without the minutes that kernels take."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    made, compiled = [], []
+    for compile in (False, True):
+        editor = Editor.from_pretrained(tiny_model, compile=compile, inversion=InversionSettings(steps=3))
+        fast = editor.model.fast
+        editor.model.fast = lambda *args, fast=fast, **given: compiled.append(len(args[0])) or fast(*args, **given)
+        made.append(edit(editor, cats, [0, 1], [editor.direction(["a cat"], ["a dog"])]))
+    assert compiled == 2 * [2, 2, 2, 4, 4, 4]
+    assert grey_levels(*made) <= 1

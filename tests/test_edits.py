@@ -128,3 +128,28 @@ def test_edits_that_make_no_sense_are_refused_in_one_sentence(tmp_path: Path, ed
     with pytest.raises(ConfigError, match=says) as caught:
         load(str(file), [], TranslateConfig)
     assert str(caught.value).count("\n") <= 1
+
+
+def test_without_a_batch_size_batches_double_while_there_is_room_and_memory_that_runs_out_ends_it(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2pz_ray.running.translator.SMALLEST", 1)
+    monkeypatch.setattr("p2pz_ray.running.translator.room_for_twice", lambda device: True)
+    given = {**tiny_settings(tmp_path, tiny_model, images=12, per_partition=12), "batch_size": None}
+    prepared = prepare(TranslateConfig.model_validate(given))
+    assert prepared is not None
+    job, plan = prepared
+    translator = Translator(job)
+    edit, asked = translator.engine.edit, []
+
+    def counted(pictures: list) -> list:
+        asked.append(len(pictures))
+        if len(pictures) > 2:
+            raise torch.OutOfMemoryError("too much")
+        return edit(pictures)
+
+    translator.engine.edit = counted  # type: ignore[method-assign]
+    for partition in plan.partitions:
+        translator.translate(partition)
+    assert asked == [1, 2, 4, 2, 2, 2, 2, 1]
+    assert {row["status"] for row in pairs_of(given["output"]).values()} == {"ok"}

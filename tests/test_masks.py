@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler
 
 from p2pz_ray import Editor, GuidanceSettings, InversionSettings
 from p2pz_ray.editing.direction import EditDirection
+from p2pz_ray.editing.guidance import guided
 from p2pz_ray.editing.schedule import Schedule, ddim_step, extrapolated
 from p2pz_ray.errors import ConfigError
 
@@ -110,6 +111,7 @@ def test_only_chosen_layers_are_compared_and_unknown_ones_are_named(editor: Edit
     "settings",
     [
         GuidanceSettings(guided=0.5),
+        GuidanceSettings(guided_every=2),
         GuidanceSettings(negative_every=2),
         GuidanceSettings(order=2),
         GuidanceSettings(reuse=True),
@@ -137,6 +139,38 @@ def test_what_is_reused_is_the_compared_passs_own_prediction(editor: Editor) -> 
         made.append(editor.edit_latents(inversion, [direction]))
     editor.guidance = usual
     torch.testing.assert_close(made[0], made[1], rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_held_between_steps_is_not_asked_for_again(editor: Editor) -> None:
+    """Of four steps, pictures that the UNet sees: the reference and the compared pass, then both halves of guidance."""
+    inversion = editor.invert(pictures(), ["a cat"] * 2, [1, 2])
+    direction = editor.direction(["a cat"], ["a dog"])
+    usual, asked = editor.guidance, 0
+
+    def count(_: torch.nn.Module, args: tuple) -> None:
+        nonlocal asked
+        asked += len(args[0])
+
+    handle = editor.model.unet.register_forward_pre_hook(count)
+    counted = {}
+    for every in (1, 2, 3):
+        asked, editor.guidance = 0, GuidanceSettings(guided_every=every, negative_every=every)
+        editor.edit_latents(inversion, [direction])
+        counted[every] = asked // 2
+    handle.remove()
+    editor.guidance = usual
+    assert counted == {1: 4 * 2 + 4 * 2, 2: 2 * 2 + 4 + 2, 3: 2 * 2 + 4 + 2}
+
+
+def test_guidance_held_is_the_difference_of_an_earlier_step(editor: Editor) -> None:
+    x, c = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)), editor.model.embed(["a dog"])
+    c_neg = editor.model.embed(["a cat"])
+    with torch.no_grad():
+        eps, eps_neg = (editor.model.predict(x, 401, each, 0.5) for each in (c, c_neg))
+        found, towards = guided(editor.model, x, 401, c_neg, c, 3.0, 0.5)
+        again, _ = guided(editor.model, x, 401, c_neg, c, 3.0, 0.5, towards=towards)
+    torch.testing.assert_close(found, eps_neg + 3 * (eps - eps_neg), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(again, found, rtol=1e-4, atol=1e-5)
 
 
 def test_extrapolated_steps_are_of_second_order() -> None:

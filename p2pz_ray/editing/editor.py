@@ -55,15 +55,21 @@ class Editor:
         revision: str | None = None,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        compile: bool = False,
         **settings: Any,
     ) -> "Editor":
         """Load "mini", a folder in StableDiffusion(XL)Pipeline layout, its URI, or a hub id; `settings` go to `Editor`.
+
+        `compile` spends minutes once for faster passes thereafter (see DiffusionModel.compile).
 
         Raises ConfigError where there is no such checkpoint.
         """
         folder = locate(model, revision)
         loaded = DiffusionModel.load(folder, device, dtype)
-        return cls(loaded, fingerprint=fingerprint(folder), **settings)
+        editor = cls(loaded, fingerprint=fingerprint(folder), **settings)
+        if compile:
+            loaded.compile()
+        return editor
 
     @property
     def size(self) -> tuple[int, int]:

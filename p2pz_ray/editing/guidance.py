@@ -28,9 +28,10 @@ class GuidanceSettings:
     own, "reconstruction" denoises them again from x_T as the paper does.
 
     The others trade evaluations for exactness: `guided` is the share of the steps, from the noisiest on, that compare
-    maps; `layers` names the blocks whose maps are compared (None: all); ε_neg is asked for in every
-    `negative_every`-th step and held between; `order` 2 extrapolates ε from the step before; `reuse` takes ε_edit from
-    the pass that compares maps, before they have moved x.
+    maps, and `guided_every`-th of them do so anew, its gradient held between; `layers` names the blocks whose maps are
+    compared (None: all); every `negative_every`-th step asks for ε_neg, and ε_edit - ε_neg is held between; `order` 2
+    extrapolates ε from the step before; `reuse` takes ε_edit from the pass that compares maps, before they have moved
+    x.
     """
 
     lambda_xa: float | None = None
@@ -38,6 +39,7 @@ class GuidanceSettings:
     negative: str = "caption"
     reference: Literal["trajectory", "reconstruction"] = "trajectory"
     guided: float = 1.0
+    guided_every: int = 1
     layers: Sequence[str] | None = None
     negative_every: int = 1
     order: Literal[1, 2] = 1
@@ -81,31 +83,36 @@ def edit(
     x_ref = inversion.trajectory[-1]
     x = x_ref.repeat_interleave(K, dim=0)
     free = None if cells is None else cells.repeat_interleave(K, dim=0)
-    eps_neg: Tensor | None = None
+    gradient = torch.zeros_like(x)
+    towards: Tensor | None = None
     before: Tensor | None = None
-    unguided = len(schedule) - round(settings.guided * len(schedule))
+    compared = round(settings.guided * len(schedule)) if lambda_xa else 0
 
-    for i in reversed(range(len(schedule))):
+    for step, i in enumerate(reversed(range(len(schedule)))):
         t, here, there = schedule.timesteps[i], schedule.levels[i + 1], schedule.levels[i]
         if settings.reference == "trajectory":
             x_ref = inversion.trajectory[i + 1]
         eps_edit: Tensor | None = None
-        if lambda_xa and i >= unguided:
+        if step < compared:
             again = settings.reference == "reconstruction"
-            with torch.no_grad(), maps.record(whole=again):
-                eps_ref = model.predict(x_ref, t, inversion.c, level=here)
-            gradient, eps_edit = attention_gradient(model, maps, x, t, c_edit, here, settings.reuse)
+            if step % settings.guided_every == 0:
+                with torch.no_grad(), maps.record(whole=again):
+                    eps_ref = model.predict(x_ref, t, inversion.c, here, watched=True)
+                gradient, eps_edit = attention_gradient(model, maps, x, t, c_edit, here, settings.reuse)
+            elif again:
+                with torch.no_grad():
+                    eps_ref = model.predict(x_ref, t, inversion.c, here)
             x = x - lambda_xa * gradient
             if again:
                 x_ref = ddim_step(x_ref, eps_ref, here, there)
-        if (len(schedule) - 1 - i) % settings.negative_every == 0:
-            eps_neg = None
+        if step % settings.negative_every == 0:
+            towards = None
         with torch.no_grad():
-            eps, eps_neg = guided(model, x, t, c_neg, c_edit, cfg, here, eps_neg, eps_edit)
-        step = eps
+            eps, towards = guided(model, x, t, c_neg, c_edit, cfg, here, towards, eps_edit)
+        mean = eps
         if settings.order == 2 and before is not None:
-            step = extrapolated(eps, before, schedule.levels[i + 2], here, there)
-        x, before = ddim_step(x, step, here, there), eps
+            mean = extrapolated(eps, before, schedule.levels[i + 2], here, there)
+        x, before = ddim_step(x, mean, here, there), eps
         if free is not None:
             x = torch.where(free, x, inversion.trajectory[i].repeat_interleave(K, dim=0))
     return x.unflatten(0, (B, K))
@@ -119,19 +126,24 @@ def guided(
     c: Condition,
     cfg: float,
     level: float,
-    eps_neg: Tensor | None = None,
+    towards: Tensor | None = None,
     eps: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Classifier-free guidance ε_neg + cfg (ε - ε_neg), and ε_neg: each as given, or in one pass where both aren't."""
-    if eps_neg is None and eps is None and cfg != 1:
-        eps_neg, eps = model.predict(torch.cat([x, x]), t, Condition.cat([c_neg, c]), level).chunk(2)
-    if eps is None:
-        eps = model.predict(x, t, c, level)
+    """Classifier-free guidance ε_neg + cfg (ε - ε_neg), and `towards`, ε - ε_neg.
+
+    Either of ε and `towards` may be given; where neither is, one pass asks for both predictions.
+    """
     if cfg == 1:
-        return eps, None
-    if eps_neg is None:
-        eps_neg = model.predict(x, t, c_neg, level)
-    return eps_neg + cfg * (eps - eps_neg), eps_neg
+        return model.predict(x, t, c, level) if eps is None else eps, None
+    if towards is None:
+        if eps is None:
+            eps_neg, eps = model.predict(torch.cat([x, x]), t, Condition.cat([c_neg, c]), level).chunk(2)
+        else:
+            eps_neg = model.predict(x, t, c_neg, level)
+        towards = eps - eps_neg
+    elif eps is None:
+        eps = model.predict(x, t, c, level)
+    return eps + (cfg - 1) * towards, towards
 
 
 def attention_gradient(
@@ -149,7 +161,7 @@ def attention_gradient(
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         with maps.compare(whole):
-            eps = model.predict(leaf, t, c, level).detach()
+            eps = model.predict(leaf, t, c, level, watched=True).detach()
         assert maps.loss is not None
         # Rows don't mix anywhere in the UNet, so the sum's gradient is every row's own.
         (found,) = torch.autograd.grad(maps.loss.sum(), leaf)
@@ -182,7 +194,7 @@ def edit_official(
     for i in reversed(range(len(schedule))):
         t, here, there = schedule.timesteps[i], schedule.levels[i + 1], schedule.levels[i]
         with torch.no_grad(), maps.record():
-            neg, pos = model.predict(torch.cat([x_ref, x_ref]), t, c_ref, here).chunk(2)
+            neg, pos = model.predict(torch.cat([x_ref, x_ref]), t, c_ref, here, watched=True).chunk(2)
         x_ref = ddim_step(x_ref, neg + cfg * (pos - neg), here, there)
         both = torch.cat([x, x])
         gradient, _ = attention_gradient(model, maps, both, t, c_edit, here)

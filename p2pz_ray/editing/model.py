@@ -2,6 +2,7 @@
 predict."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ class DiffusionModel:
     ):
         self.vae = vae.eval().requires_grad_(False)
         self.unet = unet.eval().requires_grad_(False)
+        self.fast: Callable[..., Any] = self.unet
+        """The UNet where nobody asks for its maps: itself, unless `compile` made something faster of it."""
         self.text = text
         self.scheduler = scheduler
         self.defaults = defaults or {}
@@ -96,6 +99,12 @@ class DiffusionModel:
             defaults=json.loads(notes.read_text()) if notes.is_file() else None,
         )
 
+    def compile(self) -> "DiffusionModel":
+        """Have torch.compile make kernels for passes that nobody asks for maps: minutes for the first passes of a
+        size, less for each that follows, the same numbers up to rounding."""
+        self.fast = torch.compile(self.unet)
+        return self
+
     @property
     def device(self) -> torch.device:
         return self.unet.device
@@ -136,14 +145,15 @@ class DiffusionModel:
         """What n sentences tell the UNet, float32."""
         return self.text.embed(sentences)
 
-    def predict(self, x: Tensor, t: int, c: Condition, level: float) -> Tensor:
-        """ε(x, t, c): (B, 4, h, w) noise in latents x under B conditions c; `level` is x's own ā.
+    def predict(self, x: Tensor, t: int, c: Condition, level: float, watched: bool = False) -> Tensor:
+        """ε(x, t, c): (B, 4, h, w) noise in latents x under B conditions c; `level` is x's own ā. `watched` is a pass
+        whose maps somebody asks for.
 
         Differentiable in x.
         """
-        return self.epsilon(self.output(x, t, c), x, level)
+        return self.epsilon(self.output(x, t, c, watched), x, level)
 
-    def output(self, x: Tensor, t: int, c: Condition) -> Tensor:
+    def output(self, x: Tensor, t: int, c: Condition, watched: bool = False) -> Tensor:
         """What the UNet says, ε or v as it was trained, in x's precision."""
         c = c.each(lambda part: part.to(self.unet.dtype))
         added = None
@@ -152,7 +162,10 @@ class DiffusionModel:
             height, width = (side * self.factor for side in x.shape[-2:])
             sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.unet.dtype, device=x.device)
             added = {"text_embeds": c.pooled, "time_ids": sizes.expand(len(x), -1)}
-        return self.unet(x.to(self.unet.dtype), t, c.tokens, added_cond_kwargs=added).sample.to(x.dtype)
+        unet = self.unet if watched else self.fast
+        # A tensor: each number would be compiled for anew.
+        time = torch.tensor(t, device=x.device)
+        return unet(x.to(self.unet.dtype), time, c.tokens, added_cond_kwargs=added).sample.to(x.dtype)
 
     def epsilon(self, output: Tensor, x: Tensor, level: float) -> Tensor:
         """The noise that an output means for x: itself, or √ā v + √(1-ā) x (Salimans and Ho 2022)."""

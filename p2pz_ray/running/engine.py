@@ -69,6 +69,7 @@ class Diffusion:
             revision=config.model.revision,
             device=device,
             dtype=_dtype(config.dtype, device),
+            compile=config.compile,
             inversion=InversionSettings(**config.inversion.settings),
             guidance=GuidanceSettings(**config.guidance.model_dump()),
         )

@@ -29,6 +29,8 @@ from p2pz_ray.running.pairs import Pairs
 T = TypeVar("T")
 AHEAD = 2
 """Batches decoded before the model asks for them, and batches waiting behind it to be encoded."""
+SMALLEST, LARGEST = 4, 32
+"""Images in a batch, where memory says how many."""
 
 
 @dataclass
@@ -57,8 +59,10 @@ class Translator:
             max_bytes=config.image.max_bytes,
             max_pixels=config.image.max_pixels,
         )
-        self.batch_size = config.batch_size
-        """Images given to the model at once; halved for good whenever memory runs out."""
+        self.batch_size = config.batch_size or SMALLEST
+        """Images given to the engine at once; halved for good whenever memory runs out. Where the configuration names
+        no number, doubled as long as a GPU has room."""
+        self.grows = config.batch_size is None
         self.underway = 0
         """Images of the current partition that are translated already."""
 
@@ -121,7 +125,7 @@ class Translator:
                 batch.pictures.append(Picture(row, item.id, pixels, caption, self._mask(item)))
             except ImageError as error:
                 batch.broken.append((row, item, str(error)))
-            if len(batch.pictures) >= config.batch_size:
+            if len(batch.pictures) >= (config.batch_size or LARGEST):
                 yield batch
                 batch = Batch()
         if batch.pictures or batch.broken:
@@ -139,15 +143,20 @@ class Translator:
             raise ImageError(f"Its mask can't be used: {error}") from error
 
     def _edited(self, pictures: list[Picture]) -> list[Edited]:
+        """Translate pictures, as many at once as fit."""
+        edited: list[Edited] = []
+        while len(edited) < len(pictures):
+            edited += self._together(pictures[len(edited) :][: self.batch_size])
+        return edited
+
+    def _together(self, pictures: list[Picture]) -> list[Edited]:
         """Translate pictures together where possible, alone where not."""
-        if len(pictures) > self.batch_size:
-            parts = [pictures[i : i + self.batch_size] for i in range(0, len(pictures), self.batch_size)]
-            return [edited for part in parts for edited in self._edited(part)]
-        if not pictures:
-            return []
         exhausted = False
         try:
-            return self.engine.edit(pictures)
+            edited = self.engine.edit(pictures)
+            if self.grows and len(pictures) == self.batch_size < LARGEST and room_for_twice(self.device):
+                self.batch_size *= 2
+            return edited
         except ConfigError:
             raise
         except Exception as error:
@@ -163,9 +172,9 @@ class Translator:
         if len(pictures) == 1:
             return [Edited(pictures[0].caption, None, sentence)]
         if exhausted:
-            self.batch_size = len(pictures) // 2
+            self.batch_size, self.grows = len(pictures) // 2, False
             return self._edited(pictures)
-        return [edited for picture in pictures for edited in self._edited([picture])]
+        return [edited for picture in pictures for edited in self._together([picture])]
 
     def _write(self, pairs: Pairs, batch: Batch, edited: list[Edited]) -> None:
         format = self.job.config.output_format
@@ -220,6 +229,14 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
     finally:
         stopped.set()
         thread.join()
+
+
+def room_for_twice(device: str) -> bool:
+    """Whether a GPU has room, and a fifth to spare, for twice what was ever taken of it; a CPU gains nothing by it."""
+    if device == "cpu":
+        return False
+    free, _ = torch.cuda.mem_get_info()
+    return 2 * torch.cuda.max_memory_allocated() <= 0.8 * (free + torch.cuda.memory_reserved())
 
 
 def _out_of_memory(error: Exception) -> bool:
