@@ -106,8 +106,14 @@ def evaluate(given: argparse.Namespace) -> int:
         from p2pz_ray.evaluation.report import write_report
 
         truth = config.collection.uri if config.collection and config.metrics.truth else None
-        options = config.storage_options
-        print(write_report(config.run, storage_options=options, truth_uri=truth, pictures=config.pictures))
+        written = write_report(
+            config.run,
+            storage_options=config.storage_options,
+            truth_uri=truth,
+            student_uri=config.student,
+            pictures=config.pictures,
+        )
+        print(written)
     return DONE
 
 
@@ -161,7 +167,7 @@ def submit(given: argparse.Namespace) -> int:
 
 def _check_reaches(config: Any, overrides: Sequence[str]) -> None:
     """Raise ConfigError for what another machine can't reach or shouldn't be told."""
-    named = [(key, getattr(config, key)) for key in ("output", "run") if hasattr(config, key)]
+    named = [(key, uri) for key in ("output", "run", "student") if (uri := getattr(config, key, None)) is not None]
     for key in ("input", "collection"):
         if getattr(config, key, None) is not None:
             named.append((f"{key}.uri", getattr(config, key).uri))

@@ -20,7 +20,7 @@ from p2pz_ray.cli import main
 from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.evaluation import Run, cards, write_report
-from p2pz_ray.evaluation.charts import rates_over_time
+from p2pz_ray.evaluation.charts import number, rates_over_time
 from p2pz_ray.evaluation.compare import write_comparison
 from p2pz_ray.evaluation.scores import ScoreFolder
 from p2pz_ray.evaluation.tally import KEPT_IDS, busy_seconds, evenly
@@ -148,7 +148,7 @@ def test_the_numbers_count_every_pair_though_few_are_shown(tmp_path):
     rows += [pair(f"odd-{i}", scene.picture(), scene.picture(), status="flagged", error="Odd.") for i in range(3)]
     write_run(tmp_path, [rows[i : i + 25] for i in range(0, 100, 25)], times=[(0, 30), (10, 40), (90, 100), (90, 95)])
     page = reported(tmp_path, pictures=5)
-    for words in ("images 100", "ok 90", "failed 7", "7 %", "flagged 3", "3 %", "images a second 2 all"):
+    for words in ("images 100", "ok 90", "failed 7", "7 %", "flagged 3", "3 %", "images a second 2.00 all"):
         assert words in page.text, words
     assert len(page.pictures("edited")) == 5
     assert "5 of 93 pairs" in page.text
@@ -363,8 +363,24 @@ def test_a_students_pictures_stand_beside_the_teachers(tmp_path):
     write_run(tmp_path / "teacher", [[good(s) for s in scenes]])
     learned = [np.full((64, 64, 3), 60 * i, np.uint8) for i in range(3)]
     write_run(tmp_path / "student", [[pair(s.id, s.picture(), learned[i]) for i, s in enumerate(scenes)][::-1]])
+    scored(tmp_path / "teacher", {"psnr": [20, 30, 40], "mse": [0.1, 0.2, 0.3]})
+    scored(tmp_path / "student", {"psnr": [10, 11, 12]})
     page = reported(tmp_path / "teacher", student_uri=str(tmp_path / "student"))
     np.testing.assert_array_equal(page.pictures("student"), learned)
+    assert "cat2dog student made by" in page.text
+    assert "psnr more is better 30.0 18.7 to 41.3 · 3 11.0 9.87 to 12.1 · 3 a test" in page.text
+    assert "mse less is better 0.200 0.0868 to 0.313 · 3 – a test" in page.text
+
+
+def test_a_students_own_report_names_the_student(tmp_path):
+    config = {"student": "s3://bucket/student"}
+    write_run(tmp_path, [[good(s) for s in examples(1)]], config=config)
+    assert "translated by the student s3://bucket/student" in reported(tmp_path).text
+
+
+def test_numbers_are_short_and_read_at_a_glance():
+    shown = {1923.4: "1,923", 12.345: "12.3", 0.6667: "0.667", -0.05: "-0.0500", 3.49e-6: "3.49×10⁻⁶", 0: "0"}
+    assert {value: number(value) for value in shown} == shown
 
 
 def test_two_runs_are_compared_over_the_pairs_that_both_have(tmp_path):

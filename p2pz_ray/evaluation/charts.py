@@ -1,4 +1,5 @@
-"""Small drawings inside a page, as SVG that takes its colours from the page."""
+"""Small drawings inside a page, as SVG that takes its colours from the page. What is to be read stands beside them as
+text, which keeps its size whatever the drawing's."""
 
 import math
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from p2pz_ray.collection.manifest import Manifest
 
 BINS, SLOTS = 40, 80
 WIDTH, HEIGHT = 320, 72
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def histogram(values: NDArray[np.float64], label: str) -> str:
@@ -19,25 +21,19 @@ def histogram(values: NDArray[np.float64], label: str) -> str:
         return ""
     low, high = float(values.min()), float(values.max())
     counts, _ = np.histogram(values, BINS, (low, high) if high > low else (low - 0.5, low + 0.5))
-    bars = _bars(counts / counts.max())
-    ends = f'<text x="0" y="{HEIGHT + 14}">{number(low)}</text>' + (
-        f'<text x="{WIDTH}" y="{HEIGHT + 14}" text-anchor="end">{number(high)}</text>' if high > low else ""
-    )
     spoken = f"{label}: {len(values):,} pairs from {number(low)} to {number(high)}"
-    return _svg(f'<path d="{bars}"/>{ends}', spoken)
+    return _svg(counts / counts.max(), spoken, number(low), number(high) if high > low else "")
 
 
 def throughput(manifests: Sequence[Manifest]) -> str:
-    """Images a second over the time of a run, from first to last; "" where its manifests don't know."""
+    """A figure of images a second over the time of a run, from first to last; "" where its manifests don't know."""
     rates, seconds = rates_over_time(manifests)
     if not len(rates) or not rates.max():
         return ""
     peak = float(rates.max())
-    drawn = f'<path d="{_bars(rates / peak)}"/>'
-    ends = f'<text x="0" y="{HEIGHT + 14}">0</text>'
-    ends += f'<text x="{WIDTH}" y="{HEIGHT + 14}" text-anchor="end">{_duration(seconds)}</text>'
-    ends += f'<text x="0" y="10">{number(peak)} images a second</text>'
-    return _svg(drawn + ends, f"At most {number(peak)} images a second, over {_duration(seconds)}")
+    most = f"At most {number(peak)} images a second"
+    drawn = _svg(rates / peak, f"{most}, over {_duration(seconds)}", "0", _duration(seconds))
+    return f'<figure class="wide"><figcaption>{most}</figcaption>{drawn}</figure>'
 
 
 def rates_over_time(manifests: Sequence[Manifest]) -> tuple[NDArray[np.float64], float]:
@@ -56,23 +52,32 @@ def rates_over_time(manifests: Sequence[Manifest]) -> tuple[NDArray[np.float64],
 
 
 def number(value: float) -> str:
-    """A number in at most four figures."""
+    """A number in three figures, or all of a large one's; a very small one as a multiple of a power of ten."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if abs(value) < 0.0005:
+        digits, power = f"{value:.2e}".split("e")
+        return f"{digits}×10{str(int(power)).translate(_RAISED)}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
 def _bars(heights: NDArray[np.float64]) -> str:
     wide = WIDTH / len(heights)
     return "".join(
-        f"M{i * wide:.1f} {HEIGHT}v{-max(1.0, h * (HEIGHT - 16)):.1f}h{max(1.0, wide - 1):.1f}V{HEIGHT}z"
+        f"M{i * wide:.1f} {HEIGHT}v{-max(1.0, h * HEIGHT):.1f}h{max(1.0, wide - 1):.1f}V{HEIGHT}z"
         for i, h in enumerate(heights)
         if h > 0
     )
 
 
-def _svg(inside: str, spoken: str) -> str:
-    return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT + 18}" role="img" aria-label="{spoken}">{inside}</svg>'
+def _svg(heights: NDArray[np.float64], spoken: str, left: str, right: str) -> str:
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{spoken}"><path d="{_bars(heights)}"/></svg>'
+        f'<p class="ends" aria-hidden="true"><span>{left}</span><span>{right}</span></p>'
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -13,7 +13,8 @@ from p2pz_ray.evaluation.charts import histogram, number
 from p2pz_ray.evaluation.markup import html, section, text
 from p2pz_ray.evaluation.picture import picture
 from p2pz_ray.evaluation.run import Run
-from p2pz_ray.evaluation.summary import Estimate, ScoreTable, mean, share
+from p2pz_ray.evaluation.score_section import value
+from p2pz_ray.evaluation.summary import Estimate, ScoreTable, is_share, mean, share
 from p2pz_ray.evaluation.tally import edited_pictures, evenly, places_of, rows_at
 
 _EXTREMES = 3
@@ -123,19 +124,20 @@ def _table(names: Sequence[str], differences: dict[Key, dict[str, tuple[float, f
             continue
         better = (change < 0) if less_is_better(name) else (change > 0)
         rows += (
-            f'<tr><th scope="row">{text(name)}</th><td>{number(both[:, 0].mean())}</td>'
-            f"<td>{number(both[:, 1].mean())}</td>"
-            f"<td><b>{number(found.mean)}</b> <small>{_interval(found)}</small></td>"
+            f'<tr><th scope="row">{text(name)}</th><td>{value(name, both[:, 0].mean())}</td>'
+            f"<td>{value(name, both[:, 1].mean())}</td>"
+            f"<td><b>{_change(name, found.mean)}</b> <small>{_interval(name, found)}</small></td>"
             f"<td>{_share(int(better.sum()), len(change))}</td><td>{len(change):,}</td></tr>"
         )
-        drawn += f"<figure><figcaption>{text(name)}, B minus A</figcaption>{histogram(change, text(name))}</figure>"
+        if not is_share(name):
+            drawn += f"<figure><figcaption>{text(name)}, B minus A</figcaption>{histogram(change, text(name))}</figure>"
     if not rows:
         return '<p class="empty">No score that the same thing made is in both: run p2pz evaluate on each.</p>'
     words = ("A", "B", "B minus A", "pairs where B is better", "pairs")
     heads = "".join(f'<th scope="col">{head}</th>' for head in words)
     return f"""<div class="scroll" tabindex="0" role="region" aria-label="Scores of both"><table class="scores">
 <thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table>
-</div><p class="note">Over the pairs that have the score in both runs; intervals hold the true mean with 95 %.</p>
+</div><p class="note">Over the pairs that have the score in both runs; intervals hold the true mean with 95 %.</p>
 <div class="charts">{drawn}</div>"""
 
 
@@ -146,5 +148,12 @@ def _share(hits: int, count: int) -> str:
     return f"{100 * found.mean:.1f} % <small>{100 * found.low:.1f} to {100 * found.high:.1f} %</small>"
 
 
-def _interval(found: Estimate) -> str:
-    return "one pair" if found.low is None or found.high is None else f"{number(found.low)} to {number(found.high)}"
+def _interval(name: str, found: Estimate) -> str:
+    if found.low is None or found.high is None:
+        return "one pair"
+    return f"{_change(name, found.low)} to {_change(name, found.high)}"
+
+
+def _change(name: str, by: float) -> str:
+    """A difference, of shares in percentage points."""
+    return f"{100 * by:+.1f} points" if is_share(name) else number(by)

@@ -42,10 +42,17 @@ class StructureConfig(Section):
 
 class MasksConfig(Section):
     """Where the objects are: the source's by a column of the collection, or by a model; the edited picture's by the
-    model."""
+    model: a segmentation checkpoint, such as facebook/mask2former-swin-tiny-coco-panoptic, among whose classes must be
+    the edits' words; "u2netp", which sees what stands out; or "world", which knows a miniature scene without
+    its animal."""
 
     column: Text | None = None
-    model: Literal["u2netp", "world"] | None = None  # "world" knows a miniature scene without its animal
+    model: ModelConfig | None = None
+
+    @property
+    def by(self) -> str | None:
+        """The model's name."""
+        return self.model.name if self.model else None
 
 
 class CollectionConfig(Section):
@@ -89,6 +96,7 @@ class EvaluateConfig(Section):
     device: Device = "auto"
     replicas: ReplicasConfig = ReplicasConfig()
     report: bool = True
+    student: Text | None = None  # a student's run of the same images, shown beside this one in the report
     pictures: Count = 120  # pairs shown in the report
     ray: RayConfig = RayConfig()
 
@@ -96,7 +104,7 @@ class EvaluateConfig(Section):
     def _possible(self) -> "EvaluateConfig":
         wants = {
             "masks.column": self.masks.column is not None,
-            "masks.model world": self.masks.model == "world",
+            "masks.model world": self.masks.by == "world",
             "metrics.truth": self.metrics.truth,
         }
         missing = [key for key, asked in wants.items() if asked]

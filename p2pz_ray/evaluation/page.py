@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from p2pz_ray.evaluation.cards import Card, sheet
+from p2pz_ray.evaluation.charts import number
 from p2pz_ray.evaluation.markup import html, section, text
 from p2pz_ray.evaluation.score_section import headlines, scores_body
 from p2pz_ray.evaluation.summary import ScoreTable
@@ -36,6 +37,7 @@ def page(
     figures: Figures,
     truth: Mapping[str, TruthSummary],
     scores: ScoreTable,
+    student: ScoreTable | None,
     cards: Sequence[Card],
     pictured: int,
     problems: Sequence[Problem],
@@ -43,11 +45,11 @@ def page(
     config: str,
     footer: str,
 ) -> str:
-    """The whole page. `pictured` is how many pairs have pictures, of which `cards` are a sample; `throughput` is a
-    drawing."""
-    head = f'{_progress(figures)}\n<dl class="tiles">\n{_tiles(figures, truth, scores)}\n</dl>'
+    """The whole page. `student` are the scores of a student's run of the same pairs; `pictured` is how many pairs have
+    pictures, of which `cards` are a sample; `throughput` is a drawing."""
+    head = "\n".join([_progress(figures), _tiles(_counts(figures)), _tiles(_quality(truth, scores))])
     sections = [
-        section("scores", "Scores", scores_body(scores)),
+        section("scores", "Scores", scores_body(scores, student)),
         section("truth", "Against the truth", _truth(truth)),
         section("pictures", "Pictures", sheet(cards, pictured)),
         section("problems", "Failed and flagged images", _problems(problems)),
@@ -78,7 +80,10 @@ def _progress(figures: Figures) -> str:
     return f'<p class="state {state}">{say}</p>\n<div class="bar" aria-hidden="true">{bar}</div>'
 
 
-def _tiles(figures: Figures, truth: Mapping[str, TruthSummary], scores: ScoreTable) -> str:
+Tile = tuple[str, str, str, str]  # what it is, the number, a note, and a kind that colours it
+
+
+def _counts(figures: Figures) -> list[Tile]:
     done, planned = figures.images
     of_pairs = f"of {figures.pairs:,} pairs" if figures.edits > 1 else f"of {figures.pairs:,}"
     tiles = [
@@ -93,18 +98,24 @@ def _tiles(figures: Figures, truth: Mapping[str, TruthSummary], scores: ScoreTab
         ),
     ]
     if figures.rate is not None:
-        tiles.append(("images a second", f"{figures.rate:.3g}", "all replicas together", ""))
+        tiles.append(("images a second", number(figures.rate), "all replicas together", ""))
+    return tiles
+
+
+def _quality(truth: Mapping[str, TruthSummary], scores: ScoreTable) -> list[Tile]:
     compared = sum(summary.pairs for summary in truth.values())
-    if compared:
-        closer = sum(summary.closer for summary in truth.values())
-        tiles.append(
-            ("closer to the truth than the source", _percent(closer, compared), f"of {compared:,} compared", "")
-        )
-    tiles += headlines(scores.estimates())
-    return "\n".join(
-        f'<div class="tile {kind}"><dt>{name}</dt><dd class="number">{number}</dd><dd>{note}</dd></div>'
-        for name, number, note, kind in tiles
+    closer = sum(summary.closer for summary in truth.values())
+    note = f"of {compared:,} compared"
+    beside = [("closer to the truth than the source", _percent(closer, compared), note, "")] if compared else []
+    return beside + headlines(scores.estimates())
+
+
+def _tiles(tiles: Sequence[Tile]) -> str:
+    inside = "\n".join(
+        f'<div class="tile {kind}"><dt>{name}</dt><dd class="number">{shown}</dd><dd>{note}</dd></div>'
+        for name, shown, note, kind in tiles
     )
+    return f'<dl class="tiles">\n{inside}\n</dl>' if inside else ""
 
 
 def _truth(truth: Mapping[str, TruthSummary]) -> str:
@@ -155,14 +166,14 @@ def _problems(problems: Sequence[Problem]) -> str:
     if not problems:
         return '<p class="empty">None: every image came out.</p>'
     groups = []
-    for number, problem in enumerate(problems[:MAX_PROBLEMS]):
+    for place, problem in enumerate(problems[:MAX_PROBLEMS]):
         ids = "".join(f"<li><code>{text(id, 200)}</code></li>" for id in problem.ids)
         rest = problem.images - len(problem.ids)
         more = f"<li>and {rest:,} more</li>" if rest else ""
         kind = "failed" if problem.status == "error" else "flagged"
         groups.append(
-            f'<details{" open" if number < 3 else ""}><summary><b class="{kind}">{problem.images:,} {kind}:</b> '
-            f'{text(problem.sentence)}</summary><ul class="ids">{ids}{more}</ul></details>'
+            f'<details{" open" if place < 3 else ""}><summary><b class="{kind}">{problem.images:,} {kind}:</b> '
+            f'{text(problem.sentence)}</summary><ul class="ids" tabindex="0">{ids}{more}</ul></details>'
         )
     if len(problems) > MAX_PROBLEMS:
         groups.append(f'<p class="note">And {len(problems) - MAX_PROBLEMS:,} rarer sentences.</p>')

@@ -33,7 +33,7 @@ def write_report(
     """Write RUN/report/index.html, for a finished run or for what is done of one, and return its URI.
 
     truth_uri: the miniature collection the run was made of, if its truth is to be compared and shown.
-    student_uri: a run whose edited pictures, of the same ids and edits, are shown as a student's.
+    student_uri: a run whose edited pictures, of the same ids and edits, and scores are shown as a student's.
     pictures: how many pairs are shown, evenly chosen, and the best and worst of each score beside them; all pairs are
     counted.
     storage_options: handed to fsspec, for both URIs.
@@ -51,17 +51,17 @@ def write_report(
         places = sorted({*places, *tally.places_of(extremes(scores))})
     student = Run(student_uri, storage_options) if student_uri else None
     cards = affordable(_with_scores(list(_cards(run, places, truth, student)), scores))
-    drawn = throughput(run.manifests)
     page_html = page(
         title=_title(run.config) or ", ".join(sorted(tally.edits)) or "A run of pairs",
         subtitle=_subtitle(run),
         figures=_figures(run, tally),
         truth={edit: TruthSummary.of(found) for edit, found in errors.items()},
         scores=scores,
+        student=ScoreTable(student) if student else None,
         cards=cards,
         pictured=sum(tally.edits.values()),
         problems=tally.problems,
-        throughput=f'<figure class="wide">{drawn}</figure>' if drawn else "",
+        throughput=throughput(run.manifests),
         config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True) if run.config else "",
         footer=f"{run.uri} · written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by p2pz_ray",
     )
@@ -149,6 +149,8 @@ def _title(config: dict[str, Any]) -> str:
 def _subtitle(run: Run) -> str:
     source, model = _section(run.config, "input").get("uri"), run.config.get("model")
     name = model.get("name") if isinstance(model, dict) else model
+    if student := run.config.get("student"):
+        name = f"the student {student}"
     images = "1 image" if run.plan.images == 1 else f"{run.plan.images:,} images"
     parts = [
         images + (f" from {source}" if source else ""),

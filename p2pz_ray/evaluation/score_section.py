@@ -12,7 +12,7 @@ from p2pz_ray.evaluation.summary import CLIP_ACCURACY, Estimate, ScoreTable, is_
 HEADLINES = (
     (CLIP_ACCURACY, "closer to the target's text in CLIP"),
     ("judge_target", "the judge sees the target"),
-    ("efficientnet_lite0_target", "EfficientNet-lite0 sees the target"),
+    ("efficientnet_lite0_closer", "closer to the target in EfficientNet-lite0"),
     ("structure_distance", "structure distance, DINO"),
     ("structure_judge", "structure distance, judge"),
     ("structure_efficientnet_lite0", "structure distance, EfficientNet-lite0"),
@@ -31,18 +31,24 @@ def headlines(estimates: Mapping[str, Estimate], most: int = 4) -> list[tuple[st
     ][:most]
 
 
-def scores_body(table: ScoreTable) -> str:
-    """A table of means a score and edit, and a distribution of each score; "" without scores."""
+def scores_body(table: ScoreTable, student: ScoreTable | None = None) -> str:
+    """A table of means a score and edit, and a distribution of each score; "" without scores.
+
+    student: another run's scores, shown beside those that the same thing made.
+    """
     if not len(table) or not table.made_by:
         return ""
     edits = sorted(set(table.edits))
-    columns = {"all": table.estimates()} if len(edits) != 1 else {}
-    columns |= {edit: table.estimates(edit) for edit in edits}
-    names = list(dict.fromkeys(name for found in columns.values() for name in found))
-    heads = "".join(f'<th scope="col">{text(edit)}</th>' for edit in columns)
+    columns = [("all", table.estimates())] if len(edits) != 1 else []
+    columns += [(edit, table.estimates(edit)) for edit in edits]
+    names = list(dict.fromkeys(name for _, found in columns for name in found))
+    if student is not None and len(student):
+        alike = {name for name in names if _made_by(name, table) == _made_by(name, student)}
+        columns.append(("student", {name: e for name, e in student.estimates().items() if name in alike}))
+    heads = "".join(f'<th scope="col">{text(head)}</th>' for head, _ in columns)
     rows = "".join(
         f'<tr><th scope="row">{text(name)} <small>{"less" if less_is_better(name) else "more"} is better</small></th>'
-        + "".join(_cell(name, found.get(name)) for found in columns.values())
+        + "".join(_cell(name, found.get(name)) for _, found in columns)
         + f"<td><small>{text(_made_by(name, table))}</small></td></tr>"
         for name in names
     )
@@ -55,7 +61,7 @@ def scores_body(table: ScoreTable) -> str:
 <table class="scores"><thead><tr><td></td>{heads}<th scope="col">made by</th></tr></thead><tbody>{rows}</tbody></table>
 </div>
 <p class="note">Means over all {len(table):,} scored pairs that have the score, with the interval that holds the true
-mean with 95 %.</p>
+mean with 95 %.</p>
 <div class="charts">{drawn}</div>"""
 
 

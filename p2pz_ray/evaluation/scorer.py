@@ -1,7 +1,7 @@
 """The scores of a partition's pairs, by all metrics that a configuration asks for."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from p2pz_ray.evaluation.lookup import Lookup
 from p2pz_ray.evaluation.metric import Mask, Metric, Pair, Scores, alike
 from p2pz_ray.evaluation.saliency import MaskOverlap, Saliency
 from p2pz_ray.evaluation.truth import Truth, TruthScores, picture_size
+
+if TYPE_CHECKING:
+    from p2pz_ray.evaluation.segmentation import Segmentation
 
 COLUMNS = ["id", "edit", "status", "source_image", "edited_image"]
 
@@ -30,11 +33,15 @@ class Scorer:
         self.config, self._fit = config, fit
         self._words = words_of(config, edits)
         device = _device(config.device)
-        self._saliency = Saliency() if config.masks.model == "u2netp" else None
+        self._saliency = Saliency() if config.masks.by == "u2netp" else None
+        self._segmentation = _segmentation(config, device)
+        if self._segmentation:
+            for source, _ in self._words.values():
+                self._segmentation.check(source)
         given = config.collection
         self._lookup = Lookup(given.uri, given.storage_options, id=given.id) if given else None
         self._truth = None
-        if given and (config.metrics.truth or config.masks.model == "world"):
+        if given and (config.metrics.truth or config.masks.by == "world"):
             targets = {edit: target for edit, (_, target) in self._words.items()}
             self._truth = Truth(given.uri, given.storage_options, targets=targets, fit=fit)
         self.metrics = _metrics(config, device)
@@ -78,15 +85,20 @@ class Scorer:
         except OSError as error:
             raise ImageError(f"{id} ({edit}) has no readable edited picture.") from error
         edited, source = decode(data, policy), decode(_bytes(row["source_image"]), policy)
+        words = self._words.get(edit)
         mask, objects = self._mask(id, policy), None
         if self._saliency:
             objects = self._saliency(source), self._saliency(edited)
-        elif self._truth and self.config.masks.model == "world":
+        elif self._segmentation and words:
+            # An object that isn't seen before the edit can't be said to have stayed in its place.
+            before, after = (self._segmentation(*seen) for seen in zip((source, edited), words, strict=True))
+            objects = (before, after) if before.any() else None
+        elif self._truth and self.config.masks.by == "world":
             found = self._truth.objects(id, encode(source), data)
             objects = (found[0], found[1]) if found else None
         if mask is None and objects:
             mask = objects[0]
-        return Pair(id, edit, source, edited, self._words.get(edit), self._texts(id), mask, objects)
+        return Pair(id, edit, source, edited, words, self._texts(id), mask, objects)
 
     def _mask(self, id: str, policy: DecodePolicy) -> Mask | None:
         column = self.config.masks.column
@@ -150,10 +162,18 @@ def _metrics(config: EvaluateConfig, device: str) -> list[Metric]:
         from p2pz_ray.evaluation.pixels import PixelDifference
 
         made.append(PixelDifference())
-    if config.masks.model:
+    if config.masks.by:
         known = {"world": "what the scene looks like without one"}
-        made.append(MaskOverlap(known.get(config.masks.model, config.masks.model)))
+        made.append(MaskOverlap(known.get(config.masks.by, config.masks.by)))
     return made
+
+
+def _segmentation(config: EvaluateConfig, device: str) -> "Segmentation | None":
+    if config.masks.model is None or config.masks.by in ("u2netp", "world"):
+        return None
+    from p2pz_ray.evaluation.segmentation import Segmentation
+
+    return Segmentation(config.masks.model.name, config.masks.model.revision, device)
 
 
 def _structure(config: EvaluateConfig, device: str) -> Metric:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from p2pz_ray.evaluation.charts import number
 from p2pz_ray.evaluation.run import Run
 from p2pz_ray.evaluation.scores import ScoreFolder, made_by, unreadable
 from p2pz_ray.evaluation.tally import Tally
@@ -144,9 +145,9 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     done = "" if found["complete"] else " so far"
     said = [f"{pairs['scored']:,} pairs{done}" + (f", of which {' and '.join(spoilt)}" if spoilt else "")]
     for name, value in found["all"].items():
-        interval = "" if value["low"] is None else f"  [{value['low']:.4f}, {value['high']:.4f}]"
+        interval = "" if value["low"] is None else f"  [{number(value['low'])}, {number(value['high'])}]"
         made = found["made_by"].get(name, found["made_by"].get("clip_source", ""))
-        said.append(f"  {name:<28} {value['mean']:.4f}{interval}  {made}")
+        said.append(f"  {name:<28} {number(value['mean'])}{interval}  {made}")
     return said
 
 
