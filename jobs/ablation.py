@@ -12,24 +12,31 @@ from typing import Any
 from p2pz_ray.collection.store import Store
 from p2pz_ray.config import load
 from p2pz_ray.errors import ConfigError, P2PZError
-from p2pz_ray.evaluation.ablation import AblationConfig, evaluation, run_of, table, trade_off, translation, variants
+from p2pz_ray.evaluation.ablation import (
+    AblationConfig,
+    caption,
+    evaluation,
+    run_of,
+    table,
+    trade_off,
+    translation,
+    variants,
+    words_of,
+)
 from p2pz_ray.evaluation.evaluate import evaluate
-from p2pz_ray.language.sentences import article
 from p2pz_ray.running.cluster import connected
 from p2pz_ray.running.run import translate
 
 
 def ablate(config: AblationConfig) -> dict[str, Any]:
     """Make and score every variant; what ablation.json holds."""
-    store, edits = Store(config.output), config.translate.get("edits") or {}
-    words = {}
-    for name, edit in edits.items():
-        if not (isinstance(edit, dict) and edit.get("source") and edit.get("target")):
-            raise ConfigError(f"translate.edits.{name} has no words: the word swap needs source and target.")
-        for side in ("source", "target"):
-            store.write(f"words/{name}-{side}.txt", f"a photo of {article(edit[side])} {edit[side]}\n".encode())
-        words[name] = {side: store.name(f"words/{name}-{side}.txt") for side in ("source", "target")}
-    planned = variants(config, edits, words)
+    store, files = Store(config.output), {}
+    for name, words in words_of(config).items():
+        files[name] = {side: f"words/{name}-{side}.txt" for side in ("source", "target")}
+        for file, word in zip(files[name].values(), words, strict=True):
+            store.write(file, f"{caption(word)}\n".encode())
+    named = {name: {side: store.name(file) for side, file in of.items()} for name, of in files.items()}
+    planned = variants(config, named)
     checked = [(variant, translation(config, variant), evaluation(config, variant)) for variant in planned]
     found: dict[Any, Any] = {}
     with connected(checked[0][1]):

@@ -17,6 +17,7 @@ from PIL import Image
 
 from p2pz_ray import EditDirection, Editor, GuidanceSettings, InversionSettings
 from p2pz_ray.editing.inversion import Inversion
+from p2pz_ray.evaluation.ablation import STEPS
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini import MODEL
 from p2pz_ray.mini.edit import WorldEdit
@@ -159,22 +160,24 @@ def edits(bench: Bench) -> Table:
 
 
 def ablation(bench: Bench, name: str = "cat2dog") -> Table:
-    """The paper's ablation: the caption's word swapped, regularized noise, the sentence direction, and guidance."""
+    """The paper's ablation, step by step as `jobs/ablation.py` runs it, each caption's own word swapped."""
     edit = WorldEdit.parse(name)
     before, captions = bench.scenes(edit.before)
     direction, nothing = bench.direction(edit), bench.nothing()
-    rows = [["what", "scenes", "judge", "error to the truth", "outside both animals", "× the VAE's there"]]
-    for regularization, noise in (("none", ""), ("sampled", ", regularized noise")):
-        swapped, turned, held = [], [], []
-        for part in chunks(len(before)):
-            inverted = bench.invert(before[part], captions[part], regularization=regularization)
-            told = bench.editor.model.embed([said.replace(*edit.words) for said in captions[part]])
-            swapped.append(bench.edit(replace(inverted, c=told), nothing, lambda_xa=0))
-            turned.append(bench.edit(inverted, direction, lambda_xa=0))
-            held.append(bench.edit(inverted, direction))
-        for label, made in (("word swap", swapped), ("sentence direction", turned), ("… and guidance", held)):
-            rows.append([label + noise, *_measured(bench, edit, before, np.concatenate(made))])
-    return rows
+    made: dict[str, list[Pixels]] = {step.name: [] for step in STEPS}
+    for part in chunks(len(before)):
+        swapped = bench.editor.model.embed([said.replace(*edit.words) for said in captions[part]])
+        inverted = {
+            kind: bench.invert(before[part], captions[part], regularization=kind)
+            for kind in dict.fromkeys(step.regularization for step in STEPS)
+        }
+        for step in STEPS:
+            begun = inverted[step.regularization]
+            begun = replace(begun, c=swapped) if step.swap else begun
+            settings: dict[str, float] = {} if step.guided else {"lambda_xa": 0}
+            made[step.name].append(bench.edit(begun, nothing if step.swap else direction, **settings))
+    rows = [["step", "scenes", "judge", "error to the truth", "outside both animals", "× the VAE's there"]]
+    return rows + [[step, *_measured(bench, edit, before, np.concatenate(found))] for step, found in made.items()]
 
 
 def _measured(bench: Bench, edit: WorldEdit, before: Sequence[Scene], made: Pixels) -> list[str]:
