@@ -196,7 +196,7 @@ class InversionConfig(Section):
     `cache` is a URI where inversions are kept, so that another run over the same images begins with them.
     """
 
-    steps: Annotated[int, Field(ge=2, le=1000)] = 50
+    steps: Annotated[int, Field(ge=2, le=1000)] | None = None
     regularization: Literal["sampled", "full", "none"] | None = None
     lambda_ac: Amount = 20.0
     lambda_kl: Amount = 20.0

@@ -19,14 +19,14 @@ from p2pz_ray.editing.text import Condition
 
 @dataclass(frozen=True)
 class InversionSettings:
-    """`steps` DDIM steps; after each prediction `reg_steps` rounds of noise regularization.
+    """`steps` DDIM steps; after each prediction `reg_steps` rounds of noise regularization. None is the checkpoint's own
+    default (see `resolve`).
 
     "sampled" draws one shift a channel and level for each of `rolls` updates, as the official code does; "full"
-    takes all shifts, as the paper has it; "none" leaves the noise alone; None is the
-    checkpoint's own default (see `resolve`). `order` 2 extrapolates ε from the step before.
+    takes all shifts, as the paper has it; "none" leaves the noise alone. `order` 2 extrapolates ε from the step before.
     """
 
-    steps: int = 50
+    steps: int | None = None
     regularization: Literal["sampled", "full", "none"] | None = None
     lambda_ac: float = 20.0
     lambda_kl: float = 20.0
@@ -35,8 +35,11 @@ class InversionSettings:
     order: Literal[1, 2] = 1
 
     def resolve(self, model: DiffusionModel) -> "InversionSettings":
-        """With the regularization as set, else of the checkpoint's `editing.json`, else "sampled"."""
-        return replace(self, regularization=self.regularization or model.defaults.get("regularization", "sampled"))
+        """With steps and regularization as set, else of the checkpoint's `editing.json`, else the paper's 50 and
+        "sampled"."""
+        own = model.defaults
+        steps = own.get("steps", 50) if self.steps is None else self.steps
+        return replace(self, steps=steps, regularization=self.regularization or own.get("regularization", "sampled"))
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def invert(
 ) -> Inversion:
     """Walk clean latents x (B, 4, h, w) up to noise under their captions, at guidance scale 1."""
     settings = settings.resolve(model)
+    assert settings.steps is not None
     schedule = Schedule.of(model.scheduler, settings.steps)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     c = model.embed(captions)

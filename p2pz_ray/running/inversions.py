@@ -39,6 +39,7 @@ class Inversions:
 
     def __init__(self, store: Store, partition: str, editor: Editor, size: tuple[int, int]) -> None:
         settings = editor.inversion.resolve(editor.model)
+        assert settings.steps is not None
         dtype = str(editor.model.unet.dtype)
         maker = json.dumps([VERSION, editor.fingerprint, dtype, asdict(settings)], sort_keys=True)
         self.store, self.partition = store, partition
