@@ -19,8 +19,8 @@ from p2pz_ray.editing.text import Condition
 
 @dataclass(frozen=True)
 class InversionSettings:
-    """`steps` DDIM steps; after each prediction `reg_steps` rounds of noise regularization. None is the checkpoint's own
-    default (see `resolve`).
+    """`steps` DDIM steps; after each prediction `reg_steps` rounds of noise regularization. None is the checkpoint's
+    own default (see `resolve`).
 
     "sampled" draws one shift a channel and level for each of `rolls` updates, as the official code does; "full"
     takes all shifts, as the paper has it; "none" leaves the noise alone. `order` 2 extrapolates ε from the step before.
