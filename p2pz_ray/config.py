@@ -346,7 +346,7 @@ class TranslateConfig(Section):
         if len(self.edits) > 1:
             raise ValueError(f"student makes one edit, but edits names {', '.join(self.edits)}: keep one of them")
         [(name, edit)] = self.edits.items()
-        idle = [key for key in ("model", "inversion", "guidance", "dtype") if _is_set(self, key)]
+        idle = [key for key in ("model", "inversion", "guidance", "dtype", "compile") if _is_set(self, key)]
         idle += ["captions.model"] if self.captions.model is not None else []
         words = ("source", "target")
         idle += [f"edits.{name}.{key}" for key in EditConfig.model_fields if key not in words and _is_set(edit, key)]

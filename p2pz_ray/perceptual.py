@@ -9,6 +9,7 @@ numbers are not comparable with LPIPS's own.
 
 import hashlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -72,15 +73,19 @@ class ShiftTolerantLPIPS(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x, y: (B, 3, H, W) in -1 … 1, at least 16 px a side. Returns (B,)."""
-        h = torch.cat([x, y])
-        h = (h - self.shift) / self.scale
         total = x.new_zeros(len(x))
-        for part, head in zip(self.slices, self.heads, strict=True):
-            h = part(h)
-            # The small term keeps the gradient finite where every feature is zero.
-            a, b = (h * torch.rsqrt(h.square().sum(1, keepdim=True) + 1e-20)).chunk(2)
+        # Apart, so that where one of them alone is differentiated, nothing is done for the other on the way back.
+        for a, b, head in zip(self._features(x), self._features(y), self.heads, strict=True):
             total = total + ((a - b).square() * head).sum(1).mean((1, 2))
         return total
+
+    def _features(self, x: Tensor) -> Iterator[Tensor]:
+        """What each slice makes of pictures, of length 1 in every cell."""
+        h = (x - self.shift) / self.scale
+        for part in self.slices:
+            h = part(h)
+            # The small term keeps the gradient finite where every feature is zero.
+            yield h * torch.rsqrt(h.square().sum(1, keepdim=True) + 1e-20)
 
 
 class _Blur(nn.Module):

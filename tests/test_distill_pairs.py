@@ -1,6 +1,7 @@
 """Which pairs a student learns from, and in what order: chosen by a condition, once each, and found again at any
 position."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from small_run import Example, examples, image, pair, write_run, write_truth
 
+from p2pz_ray.collection.codec import encode
 from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.distill.condition import Condition
-from p2pz_ray.distill.config import DistillConfig
+from p2pz_ray.distill.config import DistillConfig, PairsConfig
+from p2pz_ray.distill.pairs import PairSource
 from p2pz_ray.distill.shards import Order, Shards, prepare_pairs
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.student.student import to_pixels, to_tensor
@@ -226,3 +229,24 @@ def test_pixels_come_back_as_they_were() -> None:
     pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
     assert np.array_equal(to_pixels(to_tensor(pixels)), pixels)
     assert to_tensor(pixels).aminmax() == (-1.0, 1.0)
+
+
+def test_pictures_in_a_folder_become_a_table_of_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "jobs"))
+    main = importlib.import_module("pairs").main
+    folder, out = tmp_path / "pictures", tmp_path / "pairs.parquet"
+    folder.mkdir()
+    assert main([str(folder), str(out)]) == 2
+    assert "has no pictures named NAME_source and NAME_edited" in capsys.readouterr().err
+    for scene in SCENES[:3]:
+        (folder / f"{scene.id}_source.png").write_bytes(encode(scene.picture()))
+        (folder / f"{scene.id}_edited.png").write_bytes(encode(scene.picture("dog")))
+    assert main([str(folder), str(out)]) == 0
+    source = PairSource(PairsConfig(tables=[str(out)]))
+    found = {one.id: (before, after) for one, before, after in source.pictures(source.candidates())}
+    assert found == {scene.id: (encode(scene.picture()), encode(scene.picture("dog"))) for scene in SCENES[:3]}
+    (folder / f"{SCENES[1].id}_edited.png").unlink()
+    assert main([str(folder), str(out)]) == 2
+    assert f"has one picture alone of {SCENES[1].id}" in capsys.readouterr().err

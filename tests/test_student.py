@@ -121,6 +121,20 @@ def test_an_onnx_export_answers_as_the_student_for_any_number_of_pictures(
     assert np.abs(together - wanted).max() <= 1e-4
     alone = np.concatenate([session.run(None, {"images": one[None].numpy()})[0] for one in x])
     assert np.abs(together - alone).max() <= 1e-5
+    served = Student.from_pretrained(str(folder), runtime="onnx")
+    assert np.abs(served(images).astype(int) - student(images)).max() <= 1
+    assert (served.edit, served.size) == (student.edit, student.size)
+    assert served.digest != student.digest
+
+
+def test_an_onnx_model_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    folder = saved(tmp_path)
+    with pytest.raises(ConfigError, match=r"has no model\.onnx: run p2pz distill again with export=\[onnx\]"):
+        Student.from_pretrained(str(folder), runtime="onnx")
+    (folder / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(ConfigError, match="The ONNX model can't be loaded"):
+        Student.from_pretrained(str(folder), runtime="onnx")
 
 
 def test_a_torch_export_answers_as_the_student_for_any_number_of_pictures(tmp_path: Path) -> None:

@@ -163,6 +163,7 @@ def test_what_the_student_was_not_made_for_is_refused(tmp_path: Path) -> None:
         ("guidance.lambda_xa=0.3", "student leaves nothing to guidance"),
         ("inversion.cache=cache", "student leaves nothing to inversion"),
         ("model=somewhere/else", "student leaves nothing to model"),
+        ("compile=true", "student leaves nothing to compile"),
         ("captions.model=Salesforce/blip", "student leaves nothing to captions.model"),
     ],
 )

@@ -59,6 +59,7 @@ class LossesConfig(Section):
     l1: Amount = 1.0
     perceptual: Amount = 1.0
     perceptual_model: Perceptual | None = "stlpips-alex"  # null is none
+    perceptual_every: Count = 1  # steps, its weight then as many times as large: it costs more than all the rest
     r1: Amount | None = None  # γ; null: 0.0002·size²/batch
     r1_every: Count = 16  # steps
 
@@ -93,7 +94,8 @@ class TrainingConfig(Section):
     log_every: Count = 50  # steps
     shuffle_shards: Count = 16  # files of pairs that are mixed with one another, and held in memory
     evaluated: Count = 256  # held-out pairs looked at, at most
-    tensorboard: bool = False
+    tensorboard: bool = False  # event files below OUTPUT/tensorboard
+    wandb: Text | None = None  # a project of Weights & Biases
 
     @property
     def group(self) -> int:

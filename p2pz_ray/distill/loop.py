@@ -56,7 +56,7 @@ def train(
         if first:
             say(f"Going on from {checkpoints.name(steps[-1])}.")
     log = _Log(config, trainer.step, say)
-    board = Board(folder, config.training.tensorboard and first)
+    board = Board(folder, config) if first else None
     total, every = config.training.steps, config.training.checkpoint_every
     while trainer.step < total:
         try:
@@ -64,17 +64,18 @@ def train(
         except DivergedError as error:
             raise P2PZError(f"{error}: {_last_good(checkpoints)}") from None
         means = log.add(trainer.step, losses, shown=first)
-        if means:
+        if means and board is not None:
             board.losses(trainer.step, means)
         if trainer.step % every and trainer.step < total:
             continue
-        if first:
+        if board is not None:
             _look(config, folder, index, trainer, board)
             log.put(folder)
             board.put()
             checkpoints.save(trainer.step, trainer.state())
         together(losses)
-    if first:
+    if board is not None:
+        board.close()
         held_out = sum(shard["rows"] for shard in index["test"])
         summary = {"steps": trainer.step, "size": index["size"], "edit": index["edit"], "held_out": held_out}
         summary["best"] = trainer.best

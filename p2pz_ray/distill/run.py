@@ -7,7 +7,7 @@ import torch
 
 from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.config import difference, record
-from p2pz_ray.distill.board import check_board
+from p2pz_ray.distill.board import check_boards
 from p2pz_ray.distill.config import DistillConfig
 from p2pz_ray.distill.loop import train
 from p2pz_ray.distill.peers import Peers
@@ -17,7 +17,7 @@ from p2pz_ray.perceptual import load_perceptual
 
 # Keys that decide where and how long is trained, and what is kept of it, but no weight of a given step.
 _FREE = ("workers", "export")
-_FREE_OF_TRAINING = ("steps", "keep", "log_every", "tensorboard")
+_FREE_OF_TRAINING = ("steps", "keep", "log_every", "tensorboard", "wandb")
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ def distill(config: DistillConfig) -> Distilled:
             return _distilled(config.output, finished, fresh=False)
     elif folder.store.list("checkpoints") or folder.store.list("data"):
         raise ConfigError(f"{config.output} holds something that is no training: choose another output.")
-    if config.training.tensorboard:
-        check_board()
+    check_boards(config.training)
     if config.perceptual:
         load_perceptual(config.perceptual)
     _check_device(config)

@@ -131,9 +131,9 @@ class Trainer:
                 logits = self.discriminator(self._shown.apply(made, shown), self._shown.apply(x, shown))
                 losses["generator"] = generator_loss(logits).mean()
                 total = total + weights.adversarial * losses["generator"]
-            if self.perceptual is not None:
+            if self.perceptual is not None and self.step % weights.perceptual_every == 0:
                 losses["perceptual"] = self.perceptual(made, y).mean()
-                total = total + weights.perceptual * losses["perceptual"]
+                total = total + weights.perceptual * weights.perceptual_every * losses["perceptual"]
         self._descend("generator", self.generator, total)
         return {name: loss.detach() for name, loss in losses.items()}, made.detach()
 

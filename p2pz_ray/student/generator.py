@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from p2pz_ray.student.config import GeneratorConfig, width
-from p2pz_ray.student.layers import Conv, Filter, Linear, ModulatedConv, leaky
+from p2pz_ray.student.layers import GAIN, Conv, Filter, Linear, ModulatedConv, bend, leaky
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,15 @@ class ModulatedLayer(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, style: int, *, up: bool, noise: bool) -> None:
         super().__init__()
-        self.conv = ModulatedConv(inputs, outputs, 3, style, up=up)
+        self.conv = ModulatedConv(inputs, outputs, 3, style, up=up, after=GAIN)
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.strength = nn.Parameter(torch.zeros(())) if noise else None
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor | None) -> Tensor:
         y = self.conv(x, style)
         if self.strength is not None and noise is not None:
-            y = y + noise.to(y.dtype) * self.strength
-        return leaky(y + self.bias[:, None, None])
+            y = y + noise.to(y.dtype) * (self.strength * GAIN)
+        return bend(y + (self.bias * GAIN)[:, None, None])
 
 
 class ToRGB(nn.Module):

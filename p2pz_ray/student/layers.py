@@ -11,12 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _TAPS = (1.0, 3.0, 3.0, 1.0)
-_ROOT2 = math.sqrt(2.0)
+GAIN = math.sqrt(2.0)
+"""What keeps the variance behind a leaky ReLU. Layers take it into their weights, where it costs nothing: a leaky ReLU
+of g·x is g times that of x."""
+
+
+def bend(x: Tensor) -> Tensor:
+    """Leaky ReLU."""
+    return F.leaky_relu(x, 0.2)
 
 
 def leaky(x: Tensor) -> Tensor:
     """Leaky ReLU that keeps the variance."""
-    return F.leaky_relu(x, 0.2) * _ROOT2
+    return bend(x) * GAIN
 
 
 class Linear(nn.Module):
@@ -64,19 +71,21 @@ class Conv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.gain = 1 / math.sqrt(inputs * kernel**2)
+        after = GAIN if active else 1.0
+        self.gain, self.bias_gain = after / math.sqrt(inputs * kernel**2), after
         self.kernel, self.active = kernel, active
         self.filter = Filter() if down else None
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight * self.gain
+        bias = None if self.bias is None else self.bias * self.bias_gain
         if self.filter is None:
-            x = F.conv2d(x, weight, self.bias, padding=self.kernel // 2)
+            x = F.conv2d(x, weight, bias, padding=self.kernel // 2)
         elif self.kernel == 1:
-            x = F.conv2d(self.filter.down(x), weight, self.bias)
+            x = F.conv2d(self.filter.down(x), weight, bias)
         else:
-            x = F.conv2d(self.filter.same(x, pad=2), weight, self.bias, stride=2)
-        return leaky(x) if self.active else x
+            x = F.conv2d(self.filter.same(x, pad=2), weight, bias, stride=2)
+        return bend(x) if self.active else x
 
 
 class ModulatedConv(nn.Module):
@@ -85,16 +94,26 @@ class ModulatedConv(nn.Module):
     The textbook scales the weights, w' = s·w, and with `demodulate` divides by √(Σ w'² + 1e-8): one weight tensor a
     picture. Scaling what goes in by s and what comes out by d is the same, and leaves one weight for all:
 
-        y = conv(x·s)·d,   d = 1/√((s²)·(Σ_k w²)ᵀ + 1e-8)
+        y = conv(x·s)·d,   d = g/√((s²)·(Σ_k w²)ᵀ + 1e-8)
+
+    where g is `after`, 1 or what the layer wants of its output.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, style: int, *, up: bool = False, demodulate: bool = True
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        style: int,
+        *,
+        up: bool = False,
+        demodulate: bool = True,
+        after: float = 1.0,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.affine = Linear(style, inputs, bias=1.0)
-        self.gain = 1 / math.sqrt(inputs * kernel**2)
+        self.gain, self.after = 1 / math.sqrt(inputs * kernel**2), after
         self.kernel, self.demodulate = kernel, demodulate
         self.filter = Filter() if up else None
 
@@ -107,6 +126,6 @@ class ModulatedConv(nn.Module):
             y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
             y = self.filter.same(y, pad=1, gain=4.0)
         if self.demodulate:
-            d = torch.rsqrt(s.square() @ weight.square().sum((2, 3)).T + 1e-8)
+            d = self.after * torch.rsqrt(s.square() @ weight.square().sum((2, 3)).T + 1e-8)
             y = y * d[:, :, None, None].to(y.dtype)
         return y

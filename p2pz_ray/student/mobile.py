@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from p2pz_ray.student.config import GeneratorConfig, width
 from p2pz_ray.student.generator import Lot
-from p2pz_ray.student.layers import Conv, Filter, leaky
+from p2pz_ray.student.layers import GAIN, Conv, Filter, bend
 
 EXPANSION = 4
 
@@ -20,7 +20,8 @@ class Depthwise(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return leaky(nn.functional.conv2d(x, self.weight / 5, self.bias, padding=2, groups=x.shape[1]))
+        weight, bias = self.weight * (GAIN / 5), self.bias * GAIN
+        return bend(nn.functional.conv2d(x, weight, bias, padding=2, groups=x.shape[1]))
 
 
 class MobileBlock(nn.Module):

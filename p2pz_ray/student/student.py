@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,15 +12,17 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
-from torch import Tensor, nn
+from torch import Tensor
 
 from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ConfigError, first_line
 from p2pz_ray.student.config import GeneratorConfig
 from p2pz_ray.student.generator import CoModGenerator
 from p2pz_ray.student.mobile import MobileGenerator
+from p2pz_ray.student.onnx import OnnxGenerator
 
 FORMAT = "p2pz_ray student 1"
+ONNX_FILE = "model.onnx"
 _CARD = """---
 library_name: p2pz_ray
 pipeline_tag: image-to-image
@@ -75,24 +77,36 @@ class Student:
     """
 
     def __init__(self, generator: Any, edit: str | None = None, device: str = "cpu", digest: str | None = None) -> None:
-        self.generator: nn.Module = generator.to(device).requires_grad_(False).eval()
+        self.generator = generator
         self.size: int = generator.size
         self.edit, self.device, self.digest = edit, device, digest
 
     @classmethod
     def from_pretrained(
-        cls, uri: str, device: str = "auto", storage_options: dict[str, Any] | None = None
+        cls,
+        uri: str,
+        device: str = "auto",
+        storage_options: dict[str, Any] | None = None,
+        runtime: Literal["torch", "onnx"] = "torch",
     ) -> "Student":
-        """Load a student's folder, at a path or any fsspec URI. Raises ConfigError for what is none."""
-        store = Store(str(uri), storage_options)
+        """Load a student's folder, at a path or any fsspec URI. Raises ConfigError for what is none.
+
+        runtime: "onnx" takes the model that `export=[onnx]` put beside it, and onnxruntime, on the CPU.
+        """
+        store, onnx = Store(str(uri), storage_options), runtime == "onnx"
         if not store.exists("config.json"):
             raise ConfigError(f"{uri} is no student: it has no config.json, so give OUTPUT/student of p2pz distill.")
+        if onnx and not store.exists(ONNX_FILE):
+            raise ConfigError(f"{uri} has no {ONNX_FILE}: run p2pz distill again with export=[onnx].")
         try:
-            described, weights = store.read("config.json"), store.read("model.safetensors")
+            described, weights = store.read("config.json"), store.read(ONNX_FILE if onnx else "model.safetensors")
             config = json.loads(described)
             if config.get("format") != FORMAT:
                 raise ValueError(f"its format is {config.get('format')!r}, not {FORMAT!r}")
-            generator = build_generator(GeneratorConfig.model_validate(config["generator"]), int(config["size"]))
+            size = int(config["size"])
+            if onnx:
+                return cls(OnnxGenerator(weights, size), config.get("edit"), "cpu", _digest(described, weights))
+            generator = build_generator(GeneratorConfig.model_validate(config["generator"]), size)
             generator.load_state_dict(from_bytes(weights))
         except (
             ValueError,
@@ -105,7 +119,8 @@ class Student:
             raise ConfigError(f"{uri} is not a student that can be loaded ({first_line(error)}).") from None
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(generator, config.get("edit"), device, hashlib.sha256(described + weights).hexdigest())
+        generator = generator.to(device).requires_grad_(False).eval()
+        return cls(generator, config.get("edit"), device, _digest(described, weights))
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8] | Sequence[Image.Image], batch_size: int = 32) -> NDArray[np.uint8]:
@@ -122,6 +137,10 @@ class Student:
             x = to_tensor(images[start : start + batch_size]).to(self.device)
             made.append(to_pixels(self.generator(x)))
         return np.concatenate(made)
+
+
+def _digest(*files: bytes) -> str:
+    return hashlib.sha256(b"".join(files)).hexdigest()
 
 
 def _nothing(student: Student) -> NDArray[np.uint8]:

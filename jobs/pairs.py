@@ -1,0 +1,56 @@
+"""Pictures that lie in a folder two and two, NAME_source.jpg beside NAME_edited.jpg, become a table of pairs for
+`p2pz distill`:
+
+    python jobs/pairs.py FOLDER OUT.parquet
+
+The pictures' bytes are taken as they are; NAME is the pair's id.
+"""
+
+import argparse
+import sys
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+
+from p2pz_ray.collection.schema import IMAGE, table_bytes
+from p2pz_ray.collection.store import Store
+from p2pz_ray.errors import ConfigError, P2PZError
+
+SCHEMA = pa.schema([("id", pa.string()), ("image", IMAGE), ("edited_image", IMAGE)])
+ENDS = {"_source": "image", "_edited": "edited_image"}
+
+
+def pairs(folder: Store) -> pa.Table:
+    """A row for each pair. Raises ConfigError where a picture has no partner, or there is no pair at all."""
+    rows: dict[str, dict[str, object]] = {}
+    for name in folder.list():
+        stem = PurePosixPath(name).stem
+        for end, column in ENDS.items():
+            if stem.endswith(end):
+                row = rows.setdefault(stem.removesuffix(end), {})
+                row[column] = {"bytes": folder.read(name), "path": name}
+    alone = [name for name, row in rows.items() if len(row) < len(ENDS)]
+    if alone:
+        raise ConfigError(f"{folder.uri} has one picture alone of {alone[0]}: put its partner beside it.")
+    if not rows:
+        raise ConfigError(f"{folder.uri} has no pictures named NAME_source and NAME_edited.")
+    return pa.Table.from_pylist([{"id": name, **row} for name, row in sorted(rows.items())], SCHEMA)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("out")
+    given = parser.parse_args(arguments)
+    try:
+        table = pairs(Store(given.folder))
+        Store(given.out).write("", table_bytes(table))
+    except P2PZError as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    print(f"Wrote {table.num_rows:,} pairs: {given.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
