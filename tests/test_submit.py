@@ -1,5 +1,6 @@
 """What `p2pz submit` promises: what is sent, what is refused before, and, on a real cluster, how a job ends."""
 
+import json
 import os
 import signal
 import subprocess
@@ -17,9 +18,10 @@ import yaml
 from PIL import Image
 from ray.job_submission import JobStatus
 from ray_head import ENVIRONMENT, TOKEN, free_ports, ray_head
+from small_run import examples, write_truth
 from tiny_job import committed_files, data_files, pairs_of, tiny_settings
 
-from p2pz_ray import EditDirection
+from p2pz_ray import EditDirection, Student
 from p2pz_ray.cli import main
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.running import package, submit
@@ -377,6 +379,37 @@ def test_plain_ray_job_submit_runs_each_job(sent: dict[str, tuple[int, str]], fo
         assert "succeeded" in said
     assert len(pairs_of(folder / "plain" / "run")) == 4
     assert EditDirection.load(str(folder / "cat2dog.safetensors")).embedding.shape == (24, 16)
+
+
+@pytest.mark.slow
+def test_evaluate_and_distill_are_sent_and_run(sent: dict[str, tuple[int, str]], cluster: str, folder: Path) -> None:
+    write_truth(folder / "scenes.parquet", examples(20))
+    student = folder / "distill.yaml"
+    student.write_text(
+        yaml.safe_dump(
+            {
+                "pairs": {
+                    "tables": str(folder / "scenes.parquet"),
+                    "columns": {"edited": "truth_cat2dog"},
+                    "test": 0.2,
+                },
+                "image": {"size": 16},
+                "generator": {"base": 128, "max": 8, "code": 16},
+                "discriminator": {"base": 128, "max": 8},
+                "losses": {"perceptual": 0},
+                "training": {"steps": 2, "batch": 8},
+                "output": str(folder / "student"),
+                "workers": {"count": 2},
+            }
+        )
+    )
+    run = folder / "plain" / "run"
+    scored = [f"run={run}", "replicas.count=1"]
+    for job, arguments in (("evaluate", scored), ("distill", [str(student)])):
+        code, said = ended(p2pz("submit", "--job", job, *arguments, "--address", cluster))
+        assert code == 0, said
+    assert json.loads((run / "metrics.json").read_text())
+    assert Student.from_pretrained(str(folder / "student" / "student")).size == 16
 
 
 @pytest.mark.slow
