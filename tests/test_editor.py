@@ -185,3 +185,26 @@ def test_a_compiled_editor_edits_as_any_other_and_its_compared_passes_are_not_co
         made.append(edit(editor, cats, [0, 1], [editor.direction(["a cat"], ["a dog"])]))
     assert compiled == 2 * [2, 2, 2, 4, 4, 4]
     assert grey_levels(*made) <= 1
+
+
+def test_in_half_precision_latents_losses_and_the_compared_maps_stay_float32(tiny_model: Path, cats: tuple) -> None:
+    made = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        editor = Editor.from_pretrained(tiny_model, dtype=dtype, inversion=InversionSettings(steps=4))
+        seen: list[torch.dtype] = []
+        meet = editor.maps.meet
+
+        def watch(layer: str, maps: torch.Tensor, editor=editor, meet=meet, seen=seen) -> None:  # type: ignore[no-untyped-def]
+            meet(layer, maps)
+            seen.append(maps.dtype)
+            seen.extend([editor.maps.loss.dtype] if editor.maps.loss is not None else [])
+
+        editor.maps.meet = watch  # type: ignore[method-assign]
+        inversion = editor.invert(cats[0][:2], cats[1][:2], [1, 2])
+        assert inversion.trajectory.dtype == torch.float32
+        made[dtype] = editor.edit_latents(inversion, [editor.direction(["a cat"], ["a dog"])])
+        assert next(editor.model.unet.parameters()).dtype == dtype
+        assert made[dtype].dtype == torch.float32
+        assert set(seen) == {torch.float32}
+    whole, half = made.values()
+    assert 0 < (half - whole).norm() < 0.2 * whole.norm()  # bfloat16 has three digits, and random weights forgive none

@@ -1,5 +1,7 @@
 """From a configuration: masks that keep the background, composed directions, and edits of several strengths."""
 
+import importlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from tiny_job import pairs_of, tiny_settings
 
 from p2pz_ray.collection.codec import DecodePolicy, decode
@@ -153,3 +156,34 @@ def test_without_a_batch_size_batches_double_while_there_is_room_and_memory_that
         translator.translate(partition)
     assert asked == [1, 2, 4, 2, 2, 2, 2, 1]
     assert {row["status"] for row in pairs_of(given["output"]).values()} == {"ok"}
+
+
+def test_a_run_at_a_size_that_is_not_square_masks_and_all(tiny_model: Path, tmp_path: Path) -> None:
+    pairs = run(masked(settings(tmp_path, tiny_model, image={"size": [64, 96]})))
+    assert {row["status"] for row in pairs.values()} == {"ok"}
+    for row in pairs.values():
+        for name in ("source_image", "edited_image"):
+            assert Image.open(io.BytesIO(row[name]["bytes"])).size == (96, 64)
+
+
+def test_masks_made_of_what_stands_out_confine_an_edit(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "jobs")
+    given, masks = settings(tmp_path, tiny_model), importlib.import_module("masks")
+    try:
+        made = masks.main([str(tmp_path / "world"), str(tmp_path / "masked"), "--size", "64", "--grow", "2"])
+        masks.Saliency()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    assert made == 0
+    pairs = run({**given, "input": {"uri": str(tmp_path / "masked"), "columns": {"mask": "mask"}}})
+    rows = {row["id"]: row for row in pq.read_table(tmp_path / "masked").to_pylist()}
+    assert {id for id, _ in pairs} == set(rows)
+    for (id, _), pair in pairs.items():
+        white = decode(rows[id]["mask"]["bytes"], POLICY).mean(axis=2) > 127
+        assert 0 < white.mean() < 1
+        source, edited = (decode(pair[name]["bytes"], POLICY) for name in ("source_image", "edited_image"))
+        assert np.array_equal(edited[~white], source[~white])
+        assert np.array_equal(source, decode(rows[id]["image"]["bytes"], POLICY))
+    assert masks.main([str(tmp_path / "world"), str(tmp_path / "masked")]) == 2
