@@ -219,8 +219,8 @@ def _by_diffusers(bench: Bench, before: Sequence[Scene], captions: Sequence[str]
     return np.stack(made)
 
 
-def sheet(bench: Bench, file: Path, zoom: int = 2, gap: int = 4) -> None:
-    """Write a PNG: for each task a row of sources, one of edits and one of truths, the first held-out scenes."""
+def sheet(bench: Bench, file: Path, gap: int = 4) -> None:
+    """Write a picture: for each task a row of sources, one of edits and one of truths, the first held-out scenes."""
     rows = []
     for name in TASKS:
         edit = WorldEdit.parse(name)
@@ -229,8 +229,7 @@ def sheet(bench: Bench, file: Path, zoom: int = 2, gap: int = 4) -> None:
         for pictures in (drawn(before), made, drawn([edit.truth(scene) for scene in before])):
             rows.append(np.concatenate(np.pad(pictures, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255), axis=1))
         rows.append(np.full((gap, rows[0].shape[1], 3), 255, np.uint8))
-    picture = Image.fromarray(np.concatenate(rows[:-1]))
-    picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST).save(file, optimize=True)
+    Image.fromarray(np.concatenate(rows[:-1])).save(file, optimize=True)
 
 
 FIGURES: dict[str, Callable[[Bench], Table]] = {
@@ -250,7 +249,7 @@ def main() -> None:
     parser.add_argument("--diffusers", type=int, default=16, help="of them edited by diffusers' pipeline too")
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--judge", type=Path, default=FOLDER)
-    parser.add_argument("--sheet", type=Path, help="write a sheet of --count scenes of every task to this PNG instead")
+    parser.add_argument("--sheet", type=Path, help="write --count scenes of every task to this picture instead")
     given = parser.parse_args()
     unknown = [name for name in given.what if name not in FIGURES]
     if unknown:
