@@ -103,15 +103,19 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def by_diffusers(
-    folder: str, editor: Editor, images: Pixels, captions: list[str], direction: EditDirection, steps: int
-) -> Pixels:
-    """The deprecated pipeline, one picture at a time, at the checkpoint's own settings."""
+def diffusers_pipeline(folder: str, device: torch.device) -> Any:
+    """The deprecated pipeline of a checkpoint."""
     pipeline = StableDiffusionPix2PixZeroPipeline.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.inverse_scheduler = DDIMInverseScheduler.from_config(pipeline.scheduler.config)
-    pipeline.to(editor.model.device)
     pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def by_diffusers(
+    pipeline: Any, editor: Editor, images: Pixels, captions: list[str], direction: EditDirection, steps: int
+) -> Pixels:
+    """That pipeline, one picture at a time, at the checkpoint's own settings."""
     lambda_xa, cfg = editor.guidance.resolve(editor.model)
     plain = editor.inversion.resolve(editor.model).regularization == "none"
     delta = direction.embedding[None].to(editor.model.device)
@@ -210,14 +214,14 @@ def compare(given: argparse.Namespace, uri: str) -> int:
         print(f"| {' | '.join(cells)} |", flush=True)
 
     kept: dict[str, Pixels] = {}
-    folder = str(locate(given.model))
+    pipeline = diffusers_pipeline(str(locate(given.model)), editor.model.device)
 
     line("the source left as it is", 0.0, float("nan"), "0", "0", images)
     base = 0.0
     for steps in given.steps:
 
         def reference(steps: int = steps) -> None:
-            kept["made"] = by_diffusers(folder, editor, images, captions, direction, steps)
+            kept["made"] = by_diffusers(pipeline, editor, images, captions, direction, steps)
 
         spent = seconds(reference) / len(images)
         base = base or spent

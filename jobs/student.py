@@ -1,37 +1,75 @@
 """A student beside its teacher, the editor, and beside the source left as it is: how right, and how fast, in one run.
 
-    python jobs/student.py STUDENT [--collection URI] [--edit cat2dog] [--images 16] [--model mini] [--diffusers 1]
+    python jobs/student.py STUDENT [--edit cat2dog] [--images 16] [--teacher-steps N] [--diffusers 1] [--sheet FILE]
 
 The collection is Parquet with truth columns, as `p2pz world` writes it; without one, a fresh one is drawn: give a seed
-that the student's own pairs were not made with. Error is the mean squared distance from the exact truth, of pixel
-values 0 … 1; background is the same where the truth is the source; to teacher is the distance from what the editor
-made. Judged is the share of pictures in which the miniature's judge sees the target, where its weights are.
-Seconds are of a picture, decoded from PNG and encoded again, at the batch named.
+that the student's own pairs were not made with. Judged is the share of pictures in which the miniature's judge sees
+what was asked for, where its weights are. Error is the mean squared distance from the exact truth, of pixel values
+0 … 1; background is the same where the truth is the source; to teacher is the distance from what the editor made, and
+ST-LPIPS the learned one, where it is installed. Seconds are of a picture, loading left out: of a student from PNG to
+PNG at the batch named, or of its network alone; by onnxruntime too, where it was exported (`export=[onnx]`).
 """
 
 import argparse
 import io
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from benchmark import by_diffusers, machine, seconds
+from benchmark import by_diffusers, diffusers_pipeline, machine, seconds
 from numpy.typing import NDArray
 from PIL import Image
 
 from p2pz_ray import Editor, Student
 from p2pz_ray.collection.codec import encode
+from p2pz_ray.collection.store import Store
 from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini.edit import WorldEdit
 from p2pz_ray.mini.judge import FOLDER, Judge
+from p2pz_ray.perceptual import load_perceptual
+from p2pz_ray.student.student import ONNX_FILE, to_tensor
 
 Pixels = NDArray[np.uint8]
 BATCHES = (1, 4, 16, 64)
-ROUNDS = 3
+ROUNDS = 5
+SHEET_COLUMNS = 10
+
+
+class Quality:
+    """Scores pictures beside the truth, the sources and what the teacher made, all (N, H, W, 3)."""
+
+    def __init__(self, edit: WorldEdit, sources: Pixels, truths: Pixels, taught: Pixels) -> None:
+        self.edit, self.truths, self.taught = edit, truths, taught
+        self.outside = (sources == truths).all(axis=3)
+        self.judge = Judge.load() if (FOLDER / "model.safetensors").exists() else None
+        try:
+            self.learned = load_perceptual("stlpips-alex")
+        except ConfigError:
+            self.learned = None
+
+    def of(self, made: Pixels) -> list[str]:
+        """judged, error, background, to teacher, ST-LPIPS to teacher."""
+        seen = "–" if self.judge is None else f"{np.mean([self.edit.shown(s) for s in self.judge.see(made)]):.1%}"
+        apart = [
+            error(made, self.truths),
+            error(made[self.outside], self.truths[self.outside]),
+            error(made, self.taught),
+        ]
+        return [seen, *(f"{each:.4f}" for each in apart), self._learned(made)]
+
+    def _learned(self, made: Pixels) -> str:
+        if self.learned is None:
+            return "–"
+        with torch.inference_mode():  # one by one, since its feature maps are large
+            pairs = zip(made[:, None], self.taught[:, None], strict=True)
+            return f"{np.mean([float(self.learned(to_tensor(a), to_tensor(b))) for a, b in pairs]):.4f}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,8 +80,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--edit", default="cat2dog")
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--model", default="mini", help="the teacher")
+    parser.add_argument("--teacher-steps", type=int, help="by default the checkpoint's own")
     parser.add_argument("--diffusers", type=int, default=1, help="pictures that diffusers' pipeline edits; 0 for none")
     parser.add_argument("--steps", type=int, default=50, help="of diffusers' pipeline")
+    parser.add_argument("--sheet", help="a picture: source, teacher, student and truth of the first ones, row by row")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         uri = given.collection
@@ -61,46 +101,66 @@ def compare(given: argparse.Namespace, uri: str) -> int:
     captions, edit = [row["caption"] for row in rows], WorldEdit.parse(given.edit)
     student = Student.from_pretrained(given.student)
     editor = Editor.from_pretrained(given.model, device="cuda" if torch.cuda.is_available() else "cpu")
+    editor.inversion = replace(editor.inversion, steps=given.teacher_steps).resolve(editor.model)
     direction = editor.direction(*(template_bank(word, 1000) for word in edit.words))
-    judge = Judge.load() if (FOLDER / "model.safetensors").exists() else None
     kept: dict[str, Pixels] = {}
 
     def taught() -> None:
-        inversion = editor.invert(images, captions, list(range(len(images))))
-        kept["teacher"] = editor.edit(inversion, [direction])[:, 0]
+        parts = []
+        for start in range(0, len(images), 8):
+            some = slice(start, start + 8)
+            inversion = editor.invert(images[some], captions[some], list(range(len(images)))[some])
+            parts.append(editor.edit(inversion, [direction])[:, 0])
+        kept["teacher"] = np.concatenate(parts)
 
-    print(f"{machine()}; torch {torch.__version__}; {len(images)} pictures, {given.edit}, teacher {given.model}\n")
-    print("| engine | seconds a picture | × | error | background | to teacher | judged |")
-    print("|---|---|---|---|---|---|---|")
     teacher = seconds(taught) / len(images)
-    reference = teacher
-
-    def line(name: str, spent: float | None, made: Pixels | None) -> None:
-        time = ["–", "–"] if spent is None else [f"{spent:.5f}", f"{reference / spent:,.1f}"]
-        right = ["–"] * 4
-        if made is not None:
-            same = (images == truths).all(axis=3)
-            seen = "–" if judge is None else f"{np.mean([edit.shown(found) for found in judge.see(made)]):.0%}"
-            right = [f"{error(made, truths):.4f}", f"{error(made[same], truths[same]):.4f}"]
-            right += [f"{error(made, kept['teacher']):.4f}", seen]
-        print(f"| {' | '.join([name, *time, *right])} |", flush=True)
-
-    line("the source left as it is", None, images)
+    quality = Quality(edit, images, truths, kept["teacher"])
+    reference: float | None = None
     if given.diffusers:
         few = slice(0, given.diffusers)
+        pipeline = diffusers_pipeline(str(locate(given.model)), editor.model.device)
 
         def theirs() -> None:
             arguments: Any = (editor, images[few], captions[few], direction, given.steps)
-            kept["diffusers"] = by_diffusers(str(locate(given.model)), *arguments)
+            kept["diffusers"] = by_diffusers(pipeline, *arguments)
 
         reference = seconds(theirs) / len(images[few])
+
+    print(f"{machine()}; torch {torch.__version__}; {len(images)} pictures, {given.edit}, teacher {given.model}\n")
+    print(
+        "| engine | seconds a picture | × diffusers | × the editor "
+        "| judged | error | background | to teacher | ST-LPIPS to teacher |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+
+    def line(name: str, spent: float | None, made: Pixels | None) -> None:
+        times = ["–"] * 3
+        if spent is not None:
+            times = [
+                f"{spent:.5f}",
+                *("–" if than is None else f"{than / spent:,.1f}" for than in (reference, teacher)),
+            ]
+        right = ["–"] * 5 if made is None else quality.of(made)
+        print(f"| {' | '.join([name, *times, *right])} |", flush=True)
+
+    line("the source left as it is", None, images)
+    if reference is not None:
         whole = kept["diffusers"] if len(kept["diffusers"]) == len(images) else None
         line(f"diffusers, {given.steps} steps, one at a time", reference, whole)
-    line("the editor, the teacher", teacher, kept["teacher"])
+    line(f"the editor, {editor.inversion.steps} steps: the teacher", teacher, kept["teacher"])
     made = student(images)
-    for batch in BATCHES:
-        line(f"the student, batch {batch}", timed(lambda b=batch: through(student, encoded, b), batch), made)
-        line(f"the student, batch {batch}, network alone", timed(network(student, images, batch), batch), None)
+    engines = {"the student": student}
+    if Store(given.student).exists(ONNX_FILE):
+        engines["the student by onnxruntime"] = Student.from_pretrained(given.student, runtime="onnx")
+    for name, engine in engines.items():
+        for batch in BATCHES:
+            whole = timed(lambda e=engine, b=batch: through(e, encoded, b), batch)
+            line(f"{name}, batch {batch}", whole, engine(images))
+            line(f"{name}, batch {batch}, network alone", timed(network(engine, images, batch), batch), None)
+    if given.sheet:
+        first = [each[:SHEET_COLUMNS] for each in (images, kept["teacher"], made, truths)]
+        sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in first])
+        Path(given.sheet).write_bytes(encode(sheet))
     return 0
 
 
@@ -112,8 +172,7 @@ def through(student: Student, encoded: list[bytes], batch: int) -> None:
 
 def network(student: Student, images: Pixels, batch: int) -> Callable[[], object]:
     """The forward pass of a batch, and nothing else."""
-    x = torch.from_numpy(np.resize(images, (batch, *images.shape[1:]))).permute(0, 3, 1, 2).float() / 127.5 - 1
-    x = x.to(student.device)
+    x = to_tensor(np.resize(images, (batch, *images.shape[1:]))).to(student.device)
 
     def work() -> None:
         with torch.inference_mode():

@@ -25,6 +25,7 @@ from p2pz_ray.distill.checkpoint import Checkpoints
 from p2pz_ray.distill.config import DistillConfig
 from p2pz_ray.distill.peers import Peers
 from p2pz_ray.distill.run import distill
+from p2pz_ray.distill.shards import Shards, prepare_pairs
 from p2pz_ray.distill.trainer import Trainer
 from p2pz_ray.errors import ConfigError, P2PZError
 
@@ -121,8 +122,6 @@ def test_the_student_kept_is_the_best_on_held_out_pairs(
 
 
 def test_held_out_scores_are_what_they_say(table: Path, tmp_path: Path) -> None:
-    from p2pz_ray.distill.shards import Shards, prepare_pairs
-
     wanted = config(table, tmp_path / "out", generator={"base": 64, "max": 8, "code": 16, "residual": True})
     folder = RunFolder(wanted.output)
     index = prepare_pairs(wanted, folder)
@@ -163,6 +162,15 @@ def test_either_architecture_trains_with_the_perceptual_loss(table: Path, tmp_pa
     best = distill(wanted).best
     assert best["perceptual"] > 0
     assert best["identity_perceptual"] > 0
+
+
+def test_a_perceptual_loss_of_every_second_step_counts_in_every_second_step(table: Path, tmp_path: Path) -> None:
+    pytest.importorskip("stlpips_pytorch")
+    losses = {"perceptual_model": "stlpips-alex", "perceptual_every": 2, "adversarial": 0.0}
+    wanted = config(table, tmp_path / "out", image={"size": 32}, losses=losses)
+    folder = RunFolder(wanted.output)
+    trainer = Trainer(wanted, 32, Shards(folder, prepare_pairs(wanted, folder), "train", 1), Peers())
+    assert ["perceptual" in trainer.advance() for _ in range(4)] == [True, False, True, False]
 
 
 def test_without_held_out_pairs_the_scores_are_of_the_training_pairs_and_say_so(table: Path, tmp_path: Path) -> None:

@@ -247,6 +247,8 @@ def test_pictures_in_a_folder_become_a_table_of_pairs(
     source = PairSource(PairsConfig(tables=[str(out)]))
     found = {one.id: (before, after) for one, before, after in source.pictures(source.candidates())}
     assert found == {scene.id: (encode(scene.picture()), encode(scene.picture("dog"))) for scene in SCENES[:3]}
+    assert main([str(folder), str(out), "--only", SCENES[2].id]) == 0
+    assert [one.id for one in PairSource(PairsConfig(tables=[str(out)])).candidates()] == [SCENES[2].id]
     (folder / f"{SCENES[1].id}_edited.png").unlink()
     assert main([str(folder), str(out)]) == 2
     assert f"has one picture alone of {SCENES[1].id}" in capsys.readouterr().err
