@@ -41,10 +41,13 @@ def test_a_row_for_each_editor_with_its_ratio_evaluations_and_error(
         "ours, 10, guided 0.5, K = 1",
         "ours, 10, guided 0.5, K = 2",
     ]
-    passes = {name: float(cells[3]) for name, cells in rows.items() if name.startswith("ours")}
+    passes = {name: float(cells[3].split()[0]) for name, cells in rows.items() if name.startswith("ours")}
     # The inversion and the reference are shared by the K edits, and half of the guidance is left out.
     assert passes["ours, 10 steps, K = 2"] < passes["ours, 10 steps, K = 1"]
     assert passes["ours, 10, guided 0.5, K = 1"] < passes["ours, 10 steps, K = 1"]
+    # Five steps of ten compare maps: inversion 10, reference 5, both halves of guidance 20.
+    assert rows["ours, 10, guided 0.5, K = 1"][3].endswith(" = 35 + 5 ∇")
+    assert rows["diffusers, 2 steps, one at a time"][3].endswith(" = 10 + 4 ∇")
     assert all(float(cells[5]) >= 0 for cells in rows.values())
 
 
