@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
+from masks import drawn
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     rng = np.random.default_rng(given.seed)
     scenes = [sample_scene(rng, kind="cat", glasses=False, held_out=True) for _ in range(given.count)]
     sources, outlines = (np.stack(parts) for parts in zip(*map(render, scenes), strict=True))
-    masks = np.stack([grown(outline) for outline in outlines])
+    masks = np.stack([drawn(outline, ROOM)[..., 0] > 0 for outline in outlines])
     editor = Editor.from_pretrained(given.model, inversion=InversionSettings(steps=given.steps))
     dog, glasses = (
         editor.direction(*(template_bank(word, 1000) for word in WorldEdit.parse(name).words))
@@ -55,12 +55,6 @@ def main(arguments: list[str] | None = None) -> int:
         f"{np.mean((masked == sources).all(axis=3)[~masks]):.0%} are the source's own"
     )
     return 0
-
-
-def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A mask (H, W) with ROOM more pixels all around."""
-    wide = torch.from_numpy(np.ascontiguousarray(mask))[None, None].float()
-    return torch.nn.functional.max_pool2d(wide, 2 * ROOM + 1, 1, ROOM)[0, 0].bool().numpy()
 
 
 def tiled(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from tiny_job import pairs_of, tiny_settings
+from tiny_job import pairs_of, tiny_settings, translated
 
 from p2pz_ray.collection.codec import DecodePolicy, decode
 from p2pz_ray.config import TranslateConfig, load
@@ -24,17 +24,6 @@ IMAGES = 3
 POLICY = DecodePolicy((64, 64))
 
 
-def run(given: dict[str, Any]) -> dict:
-    """Translate without Ray."""
-    prepared = prepare(TranslateConfig.model_validate(given))
-    assert prepared is not None
-    job, plan = prepared
-    translator = Translator(job)
-    for partition in plan.partitions:
-        translator.translate(partition)
-    return pairs_of(given["output"])
-
-
 def settings(folder: Path, model: Path, **more: Any) -> dict[str, Any]:
     return {**tiny_settings(folder, model, images=IMAGES, per_partition=IMAGES), **more}
 
@@ -45,7 +34,7 @@ def masked(given: dict[str, Any], column: str = "mask") -> dict[str, Any]:
 
 def test_a_column_of_masks_keeps_the_sources_background_bit_for_bit(tiny_model: Path, tmp_path: Path) -> None:
     given = masked(settings(tmp_path, tiny_model))
-    pairs = run(given)
+    pairs = translated(given)
     rows = {row["id"]: row for row in pq.read_table(tmp_path / "world").to_pylist()}
     assert len(pairs) == IMAGES * 2
     for (id, _), pair in pairs.items():
@@ -64,7 +53,7 @@ def test_an_image_without_a_usable_mask_is_an_error_row_and_its_neighbours_go_on
     masks = [None, {"bytes": b"no picture", "path": None}, table["mask"][2].as_py()]
     place = table.schema.get_field_index("mask")
     pq.write_table(table.set_column(place, "mask", pa.array(masks, table.schema.field("mask").type)), file)
-    pairs = run(given)
+    pairs = translated(given)
     said = [pairs[id, "cat2dog"]["error"] for id in table["id"].to_pylist()]
     assert said[0] == "It has no mask."
     assert said[1].startswith("Its mask can't be used")
@@ -82,7 +71,7 @@ def test_a_mask_column_that_is_not_there_is_named_before_anything_starts(tiny_mo
 def test_several_strengths_are_an_edit_each_of_one_direction(tiny_model: Path, tmp_path: Path) -> None:
     words = {"source": "cat", "target": "dog", "count": 8}
     given = settings(tmp_path, tiny_model, edits={"cat2dog": {**words, "strength": [0, 0.5, 1]}, "plain": words})
-    pairs = run(given)
+    pairs = translated(given)
     ids = {id for id, _ in pairs}
     assert {edit for _, edit in pairs} == {"cat2dog-0", "cat2dog-50", "cat2dog-100", "plain"}
     for id in ids:
@@ -159,7 +148,7 @@ def test_without_a_batch_size_batches_double_while_there_is_room_and_memory_that
 
 
 def test_a_run_at_a_size_that_is_not_square_masks_and_all(tiny_model: Path, tmp_path: Path) -> None:
-    pairs = run(masked(settings(tmp_path, tiny_model, image={"size": [64, 96]})))
+    pairs = translated(masked(settings(tmp_path, tiny_model, image={"size": [64, 96]})))
     assert {row["status"] for row in pairs.values()} == {"ok"}
     for row in pairs.values():
         for name in ("source_image", "edited_image"):
@@ -177,7 +166,7 @@ def test_masks_made_of_what_stands_out_confine_an_edit(
     except ConfigError as error:
         pytest.skip(str(error))
     assert made == 0
-    pairs = run({**given, "input": {"uri": str(tmp_path / "masked"), "columns": {"mask": "mask"}}})
+    pairs = translated({**given, "input": {"uri": str(tmp_path / "masked"), "columns": {"mask": "mask"}}})
     rows = {row["id"]: row for row in pq.read_table(tmp_path / "masked").to_pylist()}
     assert {id for id, _ in pairs} == set(rows)
     for (id, _), pair in pairs.items():

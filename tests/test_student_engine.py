@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_job import committed_files, data_files, pairs_of, tiny_settings
+from tiny_job import committed_files, data_files, pairs_of, tiny_settings, translated
 
 from p2pz_ray import Editor
 from p2pz_ray.cli import main
@@ -59,17 +59,6 @@ def pixels(row: dict[str, Any], column: str) -> np.ndarray:
     return decode(row[column]["bytes"], POLICY)
 
 
-def run(given: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Translate without Ray."""
-    prepared = prepare(TranslateConfig.model_validate(given))
-    assert prepared is not None
-    job, plan = prepared
-    translator = Translator(job)
-    for partition in plan.partitions:
-        translator.translate(partition)
-    return pairs_of(given["output"])
-
-
 def test_a_run_by_a_student_goes_on_like_any_other_and_holds_its_answers(tmp_path: Path, local_ray: None) -> None:
     student = Student.from_pretrained(str(write_student(tmp_path)), "cpu")
     config = TranslateConfig.model_validate(settings(tmp_path))
@@ -95,7 +84,7 @@ def test_outside_a_mask_the_source_stays_bit_for_bit(tmp_path: Path) -> None:
     write_student(tmp_path)
     given = settings(tmp_path)
     given["input"]["columns"] = {"mask": "mask"}
-    pairs = run(given)
+    pairs = translated(given)
     rows = {row["id"]: row for row in pq.read_table(tmp_path / "world").to_pylist()}
     for (id, _), pair in pairs.items():
         white = decode(rows[id]["mask"]["bytes"], POLICY).mean(axis=2) > 127
@@ -113,7 +102,7 @@ def test_an_image_that_a_student_cannot_have_is_an_error_row(tmp_path: Path) -> 
     images[1] = {"bytes": b"no picture", "path": None}
     column = table.schema.get_field_index("image")
     pq.write_table(table.set_column(column, table.schema.field(column), [images]), file)
-    states = [row["status"] for row in run(given).values()]
+    states = [row["status"] for row in translated(given).values()]
     assert (states.count("ok"), states.count("error")) == (IMAGES - 1, 1)
 
 

@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.mini.dataset import write_world
+from p2pz_ray.running.prepare import prepare
+from p2pz_ray.running.translator import Translator
 
 Row = dict[str, Any]
 
@@ -33,6 +35,17 @@ def tiny_settings(folder: Path, model: Path, images: int = 6, per_partition: int
 
 def tiny_config(folder: Path, model: Path, **options: int) -> TranslateConfig:
     return TranslateConfig.model_validate(tiny_settings(folder, model, **options))
+
+
+def translated(given: dict[str, Any]) -> dict[tuple[str, str], Row]:
+    """The pairs of a configuration's run, made in this process, without Ray."""
+    prepared = prepare(TranslateConfig.model_validate(given))
+    assert prepared is not None
+    job, plan = prepared
+    translator = Translator(job)
+    for partition in plan.partitions:
+        translator.translate(partition)
+    return pairs_of(given["output"])
 
 
 def pairs_of(run: Path | str) -> dict[tuple[str, str], Row]:

@@ -43,15 +43,17 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
     if f"{config.inversion.cache}/".startswith(f"{config.input.uri.rstrip('/')}/"):
         raise ConfigError(f"inversion.cache {config.inversion.cache} lies inside input.uri: choose another place.")
     plan = _plan(config, folder)
-    given = (_student if config.student is not None else _diffusion)(config, folder)
+    if config.student is not None:
+        given = _student(config)
+    else:
+        given = _diffusion(config, folder if recorded is not None else None)
     before = folder.read_json("ingredients.json")
     if recorded is not None and before is not None:
         _refuse_difference(config.output, difference(before, given.ingredients))
     if recorded is None:
         folder.write_config(record(config))
     for name, direction in given.directions.items():
-        if recorded is None or load_direction(folder, name) is None:
-            save_direction(folder, name, direction)
+        save_direction(folder, name, direction)
     folder.write_json("ingredients.json", given.ingredients)
     folder.store.write("plan.json", plan.to_json().encode())
     together = _together(fingerprint(config), given.ingredients)
@@ -63,6 +65,7 @@ class _Given:
     """What a translation edits with.
 
     size: (H, W) pixels. ingredients: what names its contents. config: the configuration that replicas are given.
+    directions: those that the run's folder has yet to be given.
     """
 
     size: tuple[int, int]
@@ -71,28 +74,26 @@ class _Given:
     directions: dict[str, EditDirection] = field(default_factory=dict)
 
 
-def _diffusion(config: TranslateConfig, folder: RunFolder) -> _Given:
-    """A checkpoint and a direction for each edit, the folder's own where it has them."""
+def _diffusion(config: TranslateConfig, begun: RunFolder | None) -> _Given:
+    """A checkpoint and a direction for each edit, the run's own where it was begun and has them."""
     checkpoint = locate(config.model.name, config.model.revision)
     size = _size(config, checkpoint)
     if config.captions.model is not None:
         from transformers import AutoConfig
 
         load_pretrained(AutoConfig, config.captions.model.name, config.captions.model.revision, "captions.model")
-    kept = {name: load_direction(folder, name) for name in config.edits} if folder.config() is not None else {}
-    directions = edit_directions(
-        config.edits,
-        TextEncoder.load(checkpoint),
-        {name: found for name, found in kept.items() if found is not None},
-    )
+    held = {} if begun is None else {name: load_direction(begun, name) for name in config.edits}
+    kept = {name: direction for name, direction in held.items() if direction is not None}
+    directions = edit_directions(config.edits, TextEncoder.load(checkpoint), kept)
     ingredients = {
         "model": model_fingerprint(checkpoint),
         "directions": {name: direction.digest for name, direction in directions.items()},
     }
-    return _Given(size, ingredients, _pinned(config, checkpoint), directions)
+    fresh = {name: direction for name, direction in directions.items() if name not in kept}
+    return _Given(size, ingredients, _pinned(config, checkpoint), fresh)
 
 
-def _student(config: TranslateConfig, folder: RunFolder) -> _Given:
+def _student(config: TranslateConfig) -> _Given:
     """A student, which has its size and its edit."""
     assert config.student is not None
     student, [name] = Student.from_pretrained(config.student, "cpu"), config.edits
