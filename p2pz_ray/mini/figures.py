@@ -17,6 +17,7 @@ from PIL import Image
 
 from p2pz_ray import EditDirection, Editor, GuidanceSettings, InversionSettings
 from p2pz_ray.editing.inversion import Inversion
+from p2pz_ray.editing.model import chosen_device
 from p2pz_ray.evaluation.ablation import STEPS
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini import MODEL
@@ -27,7 +28,7 @@ from p2pz_ray.mini.world import Scene, caption, render, sample_scene
 Pixels = NDArray[np.uint8]
 TASKS = ("cat2dog", "horse2zebra", "cat2glasses", "sketch2oil", "dog2fox", "rabbit2hat")
 SENTENCES = 1000
-BATCH = 8
+BATCH = {"cpu": 8, "cuda": 256}
 Table = list[list[str]]
 
 
@@ -36,7 +37,8 @@ class Bench:
 
     def __init__(self, model: Path, judge: Path, count: int, seed: int, rivals: int) -> None:
         self.folder, self.count, self.seed, self.rivals = model, count, seed, rivals
-        self.editor = Editor.from_pretrained(model)
+        self.device = chosen_device("auto")
+        self.editor = Editor.from_pretrained(model, device=self.device)
         self.judge = Judge.load(judge)
 
     def scenes(self, fixed: Mapping[str, object] | None = None) -> tuple[list[Scene], list[str]]:
@@ -84,7 +86,8 @@ def outside(error: NDArray[np.float64], before: Sequence[Scene], after: Sequence
 
 
 def chunks(count: int) -> list[slice]:
-    return [slice(start, start + BATCH) for start in range(0, count, BATCH)]
+    size = BATCH[chosen_device("auto")]
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def vae(bench: Bench) -> Table:
@@ -105,7 +108,7 @@ def _through_vae(bench: Bench, pictures: Pixels) -> Pixels:
 
 def text(bench: Bench, guidance: float = 5.0, steps: int = 50) -> Table:
     """Text to image by the stock pipeline: how much of what a caption says the judge finds in the picture."""
-    pipeline = StableDiffusionPipeline.from_pretrained(bench.folder, safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(bench.folder, safety_checker=None).to(bench.device)
     pipeline.set_progress_bar_config(disable=True)
     scenes, _ = bench.scenes()
     rng = np.random.default_rng(bench.seed)
@@ -196,7 +199,7 @@ def _by_diffusers(bench: Bench, before: Sequence[Scene], captions: Sequence[str]
     """diffusers' own pipeline at its defaults, one picture at a time: more would be silently wrong."""
     from diffusers import DDIMInverseScheduler, DDIMScheduler, StableDiffusionPix2PixZeroPipeline
 
-    pipeline = StableDiffusionPix2PixZeroPipeline.from_pretrained(bench.folder)
+    pipeline = StableDiffusionPix2PixZeroPipeline.from_pretrained(bench.folder).to(bench.device)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.inverse_scheduler = DDIMInverseScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)

@@ -1,6 +1,8 @@
 """A small CLIP, contrastive over pictures and captions: its text half conditions the UNet, as in Stable Diffusion."""
 
 import json
+import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,15 @@ import torch.nn.functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
 
 from p2pz_ray.language.sentences import template_bank
-from p2pz_ray.mini.training.data import Recipe, batches, drawn, to_signal
-from p2pz_ray.mini.training.loop import Checkpoint, required, train
+from p2pz_ray.mini.training.data import CHUNK, Recipe, batches, drawn, in_parallel, to_signal
+from p2pz_ray.mini.training.loop import Checkpoint, Numbers, on_gpu, processor, required, train
 from p2pz_ray.mini.wording import BEHINDS, LOOKS, OPENINGS, PLACES, POSTURES, TIMES, noun_phrase
 from p2pz_ray.mini.world import COATS, KINDS, Scene, caption, sample_scene
 
 BANK = 4000
-"""Sentences of the template bank that are looked through for true ones, a noun phrase."""
+"""Sentences of the template bank that are looked through for true ones."""
+WAYS = 12
+"""Captions that a scene has in training."""
 
 
 def build_tokenizer(recipe: Recipe, out: Path) -> CLIPTokenizer:
@@ -44,9 +48,12 @@ def build_tokenizer(recipe: Recipe, out: Path) -> CLIPTokenizer:
         words = alphabet + [a + "</w>" for a in alphabet] + ["".join(pair) for pair in merges]
         words += ["<|startoftext|>", "<|endoftext|>"]
         write_vocabulary(folder, {word: i for i, word in enumerate(dict.fromkeys(words))}, merges)
-    return CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=recipe["text"]["tokens"]
-    )
+    return load_tokenizer(folder, recipe["text"]["tokens"])
+
+
+@cache
+def load_tokenizer(folder: Path, length: int) -> CLIPTokenizer:
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=length)
 
 
 def write_vocabulary(folder: Path, vocabulary: dict[str, int], merges: list[list[str]]) -> None:
@@ -100,62 +107,89 @@ def trained_text(recipe: Recipe, out: Path) -> tuple[CLIPTokenizer, CLIPTextMode
 @cache
 def bank_for(word: str) -> list[str]:
     """Bank sentences for `word` that say nothing of the attributes a scene has: what they say must be true."""
+    stand_in = "owl" if word[0] in "aeiou" else "cat"  # with the article that `word` has
+    return [re.sub(rf"\b{stand_in}\b", word, sentence) for sentence in _plain_sentences(stand_in)]
+
+
+@cache
+def _plain_sentences(word: str) -> list[str]:
     tables = (PLACES, BEHINDS, TIMES, POSTURES, LOOKS)
     spoken = " ".join([*COATS, *(phrase for table in tables for phrases in table.values() for phrase in phrases)])
     spoken += " " + " ".join(OPENINGS["sketch"] + OPENINGS["oil pastel"]) + " sits stands lies sleeps sleeping painting"
     plain = "a an the on in at by of with under front to from its us simple picture"
     attributes = set(spoken.split()) - set(plain.split())
-    said = set(word.split())
-    return [s for s in template_bank(word, BANK) if not attributes & (set(s.split()) - said)]
+    return [sentence for sentence in template_bank(word, BANK) if not attributes & set(sentence.split())]
+
+
+@dataclass(frozen=True)
+class _Telling:
+    """Says of scenes what training may: the world's captions, and sentences of the bank where they are true."""
+
+    tokenizer: Path
+    length: int
+    bank_share: float
+
+    def __call__(self, piece: tuple[int, list[Scene]]) -> torch.Tensor:
+        seed, scenes = piece
+        rng = np.random.default_rng(seed)
+        texts = [self._of(scene, rng) for scene in scenes for _ in range(WAYS)]
+        return tokens_of(load_tokenizer(self.tokenizer, self.length), texts).view(len(scenes), WAYS, -1)
+
+    def _of(self, scene: Scene, rng: np.random.Generator) -> str:
+        if rng.random() < self.bank_share:
+            sentences = bank_for(noun_phrase(scene, rng))
+            return sentences[int(rng.integers(len(sentences)))]
+        return caption(scene, rng)
+
+
+class Captions:
+    """Every scene said in `WAYS` ways, as tokens, and one of them drawn for each picture of a batch.
+
+    Of them `dropout`, a share, is left empty: what classifier-free guidance needs.
+    """
+
+    def __init__(self, recipe: Recipe, out: Path, scenes: list[Scene], settings: Recipe):
+        tokenizer = build_tokenizer(recipe, out)
+        telling = _Telling(out / "tokenizer", recipe["text"]["tokens"], settings["bank_share"])
+        pieces = [(recipe["seed"] + i, scenes[i : i + CHUNK]) for i in range(0, len(scenes), CHUNK)]
+        self.tokens = torch.cat(in_parallel(telling, pieces)).to(processor())
+        self.empty = tokens_of(tokenizer, [""]).to(processor())
+        self.dropout = settings.get("dropout", 0.0)
+
+    def __call__(self, index: torch.Tensor) -> torch.Tensor:
+        """(B,) numbers of scenes → (B, tokens), by torch's own generator."""
+        said = self.tokens[index, torch.randint(WAYS, index.shape, device=index.device)].long()
+        return torch.where(torch.rand(len(index), 1, device=index.device) < self.dropout, self.empty, said)
 
 
 def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
     encoded = tokenizer(
         texts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
     )
-    return encoded.input_ids
-
-
-class Captions:
-    """What is said of scenes in training: the world's captions, and sentences of the bank where they are true."""
-
-    def __init__(self, scenes: list[Scene], settings: Recipe):
-        self.scenes, self.settings = scenes, settings
-
-    def __call__(self, index: torch.Tensor, rng: np.random.Generator) -> list[str]:
-        return [self._of(self.scenes[i], rng) for i in index.tolist()]
-
-    def _of(self, scene: Scene, rng: np.random.Generator) -> str:
-        draw = rng.random() - self.settings.get("dropout", 0.0)
-        if draw < 0:
-            return ""
-        if draw < self.settings["bank_share"]:
-            sentences = bank_for(noun_phrase(scene, rng))
-            return sentences[int(rng.integers(len(sentences)))]
-        return caption(scene, rng)
+    return encoded.input_ids.to(torch.int32)
 
 
 def train_clip(recipe: Recipe, out: Path, start_from: Path | None = None) -> None:
     settings = recipe["clip"]
-    torch.manual_seed(recipe["seed"])
     images, scenes = drawn(recipe, out)
-    tokenizer = build_tokenizer(recipe, out)
-    clip = build_clip(recipe, tokenizer)
+    captions = Captions(recipe, out, scenes, settings)
+    images = images.to(processor())
+    torch.manual_seed(recipe["seed"])
+    clip = build_clip(recipe, build_tokenizer(recipe, out))
     if start_from:
         clip.load_state_dict(CLIPModel.from_pretrained(start_from / "clip").float().state_dict())
-    optimizer = torch.optim.AdamW(clip.parameters(), betas=(0.9, 0.98), weight_decay=5e-2)
-    captions = Captions(scenes, settings)
+    clip.to(processor())
+    optimizer = torch.optim.AdamW(clip.parameters(), betas=(0.9, 0.98), weight_decay=5e-2, fused=on_gpu())
+    right = torch.arange(settings["batch"], device=processor())
 
     def prepare(start: int) -> Any:
         draws = batches(len(images), settings["batch"], recipe["seed"], start)
 
-        def loss_at(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-            index = next(draws)
-            tokens = tokens_of(tokenizer, captions(index, np.random.default_rng([recipe["seed"], step])))
-            found = clip(input_ids=tokens, pixel_values=to_signal(images[index]))
-            right = torch.arange(len(index))
+        def loss_at(step: int) -> tuple[torch.Tensor, Numbers]:
+            index = next(draws).to(processor())
+            found = clip(input_ids=captions(index), pixel_values=to_signal(images[index]))
             loss = (F.cross_entropy(found.logits_per_image, right) + F.cross_entropy(found.logits_per_text, right)) / 2
-            hits = (found.logits_per_image.argmax(1) == right).float().mean().item()
+            hits = (found.logits_per_image.argmax(1) == right).float().mean()
             return loss, {"hits": hits}
 
         return loss_at

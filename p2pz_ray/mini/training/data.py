@@ -1,8 +1,11 @@
 """What the models are trained on: scenes drawn once and kept, in batches that a resumed training finds again."""
 
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +14,11 @@ from PIL import Image
 from p2pz_ray.mini.world import Scene, render, sample_scene
 
 Recipe = dict[str, Any]
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+CHUNK = 1000
+"""Scenes that one process draws at a time."""
 
 
 def drawn(
@@ -26,12 +34,35 @@ def drawn(
         saved = torch.load(file, weights_only=True)
         if len(saved["scenes"]) == recipe[name]["count"]:
             return saved["images"], [Scene.from_json(s) for s in saved["scenes"]]
-    rng = np.random.default_rng(recipe[name]["seed"])
-    scenes = [sample_scene(rng, held_out=held_out) for _ in range(recipe[name]["count"])]
-    images = torch.stack([torch.from_numpy(render(s, recipe["size"])[0].copy()) for s in scenes])
-    images = images.permute(0, 3, 1, 2).contiguous()
+    asked = recipe[name]
+    pieces = [(asked["seed"], start, min(CHUNK, asked["count"] - start)) for start in range(0, asked["count"], CHUNK)]
+    made = in_parallel(_Drawing(recipe["size"], held_out), pieces)
+    images, scenes = torch.cat([images for images, _ in made]), [scene for _, some in made for scene in some]
     torch.save({"images": images, "scenes": [s.to_json() for s in scenes]}, file)
     return images, scenes
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """Draws a piece of a training's scenes, the same whichever process does."""
+
+    size: int
+    held_out: bool | None
+
+    def __call__(self, piece: tuple[int, int, int]) -> tuple[torch.Tensor, list[Scene]]:
+        seed, start, count = piece
+        rng = np.random.default_rng([seed, start])
+        scenes = [sample_scene(rng, held_out=self.held_out) for _ in range(count)]
+        images = np.stack([render(scene, self.size)[0] for scene in scenes])
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), scenes
+
+
+def in_parallel(work: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
+    """`work` done on every task, in their order, by as many processes as there are cores."""
+    if len(tasks) < 4:  # processes take seconds to begin
+        return [work(task) for task in tasks]
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(work, tasks))
 
 
 def batches(count: int, batch: int, seed: int, start: int) -> Iterator[torch.Tensor]:
@@ -54,6 +85,6 @@ def to_signal(images: torch.Tensor) -> torch.Tensor:
 def sheet(images: torch.Tensor, file: Path, columns: int = 8, zoom: int = 2) -> None:
     """Write (N, 3, h, w) in -1 … 1 as one PNG."""
     rows = [torch.cat(list(images[i : i + columns]), dim=2) for i in range(0, len(images), columns)]
-    pixels = ((torch.cat(rows, dim=1).clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    pixels = ((torch.cat(rows, dim=1).clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
     picture = Image.fromarray(pixels)
     picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST).save(file)

@@ -12,7 +12,7 @@ from p2pz_ray.mini.judge import Judge
 from p2pz_ray.mini.training.clip import build_clip, trained_text, write_vocabulary
 from p2pz_ray.mini.training.data import Recipe, sheet
 from p2pz_ray.mini.training.judge import build_judge
-from p2pz_ray.mini.training.loop import Checkpoint, required
+from p2pz_ray.mini.training.loop import Checkpoint, processor, required
 from p2pz_ray.mini.training.unet import build_scheduler, build_unet
 from p2pz_ray.mini.training.vae import build_vae, shipped_vae, trained_vae
 from p2pz_ray.mini.world import KINDS, caption, sample_scene
@@ -79,7 +79,7 @@ def _pipeline(recipe: Recipe, out: Path) -> StableDiffusionPipeline:
 
 def samples(recipe: Recipe, out: Path, guidance: float = 5.0) -> None:
     """Text to image for every animal on held-out scenes, by the stock pipeline: `out`/unet.png."""
-    pipeline = _pipeline(recipe, out)
+    pipeline = _pipeline(recipe, out).to(processor())
     pipeline.set_progress_bar_config(disable=True)
     rng = np.random.default_rng(7)
     texts = [caption(sample_scene(rng, held_out=True, kind=k), rng) for k in KINDS for _ in range(4)]

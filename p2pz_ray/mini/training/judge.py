@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from p2pz_ray.mini.judge import Judge
 from p2pz_ray.mini.scene import CHOICES
 from p2pz_ray.mini.training.data import Recipe, batches, drawn, to_signal
-from p2pz_ray.mini.training.loop import Checkpoint, train
+from p2pz_ray.mini.training.loop import Checkpoint, Numbers, on_gpu, processor, train
 
 
 def build_judge(recipe: Recipe) -> Judge:
@@ -25,23 +25,26 @@ def train_judge(recipe: Recipe, out: Path, start_from: Path | None = None) -> No
     judge = build_judge(recipe)
     if start_from:
         judge.load_state_dict(Judge.load(start_from / "judge").state_dict())
-    optimizer = torch.optim.AdamW(judge.parameters(), betas=(0.9, 0.99), weight_decay=2e-2)
+    judge.to(processor())
+    images = images.to(processor())
+    optimizer = torch.optim.AdamW(judge.parameters(), betas=(0.9, 0.99), weight_decay=2e-2, fused=on_gpu())
     right = {
         name: torch.tensor([options.index(getattr(scene, name)) for scene in scenes])
         for name, options in CHOICES.items()
     }
     # A zebra has no coat of its own.
     right["coat"][[scene.kind == "zebra" for scene in scenes]] = -100
+    right = {name: numbers.to(processor()) for name, numbers in right.items()}
 
     def prepare(start: int) -> Any:
         draws = batches(len(images), settings["batch"], recipe["judged"]["seed"], start)
 
-        def loss_at(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-            index = next(draws)
+        def loss_at(step: int) -> tuple[torch.Tensor, Numbers]:
+            index = next(draws).to(processor())
             logits = judge(roughened(to_signal(images[index])))
             losses = {name: F.cross_entropy(logits[name], right[name][index], ignore_index=-100) for name in logits}
-            hits = (logits["kind"].argmax(1) == right["kind"][index]).float().mean().item()
-            return sum(losses.values(), torch.zeros(())), {"kind": hits}
+            hits = (logits["kind"].argmax(1) == right["kind"][index]).float().mean()
+            return torch.stack(list(losses.values())).sum(), {"kind": hits}
 
         return loss_at
 
@@ -55,6 +58,10 @@ def train_judge(recipe: Recipe, out: Path, start_from: Path | None = None) -> No
 
 def roughened(x: torch.Tensor) -> torch.Tensor:
     """Half of the pictures blurred, and all noised, by chance: an autoencoder's softness should not fool the judge."""
-    strength = torch.rand(len(x), 1, 1, 1) * (torch.rand(len(x), 1, 1, 1) < 0.5)
+
+    def chance() -> torch.Tensor:
+        return torch.rand(len(x), 1, 1, 1, device=x.device)
+
+    strength = chance() * (chance() < 0.5)
     x = torch.lerp(x, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), strength)
-    return x + 0.08 * torch.rand(len(x), 1, 1, 1) * torch.randn_like(x)
+    return x + 0.08 * chance() * torch.randn_like(x)

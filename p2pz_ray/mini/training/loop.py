@@ -9,8 +9,12 @@ from typing import Any
 
 import torch
 
+from p2pz_ray.editing.model import chosen_device
+
 CHECKPOINT_EVERY = 250
+"""Steps; a long training writes forty checkpoints, however many steps it has."""
 LOG_EVERY = 50
+Numbers = dict[str, torch.Tensor]
 
 
 class Checkpoint:
@@ -23,7 +27,7 @@ class Checkpoint:
         """Restore the parts; returns the step to go on from (0 without a checkpoint)."""
         if not self.file.exists():
             return 0
-        saved = torch.load(self.file, weights_only=True)
+        saved = torch.load(self.file, "cpu", weights_only=True)
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         return int(saved["step"])
@@ -41,21 +45,30 @@ def required(file: Path, what: str, **parts: Any) -> None:
         raise SystemExit(f"there is no {file}: train the {what} first")
 
 
+def processor() -> torch.device:
+    """What trains: a GPU where there is one."""
+    return torch.device(chosen_device("auto"))
+
+
+def on_gpu() -> bool:
+    return processor().type == "cuda"
+
+
 class Log:
     """A line of progress every so many steps, and the same numbers as JSON lines in a file."""
 
     def __init__(self, file: Path, total: int):
         self.file, self.total = file, total
-        self.sums: dict[str, float] = {}
+        self.sums: Numbers = {}
         self.count = 0
         self.began = time.time()
 
-    def add(self, step: int, losses: dict[str, float]) -> None:
+    def add(self, step: int, losses: Numbers) -> None:
         self.count += 1
         for name, loss in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + loss
+            self.sums[name] = self.sums[name] + loss if name in self.sums else loss
         if (step + 1) % LOG_EVERY == 0 or step + 1 == self.total:
-            means = {name: round(total / self.count, 5) for name, total in self.sums.items()}
+            means = {name: round(total.item() / self.count, 5) for name, total in self.sums.items()}
             line = {"step": step + 1, **means, "steps/s": round(self.count / (time.time() - self.began), 2)}
             print(f"{step + 1}/{self.total} {line}", flush=True)
             with self.file.open("a") as f:
@@ -66,7 +79,7 @@ class Log:
 def train(
     settings: dict[str, Any],
     checkpoint: Checkpoint,
-    prepare: Callable[[int], Callable[[int], tuple[torch.Tensor, dict[str, float]]]],
+    prepare: Callable[[int], Callable[[int], tuple[torch.Tensor, Numbers]]],
     *,
     seed: int,
     after: Callable[[int], None] = lambda step: None,
@@ -75,11 +88,13 @@ def train(
     """Take the steps that are left of `settings["steps"]`.
 
     checkpoint: its parts hold an `optimizer`, which is stepped here.
-    prepare: given the step to go on from, returns the function that makes a step's loss and what to log of it.
+    prepare: given the step to go on from, returns the function that makes a step's loss and what to log of it; on a
+        GPU it is computed in bfloat16 where that is safe.
     after: called when a step was taken; saved: when its checkpoint was written.
     """
     total, optimizer = settings["steps"], checkpoint.parts["optimizer"]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    every = max(CHECKPOINT_EVERY, total // 40)
     start = checkpoint.load()
     loss_at = prepare(start)
     log = Log(checkpoint.file.with_suffix(".jsonl"), total)
@@ -89,13 +104,14 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = settings["rate"] * share
         torch.manual_seed(seed + step)
-        loss, numbers = loss_at(step)
+        with torch.autocast(processor().type, torch.bfloat16, enabled=on_gpu()):
+            loss, numbers = loss_at(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         after(step)
-        log.add(step, {"loss": loss.item(), **numbers})
-        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == total:
+        log.add(step, {"loss": loss.detach(), **numbers})
+        if (step + 1) % every == 0 or step + 1 == total:
             checkpoint.save(step + 1)
             saved(step + 1)

@@ -5,17 +5,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
-from p2pz_ray.mini.training.clip import Captions, tokens_of, trained_text
+from p2pz_ray.mini.training.clip import Captions, trained_text
 from p2pz_ray.mini.training.data import Recipe, batches, drawn
-from p2pz_ray.mini.training.loop import Checkpoint, train
+from p2pz_ray.mini.training.loop import Checkpoint, Numbers, on_gpu, processor, train
 from p2pz_ray.mini.training.vae import latents
 
-SHEET_EVERY = 1000
+SHEETS = 4
+"""Sample sheets of a training, the last when it ends."""
 
 
 def build_unet(recipe: Recipe) -> UNet2DConditionModel:
@@ -51,11 +51,11 @@ def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
 
     settings, seed = recipe["unet"], recipe["seed"]
     images, scenes = drawn(recipe, out)
-    mean = latents(recipe, images, out).chunk(2, dim=1)[0]  # what an edit begins with
+    mean = latents(recipe, images, out).chunk(2, dim=1)[0].to(processor())  # what an edit begins with
     scale = 1 / mean.std().item()
     (out / "scale.json").write_text(json.dumps(scale))
-    tokenizer, text = trained_text(recipe, out)
-    captions = Captions(scenes, settings)
+    text = trained_text(recipe, out)[1].to(processor())
+    captions = Captions(recipe, out, scenes, settings)
     torch.manual_seed(seed)
     unet = build_unet(recipe)
     if start_from:
@@ -63,27 +63,30 @@ def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
             UNet2DConditionModel.from_pretrained(start_from / "model", subfolder="unet").float().state_dict()
         )
     print(f"{sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters, latent scale {scale:.4f}", flush=True)
+    unet.to(processor())
     ema = copy.deepcopy(unet).requires_grad_(False)
-    optimizer = torch.optim.AdamW(unet.parameters(), betas=(0.9, 0.99), weight_decay=1e-2)
-    alphas = build_scheduler().alphas_cumprod
+    optimizer = torch.optim.AdamW(unet.parameters(), betas=(0.9, 0.99), weight_decay=1e-2, fused=on_gpu())
+    alphas = build_scheduler().alphas_cumprod.to(processor())
+    if on_gpu():
+        unet.compile()
 
     def prepare(start: int) -> Any:
         draws = batches(len(images), settings["batch"], seed, start)
 
-        def loss_at(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-            index = next(draws)
-            texts = captions(index, np.random.default_rng([seed, step]))
+        def loss_at(step: int) -> tuple[torch.Tensor, Numbers]:
+            index = next(draws).to(processor())
             with torch.no_grad():
-                c = text(tokens_of(tokenizer, texts)).last_hidden_state
+                c = text(captions(index)).last_hidden_state
             x0 = scale * mean[index]
             noise = torch.randn_like(x0)
             # One timestep from each of `batch` equal strata: less variance than independent draws.
-            t = ((torch.randperm(len(index)) + torch.rand(len(index))) / len(index) * len(alphas)).long()
+            strata = torch.randperm(len(index), device=index.device)
+            t = ((strata + torch.rand_like(x0[:, 0, 0, 0])) / len(index) * len(alphas)).long()
             a = alphas[t][:, None, None, None]
             x = (a.sqrt() * x0 + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-            error = F.mse_loss(unet(x, t, c).sample, noise, reduction="none").mean((1, 2, 3))
+            error = F.mse_loss(unet(x, t, c).sample.float(), noise, reduction="none").mean((1, 2, 3))
             snr = alphas[t] / (1 - alphas[t])
-            return (error * snr.clamp(max=settings["min_snr"]) / snr).mean(), {"error": error.mean().item()}
+            return (error * snr.clamp(max=settings["min_snr"]) / snr).mean(), {"error": error.mean().detach()}
 
         return loss_at
 
@@ -93,7 +96,7 @@ def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
         torch._foreach_lerp_(list(ema.parameters()), list(unet.parameters()), 1 - decay)
 
     def saved(step: int) -> None:
-        if step % SHEET_EVERY == 0:
+        if step % max(1, settings["steps"] // SHEETS) == 0:
             samples(recipe, out)
 
     checkpoint = Checkpoint(out / "unet.pt", unet=unet, ema=ema, optimizer=optimizer)

@@ -1,6 +1,5 @@
 """The autoencoder: 64×64 pixels to 16×16×4 latents and back."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from p2pz_ray.mini.training.data import Recipe, batches, drawn, sheet, to_signal
-from p2pz_ray.mini.training.loop import Checkpoint, required, train
+from p2pz_ray.mini.training.loop import Checkpoint, Numbers, on_gpu, processor, required, train
 
 
 def build_vae(recipe: Recipe) -> AutoencoderKL:
@@ -28,25 +27,26 @@ def build_vae(recipe: Recipe) -> AutoencoderKL:
 
 def train_vae(recipe: Recipe, out: Path, start_from: Path | None = None) -> None:
     settings = recipe["vae"]
+    images = drawn(recipe, out)[0].to(processor())
     torch.manual_seed(recipe["seed"])
-    images, _ = drawn(recipe, out)
     vae = build_vae(recipe)
     if start_from:
         vae.load_state_dict(shipped_vae(start_from).state_dict())
-    optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
+    _to_processor(vae)
+    optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4, fused=on_gpu())
     last: dict[str, Any] = {}
 
     def prepare(start: int) -> Any:
         draws = batches(len(images), settings["batch"], recipe["seed"], start)
 
-        def loss_at(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        def loss_at(step: int) -> tuple[torch.Tensor, Numbers]:
             x = to_signal(images[next(draws)])
             posterior = vae.encode(x).latent_dist
             y = vae.decode(posterior.sample()).sample
             last.update(x=x, y=y.detach())
             kl = posterior.kl().mean()
             loss, psnr = closeness(y, x)
-            return loss + settings["kl"] * kl, {"psnr": psnr, "kl": kl.item()}
+            return loss + settings["kl"] * kl, {"psnr": psnr, "kl": kl.detach()}
 
         return loss_at
 
@@ -63,31 +63,39 @@ def shipped_vae(folder: Path) -> AutoencoderKL:
     return AutoencoderKL.from_pretrained(folder / "model", subfolder="vae").float()
 
 
-def closeness(y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, float]:
+def _to_processor(vae: AutoencoderKL) -> None:
+    vae.to(processor())
+    if on_gpu():
+        vae.encoder.compile()
+        vae.decoder.compile()
+
+
+def closeness(y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How far pictures in -1 … 1 are apart: the loss, and in decibels."""
-    error = y - x
+    error = y.float() - x
     squared = error.square().mean()
-    return error.abs().mean() + 4 * squared, -10 * math.log10(squared.item() / 4)
+    return error.abs().mean() + 4 * squared, -10 * (squared.detach() / 4).log10()
 
 
 def train_decoder(recipe: Recipe, out: Path, start_from: Path | None = None) -> None:
     """The decoder alone, further: latents stay what they are, so the UNet may be trained beside it."""
     settings = recipe["decoder"]
-    torch.manual_seed(recipe["seed"])
     images, _ = drawn(recipe, out)
-    means = latents(recipe, images, out).chunk(2, dim=1)[0]
+    means = latents(recipe, images, out).chunk(2, dim=1)[0].to(processor())
+    images = images.to(processor())
     vae = build_vae(recipe)
     required(out / "vae.pt", "vae", vae=vae)
     if start_from:
         vae.decoder.load_state_dict(shipped_vae(start_from).decoder.state_dict())
         vae.post_quant_conv.load_state_dict(shipped_vae(start_from).post_quant_conv.state_dict())
+    _to_processor(vae)
     trained = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
-    optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.99), weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.99), weight_decay=1e-4, fused=on_gpu())
 
     def prepare(start: int) -> Any:
         draws = batches(len(images), settings["batch"], recipe["seed"], start)
 
-        def loss_at(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        def loss_at(step: int) -> tuple[torch.Tensor, Numbers]:
             index = next(draws)
             loss, psnr = closeness(vae.decode(means[index]).sample, to_signal(images[index]))
             return loss, {"psnr": psnr}
@@ -113,11 +121,11 @@ def latents(recipe: Recipe, images: torch.Tensor, out: Path) -> torch.Tensor:
         return torch.load(file, weights_only=True)
     vae = build_vae(recipe)
     required(out / "vae.pt", "vae", vae=vae)
-    vae.eval()
+    vae.eval().to(processor())
     found = []
-    for chunk in images.split(64):
-        posterior = vae.encode(to_signal(chunk)).latent_dist
-        found.append(torch.cat([posterior.mean, posterior.std], dim=1))
+    for chunk in images.split(256):
+        posterior = vae.encode(to_signal(chunk.to(processor()))).latent_dist
+        found.append(torch.cat([posterior.mean, posterior.std], dim=1).cpu())
     # One memory layout, computed or loaded: sums in another order would end a resumed training elsewhere.
     moments = torch.cat(found).contiguous()
     torch.save(moments, file)
