@@ -129,11 +129,11 @@ class _Telling:
     length: int
     bank_share: float
 
-    def __call__(self, piece: tuple[int, list[Scene]]) -> torch.Tensor:
+    def __call__(self, piece: tuple[int, list[Scene]]) -> np.ndarray:
         seed, scenes = piece
         rng = np.random.default_rng(seed)
         texts = [self._of(scene, rng) for scene in scenes for _ in range(WAYS)]
-        return tokens_of(load_tokenizer(self.tokenizer, self.length), texts).view(len(scenes), WAYS, -1)
+        return tokens_of(load_tokenizer(self.tokenizer, self.length), texts).view(len(scenes), WAYS, -1).numpy()
 
     def _of(self, scene: Scene, rng: np.random.Generator) -> str:
         if rng.random() < self.bank_share:
@@ -152,7 +152,7 @@ class Captions:
         tokenizer = build_tokenizer(recipe, out)
         telling = _Telling(out / "tokenizer", recipe["text"]["tokens"], settings["bank_share"])
         pieces = [(recipe["seed"] + i, scenes[i : i + CHUNK]) for i in range(0, len(scenes), CHUNK)]
-        self.tokens = torch.cat(in_parallel(telling, pieces)).to(processor())
+        self.tokens = torch.from_numpy(np.concatenate(in_parallel(telling, pieces))).to(processor())
         self.empty = tokens_of(tokenizer, [""]).to(processor())
         self.dropout = settings.get("dropout", 0.0)
 

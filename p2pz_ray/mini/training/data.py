@@ -37,7 +37,9 @@ def drawn(
     asked = recipe[name]
     pieces = [(asked["seed"], start, min(CHUNK, asked["count"] - start)) for start in range(0, asked["count"], CHUNK)]
     made = in_parallel(_Drawing(recipe["size"], held_out), pieces)
-    images, scenes = torch.cat([images for images, _ in made]), [scene for _, some in made for scene in some]
+    # Arrays come back from other processes as they are, tensors in shared memory that there may be little of.
+    images = torch.from_numpy(np.concatenate([pictures for pictures, _ in made])).permute(0, 3, 1, 2).contiguous()
+    scenes = [scene for _, some in made for scene in some]
     torch.save({"images": images, "scenes": [s.to_json() for s in scenes]}, file)
     return images, scenes
 
@@ -49,12 +51,11 @@ class _Drawing:
     size: int
     held_out: bool | None
 
-    def __call__(self, piece: tuple[int, int, int]) -> tuple[torch.Tensor, list[Scene]]:
+    def __call__(self, piece: tuple[int, int, int]) -> tuple[np.ndarray, list[Scene]]:
         seed, start, count = piece
         rng = np.random.default_rng([seed, start])
         scenes = [sample_scene(rng, held_out=self.held_out) for _ in range(count)]
-        images = np.stack([render(scene, self.size)[0] for scene in scenes])
-        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), scenes
+        return np.stack([render(scene, self.size)[0] for scene in scenes]), scenes
 
 
 def in_parallel(work: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
