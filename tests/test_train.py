@@ -16,11 +16,13 @@ from p2pz_ray import Editor
 from p2pz_ray.mini import figures
 from p2pz_ray.mini.judge import Judge
 from p2pz_ray.mini.train import RECIPE
+from p2pz_ray.mini.training import data
 from p2pz_ray.mini.training.clip import bank_for, train_clip
 from p2pz_ray.mini.training.export import export, restore
 from p2pz_ray.mini.training.judge import train_judge
 from p2pz_ray.mini.training.unet import train_unet
 from p2pz_ray.mini.training.vae import train_decoder, train_vae
+from p2pz_ray.mini.world import Scene
 
 TRAININGS = {
     "vae": train_vae,
@@ -161,6 +163,24 @@ def test_the_figures_are_printed_for_any_model_and_judge(
     monkeypatch.setattr("sys.argv", [*argv, "--sheet", str(tmp_path / "sheet.png")])
     figures.main()
     assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+def test_scenes_drawn_by_many_processes_are_the_same(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(out: Path) -> tuple[torch.Tensor, list[Scene]]:
+        out.mkdir()
+        return data.drawn(recipe | {"scenes": {"count": 70, "seed": 5}}, out)
+
+    monkeypatch.setattr(data, "CHUNK", 20)
+    images, scenes = draw(tmp_path / "many")
+    monkeypatch.setattr(data, "ProcessPoolExecutor", None)
+    monkeypatch.setattr(data, "FEW", 5)
+    again, same = draw(tmp_path / "one")
+    assert scenes == same
+    assert len(set(scenes)) == 70
+    assert torch.equal(images, again)
+    assert not any(scene.held_out for scene in scenes)
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ Result = TypeVar("Result")
 
 CHUNK = 1000
 """Scenes that one process draws at a time."""
+FEW = 3
+"""Tasks that are not worth the seconds in which other processes begin."""
 
 
 def drawn(
@@ -60,7 +62,7 @@ class _Drawing:
 
 def in_parallel(work: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
     """`work` done on every task, in their order, by as many processes as there are cores."""
-    if len(tasks) < 4:  # processes take seconds to begin
+    if len(tasks) <= FEW:
         return [work(task) for task in tasks]
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         return list(pool.map(work, tasks))
