@@ -105,6 +105,9 @@ def test_a_shipped_miniature_restored_and_exported_is_the_same(
     files = [file.relative_to(exported) for file in exported.rglob("*.safetensors")]
     assert len(files) == 5
     for file in files:
+        if not {"unet", "vae"} & set(file.parts):
+            assert (tmp_path / "again" / file).read_bytes() == (exported / file).read_bytes(), file
+        # Of what took a step, at a rate of zero, a weight of -0 may have become 0.
         once, again = load_file(exported / file), load_file(tmp_path / "again" / file)
         assert once.keys() == again.keys()
         assert all(torch.equal(once[name], again[name]) for name in once), file

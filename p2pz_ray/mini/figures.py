@@ -47,6 +47,11 @@ class Bench:
         scenes = [sample_scene(rng, held_out=True, **(fixed or {})) for _ in range(self.count)]
         return scenes, [caption(scene, rng) for scene in scenes]
 
+    def chunks(self, count: int) -> list[slice]:
+        """`count` pictures in parts of as many as this machine takes at once."""
+        size = BATCH[self.device]
+        return [slice(start, start + size) for start in range(0, count, size)]
+
     def invert(self, scenes: Sequence[Scene], captions: Sequence[str], **settings: Any) -> Inversion:
         self.editor.inversion = InversionSettings(**settings)
         return self.editor.invert(drawn(scenes), captions, range(len(scenes)))
@@ -85,11 +90,6 @@ def outside(error: NDArray[np.float64], before: Sequence[Scene], after: Sequence
     return float(np.mean([one[mask].mean() for one, mask in zip(error, there, strict=True)]))
 
 
-def chunks(count: int) -> list[slice]:
-    size = BATCH[chosen_device("auto")]
-    return [slice(start, start + size) for start in range(0, count, size)]
-
-
 def vae(bench: Bench) -> Table:
     """How well the autoencoder gives back what it was shown."""
     rows = [["style", "PSNR of the reconstructions, dB"]]
@@ -116,7 +116,7 @@ def text(bench: Bench, guidance: float = 5.0, steps: int = 50) -> Table:
     generator = torch.Generator().manual_seed(bench.seed)
     seen: list[dict[str, Any]] = []
     true = bench.judge.see(drawn(scenes))
-    for part in chunks(len(captions)):
+    for part in bench.chunks(len(captions)):
         made = pipeline(captions[part], num_inference_steps=steps, guidance_scale=guidance, generator=generator).images
         seen += bench.judge.see(np.stack([np.asarray(image) for image in made]))
     rows = [["attribute", "in pictures made", "in the scenes' own pictures"]]
@@ -132,7 +132,7 @@ def inversion(bench: Bench) -> Table:
     scenes, captions = bench.scenes()
     made = [
         bench.edit(bench.invert(scenes[part], captions[part]), bench.nothing(), lambda_xa=0, cfg=1)
-        for part in chunks(len(scenes))
+        for part in bench.chunks(len(scenes))
     ]
     error = errors(np.concatenate(made), _through_vae(bench, drawn(scenes)))
     return [["what", "PSNR, dB"], ["inversion and back, against the VAE's reconstruction", f"{psnr(error):.1f}"]]
@@ -146,7 +146,7 @@ def edits(bench: Bench) -> Table:
         before, captions = bench.scenes(edit.before)
         direction = bench.direction(edit)
         full, free = [], []
-        for part in chunks(len(before)):
+        for part in bench.chunks(len(before)):
             inverted = bench.invert(before[part], captions[part])
             full.append(bench.edit(inverted, direction))
             free.append(bench.edit(inverted, direction, lambda_xa=0))
@@ -168,7 +168,7 @@ def ablation(bench: Bench, name: str = "cat2dog") -> Table:
     before, captions = bench.scenes(edit.before)
     direction, nothing = bench.direction(edit), bench.nothing()
     made: dict[str, list[Pixels]] = {step.name: [] for step in STEPS}
-    for part in chunks(len(before)):
+    for part in bench.chunks(len(before)):
         swapped = bench.editor.model.embed([said.replace(*edit.words) for said in captions[part]])
         inverted = {
             kind: bench.invert(before[part], captions[part], regularization=kind)

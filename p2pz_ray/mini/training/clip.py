@@ -186,7 +186,7 @@ def train_clip(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
         draws = batches(len(images), settings["batch"], recipe["seed"], start)
 
         def loss_at(step: int) -> tuple[torch.Tensor, Numbers]:
-            index = next(draws).to(processor())
+            index = next(draws)
             found = clip(input_ids=captions(index), pixel_values=to_signal(images[index]))
             loss = (F.cross_entropy(found.logits_per_image, right) + F.cross_entropy(found.logits_per_text, right)) / 2
             hits = (found.logits_per_image.argmax(1) == right).float().mean()

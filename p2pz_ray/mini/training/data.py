@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from p2pz_ray.mini.training.loop import processor
 from p2pz_ray.mini.world import Scene, render, sample_scene
 
 Recipe = dict[str, Any]
@@ -74,7 +75,7 @@ def batches(count: int, batch: int, seed: int, start: int) -> Iterator[torch.Ten
     step = start
     while True:
         epoch, at = divmod(step, per_epoch)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed + epoch))
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed + epoch)).to(processor())
         for i in range(at, per_epoch):
             yield order[i * batch : (i + 1) * batch]
         step = (epoch + 1) * per_epoch

@@ -40,7 +40,7 @@ def train_judge(recipe: Recipe, out: Path, start_from: Path | None = None) -> No
         draws = batches(len(images), settings["batch"], recipe["judged"]["seed"], start)
 
         def loss_at(step: int) -> tuple[torch.Tensor, Numbers]:
-            index = next(draws).to(processor())
+            index = next(draws)
             logits = judge(roughened(to_signal(images[index])))
             losses = {name: F.cross_entropy(logits[name], right[name][index], ignore_index=-100) for name in logits}
             hits = (logits["kind"].argmax(1) == right["kind"][index]).float().mean()

@@ -74,7 +74,7 @@ def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
         draws = batches(len(images), settings["batch"], seed, start)
 
         def loss_at(step: int) -> tuple[torch.Tensor, Numbers]:
-            index = next(draws).to(processor())
+            index = next(draws)
             with torch.no_grad():
                 c = text(captions(index)).last_hidden_state
             x0 = scale * mean[index]
