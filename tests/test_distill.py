@@ -1,6 +1,7 @@
 """Training a student: exact when resumed, the same with more workers, and not lost to a kill, a full disk or a NaN."""
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -22,11 +23,11 @@ from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.store import Store
 from p2pz_ray.distill import loop
 from p2pz_ray.distill.checkpoint import Checkpoints
-from p2pz_ray.distill.config import DistillConfig
+from p2pz_ray.distill.config import DistillConfig, TrainingConfig
 from p2pz_ray.distill.peers import Peers
 from p2pz_ray.distill.run import distill
 from p2pz_ray.distill.shards import Shards, prepare_pairs
-from p2pz_ray.distill.trainer import Trainer
+from p2pz_ray.distill.trainer import Trainer, schedule
 from p2pz_ray.errors import ConfigError, P2PZError
 
 
@@ -171,6 +172,31 @@ def test_a_perceptual_loss_of_every_second_step_counts_in_every_second_step(tabl
     folder = RunFolder(wanted.output)
     trainer = Trainer(wanted, 32, Shards(folder, prepare_pairs(wanted, folder), "train", 1), Peers())
     assert ["perceptual" in trainer.advance() for _ in range(4)] == [True, False, True, False]
+
+
+def test_the_opponent_comes_into_play_when_it_is_told_to(table: Path, tmp_path: Path) -> None:
+    wanted = config(table, tmp_path / "out", losses={"perceptual_model": None, "adversarial_after": 2})
+    folder = RunFolder(wanted.output)
+    trainer = Trainer(wanted, 16, Shards(folder, prepare_pairs(wanted, folder), "train", 1), Peers())
+    untrained = copy.deepcopy(trainer.discriminator.state_dict())
+    assert [set(trainer.advance()) & {"generator", "discriminator"} for _ in range(2)] == [set(), set()]
+    assert not differences(trainer.discriminator.state_dict(), untrained)
+    assert {"generator", "discriminator"} <= set(trainer.advance())
+    assert differences(trainer.discriminator.state_dict(), untrained)
+
+
+def test_the_rate_rises_stays_and_falls_to_zero(table: Path, tmp_path: Path) -> None:
+    assert [schedule(TrainingConfig(steps=4), step) for step in range(4)] == [1, 1, 1, 1]
+    shaped = TrainingConfig(steps=10, warmup=2, cooldown=0.5)
+    assert [schedule(shaped, step) for step in range(10)] == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
+    training = {"steps": 4, "batch": 8, "lr": 0.01, "cooldown": 1.0, "momentum": 0.9}
+    wanted = config(table, tmp_path / "out", training=training, discriminator={"base": 64, "max": 8, "lr": 0.1})
+    folder = RunFolder(wanted.output)
+    trainer = Trainer(wanted, 16, Shards(folder, prepare_pairs(wanted, folder), "train", 1), Peers())
+    trainer.advance()
+    trainer.advance()
+    rates = {name: one.param_groups[0]["lr"] for name, one in trainer.optimizers.items()}
+    assert rates == pytest.approx({"generator": 0.0075, "discriminator": 0.075 * 3 / 4})
 
 
 def test_without_held_out_pairs_the_scores_are_of_the_training_pairs_and_say_so(table: Path, tmp_path: Path) -> None:

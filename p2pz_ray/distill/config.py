@@ -10,6 +10,7 @@ from p2pz_ray.student.config import GeneratorConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=8)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class PairColumns(Section):
@@ -50,12 +51,14 @@ class DiscriminatorConfig(Section):
 
     base: Count = 32768
     max: Count = 512
+    lr: Rate | None = None  # null: the generator's
 
 
 class LossesConfig(Section):
     """The weights of what the student is trained for."""
 
     adversarial: Amount = 1.0  # 0 is no discriminator at all
+    adversarial_after: Annotated[int, Field(ge=0)] = 0  # steps without one at first, which cost half as much
     l1: Amount = 1.0
     perceptual: Amount = 1.0
     perceptual_model: Perceptual | None = "stlpips-alex"  # null is none
@@ -86,7 +89,10 @@ class TrainingConfig(Section):
 
     steps: Count = 25_000
     batch: Count = 64  # of all workers together
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.001
+    lr: Rate = 0.001
+    warmup: Annotated[int, Field(ge=0)] = 0  # steps over which the rate rises to lr
+    cooldown: Share = 0.0  # the last share of the steps, over which the rate falls to zero
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # Adam's β1 for the generator; 0.9 where L1 outweighs the game
     average_half_life: Amount = 10_000.0  # pictures
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on CUDA
     checkpoint_every: Count = 1000  # steps; then the held-out pairs are looked at, too

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from p2pz_ray.distill.augmentation import Augmentation
 from p2pz_ray.distill.average import average, decay
-from p2pz_ray.distill.config import DistillConfig, LossesConfig
+from p2pz_ray.distill.config import DistillConfig, LossesConfig, TrainingConfig
 from p2pz_ray.distill.discriminator import Discriminator
 from p2pz_ray.distill.losses import discriminator_loss, generator_loss, l1, r1_penalty
 from p2pz_ray.distill.peers import Peers
@@ -25,7 +25,7 @@ from p2pz_ray.perceptual import load_perceptual
 from p2pz_ray.student.generator import Lot
 from p2pz_ray.student.student import build_generator
 
-BETAS = (0.0, 0.99)
+BETA2 = 0.99
 
 
 class DivergedError(P2PZError):
@@ -51,13 +51,14 @@ class Trainer:
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         for module in filter(None, (self.generator, self.average, self.discriminator)):
             peers.broadcast(module)
-        lr = config.training.lr
-        self.optimizers = {"generator": torch.optim.Adam(self.generator.parameters(), lr, BETAS)}
+        betas = (config.training.momentum, BETA2)
+        self.rates, self.optimizers = {"generator": config.training.lr}, {}
+        self.optimizers["generator"] = torch.optim.Adam(self.generator.parameters(), betas=betas)
         if self.discriminator is not None:
             # The penalty is a step of its own every k: rate and betas are those of k + 1 steps in the time of k.
             k = config.losses.r1_every / (config.losses.r1_every + 1)
-            betas = (BETAS[0] ** k, BETAS[1] ** k)
-            self.optimizers["discriminator"] = torch.optim.Adam(self.discriminator.parameters(), lr * k, betas)
+            self.rates["discriminator"] = (config.discriminator.lr or config.training.lr) * k
+            self.optimizers["discriminator"] = torch.optim.Adam(self.discriminator.parameters(), betas=(0.0, BETA2**k))
         self.r1 = r1_weight(config.losses, size, config.training.batch)
         self._rows = peers.rows(config.training.batch, config.training.group)
         self._share = (self._rows.stop - self._rows.start) / config.training.batch
@@ -71,23 +72,27 @@ class Trainer:
 
     def advance(self) -> dict[str, float]:
         """Take one step; returns the losses of the whole batch. Raises DivergedError where one is no number."""
-        batch, lottery = self.config.training.batch, torch.Generator()
-        lottery.manual_seed(self.config.seed * 1_000_003 + self.step)
+        config, lottery = self.config, torch.Generator()
+        batch = config.training.batch
+        lottery.manual_seed(config.seed * 1_000_003 + self.step)
         together = self._pairs.draw(batch, self.size, lottery).part(self._rows, self.device)
         shown = self._shown.draw(batch, self.size, lottery).part(self._rows, self.device)
         lot = self._lot(lottery)
         x, y = (self._pairs.apply(each.to(self.device), together) for each in self._batch())
+        for name, optimizer in self.optimizers.items():
+            optimizer.param_groups[0]["lr"] = self.rates[name] * schedule(config.training, self.step)
 
-        losses, made = self._generator_step(x, y, shown, lot)
-        if self.discriminator is not None:
-            losses |= self._discriminator_step(self.discriminator, x, y, made, shown)
+        opponent = self.discriminator if self.step >= config.losses.adversarial_after else None
+        losses, made = self._generator_step(opponent, x, y, shown, lot)
+        if opponent is not None:
+            losses |= self._discriminator_step(opponent, x, y, made, shown)
         names = list(losses)
         summed = self.peers.sum(torch.stack([losses[name].float() for name in names]) * self._share)
         numbers = dict(zip(names, summed.tolist(), strict=True))
         if not torch.isfinite(summed).all():
             wrong = ", ".join(name for name, value in numbers.items() if value != value or abs(value) == float("inf"))
             raise DivergedError(f"The loss became no number in step {self.step + 1:,} ({wrong})")
-        beta = decay(self.step * batch, batch, self.config.training.average_half_life)
+        beta = decay(self.step * batch, batch, config.training.average_half_life)
         average(self.average, self.generator, beta)
         self.step += 1
         return numbers
@@ -119,16 +124,18 @@ class Trainer:
         known = {"generator": self.generator, "average": self.average, "discriminator": self.discriminator}
         return {name: module for name, module in known.items() if module is not None}
 
-    def _generator_step(self, x: Tensor, y: Tensor, shown: Any, lot: Lot) -> tuple[dict[str, Tensor], Tensor]:
+    def _generator_step(
+        self, opponent: Discriminator | None, x: Tensor, y: Tensor, shown: Any, lot: Lot
+    ) -> tuple[dict[str, Tensor], Tensor]:
         weights, losses = self.config.losses, {}
-        if self.discriminator is not None:
-            self.discriminator.requires_grad_(False)
+        if opponent is not None:
+            opponent.requires_grad_(False)
         with self._cast():
             made = self.generator(x, lot)
             losses["l1"] = l1(made, y).mean()
             total = weights.l1 * losses["l1"]
-            if self.discriminator is not None:
-                logits = self.discriminator(self._shown.apply(made, shown), self._shown.apply(x, shown))
+            if opponent is not None:
+                logits = opponent(self._shown.apply(made, shown), self._shown.apply(x, shown))
                 losses["generator"] = generator_loss(logits).mean()
                 total = total + weights.adversarial * losses["generator"]
             if self.perceptual is not None and self.step % weights.perceptual_every == 0:
@@ -194,6 +201,13 @@ class Trainer:
         wanted = self.config.training.precision
         low = wanted == "bfloat16" or (wanted == "auto" and self.device == "cuda")
         return torch.autocast(self.device, torch.bfloat16, enabled=low)
+
+
+def schedule(training: TrainingConfig, step: int) -> float:
+    """The share of the rate that a step has: it rises at first, and falls to zero at last."""
+    rising = (step + 1) / max(training.warmup, 1)
+    falling = (training.steps - step) / max(training.steps * training.cooldown, 1)
+    return min(1.0, rising, falling)
 
 
 def r1_weight(losses: LossesConfig, size: int, batch: int) -> float:
