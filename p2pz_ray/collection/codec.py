@@ -100,7 +100,7 @@ def encode(pixels: np.ndarray, format: Literal["png", "jpeg", "webp"] = "png", q
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"pixels must be (H, W, 3) uint8, not {pixels.shape} {pixels.dtype}")
     options: dict[str, dict[str, Any]] = {
-        "png": {},
+        "png": {"compress_level": 4},  # of photographs 2 % larger than Pillow's default makes them, in 60 % of its time
         "jpeg": {"quality": quality, "subsampling": 0},
         "webp": {"quality": quality},
     }

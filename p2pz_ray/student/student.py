@@ -154,5 +154,5 @@ def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
 
 def to_pixels(x: Tensor) -> NDArray[np.uint8]:
     """(B, 3, H, W) in -1 … 1, clipped → (B, H, W, 3) uint8."""
-    levels = ((x.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())
+    levels = ((x.detach().float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
