@@ -122,6 +122,21 @@ def test_the_student_kept_is_the_best_on_held_out_pairs(
     assert '"step": 8' in card
 
 
+def test_the_best_may_be_told_by_a_perceptual_distance_that_is_not_trained_for(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("stlpips_pytorch")
+    losses = {"perceptual": 0, "perceptual_model": "stlpips-alex"}
+    found = iter([{"error": 0.2, "perceptual": 0.5}, {"error": 0.3, "perceptual": 0.4}])
+    monkeypatch.setattr(loop, "scores", lambda trainer, *_: next(found) if trainer.perceptual is not None else {})
+    wanted = settings(table, tmp_path / "out", losses=losses)
+    wanted["training"] |= {"metric": "perceptual"}
+    assert distill(DistillConfig.model_validate(wanted)).best == {"step": 8, "error": 0.3, "perceptual": 0.4}
+    assert "perceptual" not in (tmp_path / "out/log/step-00000008.jsonl").read_text()
+    with pytest.raises(ValueError, match=r"losses\.perceptual_model"):
+        config(table, tmp_path / "none", losses=losses | {"perceptual_model": None}, training={"metric": "perceptual"})
+
+
 def test_held_out_scores_are_what_they_say(table: Path, tmp_path: Path) -> None:
     wanted = config(table, tmp_path / "out", generator={"base": 64, "max": 8, "code": 16, "residual": True})
     folder = RunFolder(wanted.output)

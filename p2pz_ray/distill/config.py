@@ -100,6 +100,7 @@ class TrainingConfig(Section):
     log_every: Count = 50  # steps
     shuffle_shards: Count = 16  # files of pairs that are mixed with one another, and held in memory
     evaluated: Count = 256  # held-out pairs looked at, at most
+    metric: Literal["error", "perceptual"] | None = None  # of the best; null: perceptual where it is trained for
     tensorboard: bool = False  # event files below OUTPUT/tensorboard
     wandb: Text | None = None  # a project of Weights & Biases
 
@@ -151,7 +152,9 @@ class DistillConfig(Section):
                 f"has {self.workers.bounds[1]} workers for a batch of {self.training.batch}, which is shared out in "
                 f"groups of {self.training.group}: at most {groups} workers, or a larger training.batch"
             )
-        if not (self.losses.adversarial or self.losses.l1 or self.perceptual):
+        if self.training.metric == "perceptual" and self.losses.perceptual_model is None:
+            raise ValueError("has training.metric perceptual: name that distance in losses.perceptual_model")
+        if not (self.losses.adversarial or self.losses.l1 or (self.losses.perceptual and self.perceptual)):
             raise ValueError("has nothing to train for: give losses.adversarial, losses.l1 or losses.perceptual")
         return self
 
@@ -162,8 +165,14 @@ class DistillConfig(Section):
 
     @property
     def perceptual(self) -> Perceptual | None:
-        """The perceptual distance trained for, None without."""
-        return self.losses.perceptual_model if self.losses.perceptual else None
+        """The perceptual distance that is trained for or tells which student is best, None without."""
+        wanted = self.losses.perceptual or self.training.metric == "perceptual"
+        return self.losses.perceptual_model if wanted else None
+
+    @property
+    def metric(self) -> str:
+        """The score of the held-out pairs that tells which student is best: the lowest."""
+        return self.training.metric or ("perceptual" if self.perceptual else "error")
 
 
 def check_size(size: tuple[int, int]) -> int:

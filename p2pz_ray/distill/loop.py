@@ -85,7 +85,7 @@ def train(
 def scores(trainer: Trainer, pairs: Shards, most: int) -> Scores:
     """How far the average generator is from the teacher on the first `most` pairs, and how far the source itself is.
 
-    error: mean squared distance of pixel values 0 … 1. perceptual: the trained perceptual distance, where there is one.
+    error: mean squared distance of pixel values 0 … 1. perceptual: the learned distance, where there is one.
     `identity_…`: of the source left as it is.
     """
     sums: dict[str, float] = {}
@@ -108,8 +108,7 @@ def _look(config: DistillConfig, folder: RunFolder, index: dict[str, Any], train
     test = Shards(folder, index, "test", held=1)
     shown = test if len(test) else Shards(folder, index, "train", held=1)
     found = scores(trainer, shown, config.training.evaluated)
-    metric = "perceptual" if trainer.perceptual is not None else "error"
-    if trainer.best is None or found[metric] < trainer.best[metric]:
+    if trainer.best is None or found[config.metric] < trainer.best[config.metric]:
         trainer.best = {"step": trainer.step, **found}
         facts = {
             "pairs": sum(shard["rows"] for shard in index["train"]),

@@ -138,7 +138,7 @@ class Trainer:
                 logits = opponent(self._shown.apply(made, shown), self._shown.apply(x, shown))
                 losses["generator"] = generator_loss(logits).mean()
                 total = total + weights.adversarial * losses["generator"]
-            if self.perceptual is not None and self.step % weights.perceptual_every == 0:
+            if self.perceptual is not None and weights.perceptual and self.step % weights.perceptual_every == 0:
                 losses["perceptual"] = self.perceptual(made, y).mean()
                 total = total + weights.perceptual * weights.perceptual_every * losses["perceptual"]
         self._descend("generator", self.generator, total)
