@@ -670,6 +670,15 @@ def test_a_table_that_is_none_is_a_configuration_error_naming_it(tmp_path: Path,
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("form", ["arrow file", "arrow stream", "feather"])
+def test_a_table_with_a_columns_name_that_is_no_text_is_refused_by_name(tmp_path: Path, form: str) -> None:
+    table = rows([f"{i}" for i in range(3)])
+    name, data = FORMS[form](table.append_column("comment", table["caption"]))
+    Store(str(tmp_path)).write(name, data.replace(b"comment", b"com\xa7ent"))
+    with pytest.raises(ConfigError, match=rf"{name} isn't a readable table"):
+        make_plan(str(tmp_path))
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_damage_anywhere_in_a_table_gives_every_planned_row_or_a_sentence(tmp_path: Path, form: str) -> None:
     name, data = FORMS[form](rows([f"{i}" for i in range(12)]))

@@ -57,6 +57,7 @@ class TableFile:
         try:
             with self._reading():
                 self._reader = self._opened(kind, store.local)
+                self._present = set(self._reader.schema.names)  # a damaged one may not even be text
             check_schema(self._reader.schema, self.name, columns)
         except UNREADABLE as error:
             self._file.close()
@@ -92,7 +93,7 @@ class TableFile:
         # From a whole batch on, so that of a broken column every range of rows finds the same part readable.
         aligned = start - start % BATCH_ROWS
         ids: list[str | None] = []
-        if self._columns.id in self._reader.schema.names:
+        if self._columns.id in self._present:
             with suppress(*UNREADABLE), self._reading():
                 for batch in self._reader.read(piece, aligned, stop, [self._columns.id]):
                     ids += _texts(batch.column(0))
@@ -101,9 +102,8 @@ class TableFile:
     def rows(self, piece: int, start: int, stop: int) -> Iterator[Row]:
         """Some rows of a piece, a few in memory at a time. Raises one of `UNREADABLE` where the file is broken."""
         columns = self._columns
-        present = set(self._reader.schema.names)
         wanted = (columns.id, columns.image, columns.caption, columns.mask)
-        names = [name for name in wanted if name is not None and name in present]
+        names = [name for name in wanted if name is not None and name in self._present]
         with self._reading():
             for batch in self._reader.read(piece, start, stop, list(dict.fromkeys(names))):
                 nothing = pa.nulls(batch.num_rows, pa.string())
