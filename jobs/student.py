@@ -38,7 +38,7 @@ from p2pz_ray.student.student import ONNX_FILE, to_tensor
 
 Pixels = NDArray[np.uint8]
 BATCHES = (1, 4, 16, 64)
-ROUNDS, LONG_ENOUGH = 5, 2.0
+ROUNDS, LONG_ENOUGH = 5, 2.0  # calls, and seconds
 SHEET_COLUMNS = 10
 
 

@@ -48,6 +48,8 @@ class Poisoned(Replica):
         if partition.id == plan.partitions[0].id:
             with Path(self.job.config.output, "deaths").open("a") as deaths:
                 deaths.write("x")
+            # What it finished just before is told to the driver meanwhile: unheard, that would be blamed first.
+            time.sleep(2)
             os.kill(os.getpid(), signal.SIGKILL)
         return super().translate(partition)
 
@@ -70,8 +72,7 @@ def test_a_partition_that_kills_its_replica_each_time_becomes_error_rows(
     settings = tiny_settings(tmp_path, tiny_model)
     settings["replicas"] = {"count": 1, "max_task_retries": 1}
     summary = translate(TranslateConfig.model_validate(settings))
-    # Three, if a process died before it had told of the partition it finished just before: that one was blamed then.
-    assert (tmp_path / "run" / "deaths").read_text() in ("xx", "xxx")
+    assert (tmp_path / "run" / "deaths").read_text() == "xx"
     assert (summary.images, summary.ok, summary.failed) == (6, 8, 4)
     rows = pairs_of(tmp_path / "run")
     assert len(rows) == 12

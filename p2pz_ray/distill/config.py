@@ -154,7 +154,7 @@ class DistillConfig(Section):
             )
         if self.training.metric == "perceptual" and self.losses.perceptual_model is None:
             raise ValueError("has training.metric perceptual: name that distance in losses.perceptual_model")
-        if not (self.losses.adversarial or self.losses.l1 or (self.losses.perceptual and self.perceptual)):
+        if not (self.losses.adversarial or self.losses.l1 or (self.losses.perceptual and self.losses.perceptual_model)):
             raise ValueError("has nothing to train for: give losses.adversarial, losses.l1 or losses.perceptual")
         return self
 
