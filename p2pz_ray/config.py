@@ -28,6 +28,8 @@ def _written(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_written)]
 Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -119,7 +121,7 @@ class EndpointConfig(Section):
     max_requests: Count | None = None
     temperature: Amount = 1.0
     timeout: Annotated[float, Field(gt=0)] = 120.0  # seconds a try
-    retries: Annotated[int, Field(ge=0)] = 5
+    retries: Natural = 5
 
 
 class SentencesConfig(Section):
@@ -200,7 +202,7 @@ class InversionConfig(Section):
     regularization: Literal["sampled", "full", "none"] | None = None
     lambda_ac: Amount = 20.0
     lambda_kl: Amount = 20.0
-    reg_steps: Annotated[int, Field(ge=0)] = 5
+    reg_steps: Natural = 5
     rolls: Count = 5
     order: Literal[1, 2] = 1  # of the solver on the way up
     cache: Text | None = None  # of a 512 px image, 3.3 MB at 50 steps
@@ -219,7 +221,7 @@ class GuidanceConfig(Section):
     cfg: Amount | None = None
     negative: str = "caption"  # "caption" is the image's own; any other text is the negative prompt itself
     reference: Literal["trajectory", "reconstruction"] = "trajectory"
-    guided: Annotated[float, Field(ge=0, le=1)] = 1.0  # share of the steps, the noisiest, that compare maps
+    guided: Share = 1.0  # share of the steps, the noisiest, that compare maps
     guided_every: Count = 1  # of those, steps that share one gradient
     layers: list[Text] | None = None  # blocks whose maps are compared, such as mid_block; null is all
     negative_every: Count = 1  # steps that share one negative prediction
@@ -257,7 +259,7 @@ class ReplicasConfig(Processes):
     """The Ray actors that hold a model each."""
 
     max_restarts: Annotated[int, Field(ge=-1)] = -1  # -1 is without end
-    max_task_retries: Annotated[int, Field(ge=0)] = 2  # tries of a partition that killed its replica
+    max_task_retries: Natural = 2  # tries of a partition that killed its replica
     in_flight: Count = 2  # partitions handed to a replica at a time
     deadline: Annotated[float, Field(gt=0)] = 3600.0  # seconds without a finished batch: it hangs, and is started anew
 
@@ -265,7 +267,7 @@ class ReplicasConfig(Processes):
 class ToleranceConfig(Section):
     """What a run may lose and still count as done."""
 
-    failed_images: Annotated[float, Field(ge=0, le=1)] = 0.01  # share of all images
+    failed_images: Share = 0.01  # share of all images
 
 
 class RayConfig(Section):

@@ -4,11 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from p2pz_ray.config import Amount, Count, Device, ImageConfig, Processes, RayConfig, Section, Text
+from p2pz_ray.config import Amount, Count, Device, ImageConfig, Natural, Processes, RayConfig, Section, Share, Text
 from p2pz_ray.perceptual import Perceptual
 from p2pz_ray.student.config import GeneratorConfig
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=8)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -58,7 +57,7 @@ class LossesConfig(Section):
     """The weights of what the student is trained for."""
 
     adversarial: Amount = 1.0  # 0 is no discriminator at all
-    adversarial_after: Annotated[int, Field(ge=0)] = 0  # steps without one at first, which cost half as much
+    adversarial_after: Natural = 0  # steps without one at first, which cost half as much
     l1: Amount = 1.0
     perceptual: Amount = 1.0
     perceptual_model: Perceptual | None = "stlpips-alex"  # null is none
@@ -90,7 +89,7 @@ class TrainingConfig(Section):
     steps: Count = 25_000
     batch: Count = 64  # of all workers together
     lr: Rate = 0.001
-    warmup: Annotated[int, Field(ge=0)] = 0  # steps over which the rate rises to lr
+    warmup: Natural = 0  # steps over which the rate rises to lr
     cooldown: Share = 0.0  # the last share of the steps, over which the rate falls to zero
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # Adam's β1 for the generator; 0.9 where L1 outweighs the game
     average_half_life: Amount = 10_000.0  # pictures
@@ -113,8 +112,8 @@ class TrainingConfig(Section):
 class WorkersConfig(Processes):
     """Ray Train's workers; count 0, or no number at all, trains in this very process, without Ray."""
 
-    count: Annotated[int, Field(ge=0)] | None = None
-    max_failures: Annotated[int, Field(ge=0)] = 3  # lost workers from which the training recovers by itself
+    count: Natural | None = None
+    max_failures: Natural = 3  # lost workers from which the training recovers by itself
 
     @property
     def bounds(self) -> tuple[int, int]:

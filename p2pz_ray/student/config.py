@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from p2pz_ray.config import Count, Section
+from p2pz_ray.config import Count, Natural, Section
 
 
 def width(side: int, base: int, most: int) -> int:
@@ -21,7 +21,7 @@ class GeneratorConfig(Section):
     residual: bool = False  # comod: whether the output is added to the source; mobile always does
     code: Count = 1024  # comod: width of the global code
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # comod: of the global code, in training
-    z: Annotated[int, Field(ge=0)] = 0  # comod: width of z; 0 is one answer to a picture, as a teacher gives
+    z: Natural = 0  # comod: width of z; 0 is one answer to a picture, as a teacher gives
     mapping_layers: Count = 8  # comod: of z
     noise: bool = False  # comod: noise in every layer, in training
     blocks: Count = 8  # mobile

@@ -18,7 +18,7 @@ Numbers = dict[str, torch.Tensor]
 
 
 class Checkpoint:
-    """Everything a training needs to go on: named modules, their optimizer and the step."""
+    """Everything a training needs to go on: named modules, their optimizers and the step."""
 
     def __init__(self, file: Path, **parts: Any):
         self.file, self.parts = file, parts
@@ -87,29 +87,33 @@ def train(
 ) -> None:
     """Take the steps that are left of `settings["steps"]`.
 
-    checkpoint: its parts hold an `optimizer`, which is stepped here.
+    checkpoint: the optimizers among its parts are stepped here.
     prepare: given the step to go on from, returns the function that makes a step's loss and what to log of it; on a
         GPU it is computed in bfloat16 where that is safe.
     after: called when a step was taken; saved: when its checkpoint was written.
     """
-    total, optimizer = settings["steps"], checkpoint.parts["optimizer"]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    total = settings["steps"]
+    optimizers = [part for part in checkpoint.parts.values() if isinstance(part, torch.optim.Optimizer)]
     every = max(CHECKPOINT_EVERY, total // 40)
-    start = checkpoint.load()
+    start = checkpoint.load()  # which gives the optimizers other groups
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    parameters = [p for group in groups for p in group["params"]]
     loss_at = prepare(start)
     log = Log(checkpoint.file.with_suffix(".jsonl"), total)
     for step in range(start, total):
         # Warm up, hold, then fall linearly to zero: a longer training can start from any held checkpoint.
         share = min(1.0, (step + 1) / 200, (total - step) / settings["cooldown"])
-        for group in optimizer.param_groups:
+        for group in groups:
             group["lr"] = settings["rate"] * share
         torch.manual_seed(seed + step)
         with torch.autocast(processor().type, torch.bfloat16, enabled=on_gpu()):
             loss, numbers = loss_at(step)
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         after(step)
         log.add(step, {"loss": loss.detach(), **numbers})
         if (step + 1) % every == 0 or step + 1 == total:

@@ -12,6 +12,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from p2pz_ray.mini.training.clip import Captions, trained_text
 from p2pz_ray.mini.training.data import Recipe, batches, drawn
 from p2pz_ray.mini.training.loop import Checkpoint, Numbers, on_gpu, processor, train
+from p2pz_ray.mini.training.muon import optimizers
 from p2pz_ray.mini.training.vae import latents
 
 SHEETS = 4
@@ -65,7 +66,7 @@ def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
     print(f"{sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters, latent scale {scale:.4f}", flush=True)
     unet.to(processor())
     ema = copy.deepcopy(unet).requires_grad_(False)
-    optimizer = torch.optim.AdamW(unet.parameters(), betas=(0.9, 0.99), weight_decay=1e-2, fused=on_gpu())
+    moving = optimizers(unet.named_parameters(), decay=1e-2)
     alphas = build_scheduler().alphas_cumprod.to(processor())
     if on_gpu():
         unet.compile()
@@ -99,5 +100,5 @@ def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
         if step % max(1, settings["steps"] // SHEETS) == 0:
             samples(recipe, out)
 
-    checkpoint = Checkpoint(out / "unet.pt", unet=unet, ema=ema, optimizer=optimizer)
+    checkpoint = Checkpoint(out / "unet.pt", unet=unet, ema=ema, **moving)
     train(settings, checkpoint, prepare, seed=seed, after=average, saved=saved)

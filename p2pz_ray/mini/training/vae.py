@@ -8,6 +8,7 @@ from diffusers import AutoencoderKL
 
 from p2pz_ray.mini.training.data import Recipe, batches, drawn, sheet, to_signal
 from p2pz_ray.mini.training.loop import Checkpoint, Numbers, on_gpu, processor, required, train
+from p2pz_ray.mini.training.muon import optimizers
 
 
 def build_vae(recipe: Recipe) -> AutoencoderKL:
@@ -33,7 +34,7 @@ def train_vae(recipe: Recipe, out: Path, start_from: Path | None = None) -> None
     if start_from:
         vae.load_state_dict(shipped_vae(start_from).state_dict())
     _to_processor(vae)
-    optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4, fused=on_gpu())
+    moving = optimizers(vae.named_parameters(), decay=1e-4)
     last: dict[str, Any] = {}
 
     def prepare(start: int) -> Any:
@@ -46,13 +47,15 @@ def train_vae(recipe: Recipe, out: Path, start_from: Path | None = None) -> None
             last.update(x=x, y=y.detach())
             kl = posterior.kl().mean()
             loss, psnr = closeness(y, x)
-            return loss + settings["kl"] * kl, {"psnr": psnr, "kl": kl.detach()}
+            # A channel that the encoder gave up is all noise: its deviation is the prior's, 1.
+            alive = (posterior.std.detach().mean((0, 2, 3)) < 0.5).sum()
+            return loss + settings["kl"] * kl, {"psnr": psnr, "kl": kl.detach(), "channels": alive.float()}
 
         return loss_at
 
     train(
         settings,
-        Checkpoint(out / "vae.pt", vae=vae, optimizer=optimizer),
+        Checkpoint(out / "vae.pt", vae=vae, **moving),
         prepare,
         seed=recipe["seed"],
         saved=lambda step: sheet(torch.cat([last["x"][:8], last["y"][:8]]), out / "vae.png"),
@@ -89,8 +92,9 @@ def train_decoder(recipe: Recipe, out: Path, start_from: Path | None = None) -> 
         vae.decoder.load_state_dict(shipped_vae(start_from).decoder.state_dict())
         vae.post_quant_conv.load_state_dict(shipped_vae(start_from).post_quant_conv.state_dict())
     _to_processor(vae)
-    trained = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
-    optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.99), weight_decay=1e-4, fused=on_gpu())
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    moving = optimizers(((name, p) for name, p in vae.named_parameters() if p.requires_grad), decay=1e-4)
 
     def prepare(start: int) -> Any:
         draws = batches(len(images), settings["batch"], recipe["seed"], start)
@@ -102,7 +106,7 @@ def train_decoder(recipe: Recipe, out: Path, start_from: Path | None = None) -> 
 
         return loss_at
 
-    train(settings, Checkpoint(out / "decoder.pt", vae=vae, optimizer=optimizer), prepare, seed=recipe["seed"])
+    train(settings, Checkpoint(out / "decoder.pt", vae=vae, **moving), prepare, seed=recipe["seed"])
 
 
 def trained_vae(recipe: Recipe, out: Path) -> AutoencoderKL:
