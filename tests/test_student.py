@@ -1,6 +1,7 @@
 """A student's folder: it comes back as it was, answers each picture as if alone, and does so in other runtimes too."""
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,19 @@ def test_a_saved_student_answers_as_the_generator_did(
     assert student.edit == "cat2dog"
     assert np.array_equal(student([Image.fromarray(image) for image in images]), edited)
     assert student(images[:0]).shape == (0, 16, 16, 3)
+
+
+def test_pictures_that_can_not_be_written_to_are_taken_without_a_word(tmp_path: Path, images: np.ndarray) -> None:
+    student = Student.from_pretrained(str(saved(tmp_path)))
+    wanted = student(images)
+    images.flags.writeable = False
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert np.array_equal(student(images), wanted)
+    finally:
+        torch.set_warn_always(False)
 
 
 @pytest.mark.parametrize("settings", [COMOD, MOBILE], ids=["comod", "mobile"])

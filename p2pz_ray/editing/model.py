@@ -123,7 +123,7 @@ class DiffusionModel:
     def encode(self, images: NDArray[np.uint8]) -> Tensor:
         """(B, H, W, 3) uint8 → (B, 4, h, w) float32 scaled latents: the posterior's mean, so that no draw is
         involved."""
-        signal = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        signal = torch.from_numpy(np.require(images, requirements=["C", "W"])).permute(0, 3, 1, 2).float() / 127.5 - 1
         means = [
             self.vae.encode(chunk.to(self.device, self.vae.dtype)).latent_dist.mean.float()
             for chunk in signal.split(CHUNK)

@@ -149,7 +149,7 @@ def _nothing(student: Student) -> NDArray[np.uint8]:
 
 def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
     """(B, H, W, 3) uint8 → (B, 3, H, W) in -1 … 1."""
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_pixels(x: Tensor) -> NDArray[np.uint8]:
