@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -17,12 +18,12 @@ from p2pz_ray.mini import figures
 from p2pz_ray.mini.judge import Judge
 from p2pz_ray.mini.train import RECIPE
 from p2pz_ray.mini.training import data
-from p2pz_ray.mini.training.clip import bank_for, train_clip
+from p2pz_ray.mini.training.clip import bank_for, train_clip, with_lookalikes
 from p2pz_ray.mini.training.export import export, restore
 from p2pz_ray.mini.training.judge import train_judge
 from p2pz_ray.mini.training.unet import train_unet
 from p2pz_ray.mini.training.vae import train_decoder, train_vae
-from p2pz_ray.mini.world import Scene
+from p2pz_ray.mini.world import Scene, sample_scene
 
 TRAININGS = {
     "vae": train_vae,
@@ -153,12 +154,13 @@ def test_the_figures_are_printed_for_any_model_and_judge(
     ]
     monkeypatch.setattr(figures, "TASKS", ("cat2dog",))
     monkeypatch.setattr(figures, "SENTENCES", 20)
-    monkeypatch.setattr("sys.argv", [*argv, "vae", "edits"])
+    monkeypatch.setattr("sys.argv", [*argv, "vae", "clip", "edits"])
     figures.main()
     rows = [
         [cell.strip() for cell in row.split("|")[1:-1]] for row in capsys.readouterr().out.splitlines() if "|" in row
     ]
     assert next(row[-1] for row in rows if row[0] == "all").replace(".", "").isdigit()
+    assert {row[0] for row in rows if len(row) == 2} >= {"kind", "coat", "view", "hat"}
     left = [row for row in rows if row[:2] == ["cat2dog", "source left as it is"]]
     assert left[0][5] == "0.0000"  # a source differs from its truth nowhere but in the animals
     assert float(left[0][4]) > 0
@@ -184,6 +186,20 @@ def test_scenes_drawn_by_many_processes_are_the_same(
     assert len(set(scenes)) == 70
     assert torch.equal(images, again)
     assert not any(scene.held_out for scene in scenes)
+
+
+def test_every_other_batch_of_clip_is_of_lookalikes_wherever_it_begins() -> None:
+    rng = np.random.default_rng(3)
+    scenes = [sample_scene(rng, kind=kind) for kind in ("cat", "dog") for _ in range(400)]
+    draws = [next(with_lookalikes(scenes, 8, 5, start)) for start in range(6)]
+    straight = with_lookalikes(scenes, 8, 5, 0)
+    assert all(torch.equal(draw, next(straight)) for draw in draws)
+    looks = [{(scenes[i].kind, scenes[i].coat, scenes[i].ground) for i in draw} for draw in draws]
+    assert [len(look) == 1 for look in looks] == [False, True] * 3
+    assert len(set.union(*looks[1::2])) > 1
+    assert all(len(set(draw.tolist())) == 8 for draw in draws)
+    few = [next(with_lookalikes(scenes[:12], 8, 5, start)) for start in (0, 1)]
+    assert all(len(draw) == 8 for draw in few)
 
 
 @pytest.mark.slow

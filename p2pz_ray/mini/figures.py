@@ -1,4 +1,4 @@
-"""The miniature's figures, all on held-out scenes: `python -m p2pz_ray.mini.figures [vae text inversion edits …]`.
+"""The miniature's figures, all on held-out scenes: `python -m p2pz_ray.mini.figures [vae clip text inversion edits …]`.
 
 Prints one Markdown table for each thing asked for. Errors are mean squared differences of pixel values 0 … 1.
 """
@@ -19,10 +19,12 @@ from p2pz_ray import EditDirection, Editor, GuidanceSettings, InversionSettings
 from p2pz_ray.editing.inversion import Inversion
 from p2pz_ray.editing.model import chosen_device
 from p2pz_ray.evaluation.ablation import STEPS
+from p2pz_ray.evaluation.clip import ClipScore
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini import MODEL
 from p2pz_ray.mini.edit import WorldEdit
 from p2pz_ray.mini.judge import FOLDER, Judge
+from p2pz_ray.mini.scene import CHOICES
 from p2pz_ray.mini.world import Scene, caption, render, sample_scene
 
 Pixels = NDArray[np.uint8]
@@ -120,11 +122,43 @@ def text(bench: Bench, guidance: float = 5.0, steps: int = 50) -> Table:
         made = pipeline(captions[part], num_inference_steps=steps, guidance_scale=guidance, generator=generator).images
         seen += bench.judge.see(np.stack([np.asarray(image) for image in made]))
     rows = [["attribute", "in pictures made", "in the scenes' own pictures"]]
-    for name in ("kind", "coat", "ground", "sky", "season", "pose", "view", "style", "glasses", "hat"):
-        asked = [i for i, scene in enumerate(scenes) if name != "coat" or scene.kind != "zebra"]
+    for name in CHOICES:
+        asked = _with(name, scenes)
         hits = [np.mean([found[i][name] == getattr(scenes[i], name) for i in asked]) for found in (seen, true)]
         rows.append([name, *(f"{100 * hit:.1f} %" for hit in hits)])
     return rows
+
+
+def clip(bench: Bench) -> Table:
+    """How often the miniature's CLIP prefers all that can be said of a picture to the same with one attribute changed.
+
+    What it doesn't tell apart its text half doesn't say to the UNet.
+    """
+    score = ClipScore(str(bench.folder.parent / "clip"), device=bench.device)
+    scenes, _ = bench.scenes()
+    pictures = score.image(list(drawn(scenes)))
+
+    def nearness(scenes: Sequence[Scene]) -> torch.Tensor:
+        """Each picture's to its own scene's words, which are the same where the scenes are."""
+        said = [caption(scene, np.random.default_rng([bench.seed, i]), share=1.0) for i, scene in enumerate(scenes)]
+        return (pictures * score.text(said)).sum(1)
+
+    rows, right = [["attribute", "told from another"]], nearness(scenes)
+    for name in CHOICES:
+        wrong = nearness([_changed(scene, name, i) for i, scene in enumerate(scenes)])
+        rows.append([name, f"{100 * (right > wrong)[_with(name, scenes)].float().mean():.1f} %"])
+    return rows
+
+
+def _changed(scene: Scene, attribute: str, number: int) -> Scene:
+    """With one of the attribute's other values, in turn."""
+    others = [value for value in CHOICES[attribute] if value != getattr(scene, attribute)]
+    return scene.with_(**{attribute: others[number % len(others)]})
+
+
+def _with(attribute: str, scenes: Sequence[Scene]) -> list[int]:
+    """The numbers of the scenes that have the attribute: a zebra has no coat of its own."""
+    return [i for i, scene in enumerate(scenes) if attribute != "coat" or scene.kind != "zebra"]
 
 
 def inversion(bench: Bench) -> Table:
@@ -237,6 +271,7 @@ def sheet(bench: Bench, file: Path, gap: int = 4) -> None:
 
 FIGURES: dict[str, Callable[[Bench], Table]] = {
     "vae": vae,
+    "clip": clip,
     "text": text,
     "inversion": inversion,
     "edits": edits,

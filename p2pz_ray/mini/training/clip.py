@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +16,8 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, C
 
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini.training.data import CHUNK, Recipe, batches, drawn, in_parallel, to_signal
-from p2pz_ray.mini.training.loop import Checkpoint, Numbers, on_gpu, processor, required, train
+from p2pz_ray.mini.training.loop import Checkpoint, Numbers, processor, required, train
+from p2pz_ray.mini.training.muon import optimizers
 from p2pz_ray.mini.wording import BEHINDS, LOOKS, OPENINGS, PLACES, POSTURES, TIMES, noun_phrase
 from p2pz_ray.mini.world import COATS, KINDS, Scene, caption, sample_scene
 
@@ -179,11 +182,11 @@ def train_clip(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
     if start_from:
         clip.load_state_dict(CLIPModel.from_pretrained(start_from / "clip").float().state_dict())
     clip.to(processor())
-    optimizer = torch.optim.AdamW(clip.parameters(), betas=(0.9, 0.98), weight_decay=5e-2, fused=on_gpu())
+    moving = optimizers(clip.named_parameters(), decay=5e-2)
     right = torch.arange(settings["batch"], device=processor())
 
     def prepare(start: int) -> Any:
-        draws = batches(len(images), settings["batch"], recipe["seed"], start)
+        draws = with_lookalikes(scenes, settings["batch"], recipe["seed"], start)
 
         def loss_at(step: int) -> tuple[torch.Tensor, Numbers]:
             index = next(draws)
@@ -194,4 +197,22 @@ def train_clip(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
 
         return loss_at
 
-    train(settings, Checkpoint(out / "clip.pt", clip=clip, optimizer=optimizer), prepare, seed=recipe["seed"])
+    train(settings, Checkpoint(out / "clip.pt", clip=clip, **moving), prepare, seed=recipe["seed"])
+
+
+def with_lookalikes(scenes: Sequence[Scene], batch: int, seed: int, start: int) -> Iterator[torch.Tensor]:
+    """As `batches`, but every other batch is of scenes with one animal, coat and ground.
+
+    In a batch of any scenes these and the sky tell the pictures apart, and both halves learn little else; among
+    lookalikes they have to see the pose, the view and the hat.
+    """
+    alike = defaultdict(list)
+    for number, scene in enumerate(scenes):
+        alike[scene.kind, scene.coat, scene.ground].append(number)
+    groups = [torch.tensor(numbers) for numbers in alike.values() if len(numbers) >= batch]
+    for step, index in enumerate(batches(len(scenes), batch, seed, start), start):
+        if step % 2 and groups:
+            generator = torch.Generator().manual_seed(seed + step)
+            group = groups[int(torch.randint(len(groups), (), generator=generator))]
+            index = group[torch.randperm(len(group), generator=generator)[:batch]].to(processor())
+        yield index

@@ -14,7 +14,7 @@ from torch.optim import AdamW, Optimizer
 
 from p2pz_ray.mini.training.loop import on_gpu
 
-ENDS = {"conv_in", "conv_out", "quant_conv", "post_quant_conv"}
+ENDS = {"conv_in", "conv_out", "quant_conv", "post_quant_conv", "embeddings"}
 """Layers that read or write what is not hidden: AdamW moves them."""
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients of the iteration: it draws singular values up to about one as fast as five rounds can."""
