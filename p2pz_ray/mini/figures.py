@@ -24,8 +24,7 @@ from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini import MODEL
 from p2pz_ray.mini.edit import WorldEdit
 from p2pz_ray.mini.judge import FOLDER, Judge
-from p2pz_ray.mini.scene import CHOICES
-from p2pz_ray.mini.world import Scene, caption, render, sample_scene
+from p2pz_ray.mini.world import CHOICES, Scene, caption, render, sample_scene
 
 Pixels = NDArray[np.uint8]
 TASKS = ("cat2dog", "horse2zebra", "cat2glasses", "sketch2oil", "dog2fox", "rabbit2hat")
