@@ -44,6 +44,7 @@ def recipe() -> dict[str, Any]:
     small["text"] |= {"width": 32, "layers": 1, "heads": 2}
     small["clip"] |= {"width": 32, "layers": 1, "heads": 2, "batch": 16}
     small["unet"] |= {"channels": [16, 16, 32], "head_width": 8, "batch": 8}
+    small["unet"]["sums"] |= {"means": 2, "sentences": 4}
     small["judge"] |= {"channels": [8, 16, 16, 16]}
     for name in TRAININGS:
         small[name] |= {"steps": 4, "cooldown": 1}

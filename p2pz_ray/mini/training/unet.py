@@ -13,6 +13,7 @@ from p2pz_ray.mini.training.clip import Captions, trained_text
 from p2pz_ray.mini.training.data import Recipe, batches, drawn
 from p2pz_ray.mini.training.loop import Checkpoint, Numbers, on_gpu, processor, train
 from p2pz_ray.mini.training.muon import optimizers
+from p2pz_ray.mini.training.sums import Sums
 from p2pz_ray.mini.training.vae import latents
 
 SHEETS = 4
@@ -56,7 +57,7 @@ def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
     scale = 1 / mean.std().item()
     (out / "scale.json").write_text(json.dumps(scale))
     text = trained_text(recipe, out)[1].to(processor())
-    captions = Captions(recipe, out, scenes, settings)
+    captions, sums = Captions(recipe, out, scenes, settings), Sums(recipe, out, scenes, text)
     torch.manual_seed(seed)
     unet = build_unet(recipe)
     if start_from:
@@ -77,7 +78,8 @@ def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
         def loss_at(step: int) -> tuple[torch.Tensor, Numbers]:
             index = next(draws)
             with torch.no_grad():
-                c = text(captions(index)).last_hidden_state
+                moved = torch.rand(len(index), 1, 1, device=index.device) < settings["sums"]["share"]
+                c = torch.where(moved, sums(index), text(captions(index)).last_hidden_state)
             x0 = scale * mean[index]
             noise = torch.randn_like(x0)
             # One timestep from each of `batch` equal strata: less variance than independent draws.

@@ -1,0 +1,93 @@
+"""Conditions as an edit makes them: what another scene is called, moved along a direction to the scene that is drawn.
+
+Stable Diffusion has read so much that it takes a sum of mean sentences for what it means. A small UNet learns the
+captions alone, the better the longer it trains, and then reads the noun's own state more than those after it; a
+direction moves that one only half way, because its sentences have their nouns in other places.
+"""
+
+from functools import cache
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import CLIPTextModel
+
+from p2pz_ray.errors import ConfigError
+from p2pz_ray.language.sentences import template_bank
+from p2pz_ray.mini.edit import WORDS, WorldEdit
+from p2pz_ray.mini.training.clip import Captions, build_tokenizer, tokens_of
+from p2pz_ray.mini.training.data import Recipe
+from p2pz_ray.mini.training.loop import processor
+from p2pz_ray.mini.world import Scene, caption, sample_scene
+
+
+class Sums:
+    """For every scene an edit that ends in it, and what the scene was called before."""
+
+    def __init__(self, recipe: Recipe, out: Path, scenes: list[Scene], text: CLIPTextModel):
+        rng = np.random.default_rng(recipe["seed"])
+        edits = all_edits()
+        ending = [_ending_in(scene, edits, rng) for scene in scenes]
+        before = [scene.with_(**edits[i].before) for scene, i in zip(scenes, ending, strict=True)]
+        self.said = Captions(recipe, out, before, {**recipe["unet"], "dropout": 0.0})
+        self.edit = torch.tensor(ending, device=processor())
+        self.directions = directions(edits, recipe, out, text)
+        self.text = text
+
+    def __call__(self, index: torch.Tensor) -> torch.Tensor:
+        """(B,) numbers of scenes → (B, tokens, width), by torch's own generator."""
+        version = torch.randint(self.directions.shape[1], index.shape, device=index.device)
+        return self.text(self.said(index)).last_hidden_state + self.directions[self.edit[index], version]
+
+
+def all_edits() -> list[WorldEdit]:
+    """Every edit that the world has a truth for."""
+    found = []
+    for source, target in permutations(WORDS, 2):
+        try:
+            found.append(WorldEdit.parse(f"{source}2{target}"))
+        except ConfigError:
+            continue
+    return found
+
+
+def _ending_in(scene: Scene, edits: list[WorldEdit], rng: np.random.Generator) -> int:
+    """One of the edits, by its number, that could have made this scene of another."""
+    possible = [
+        i
+        for i, edit in enumerate(edits)
+        if all(getattr(scene, name) == value for name, value in {**edit.before, **edit.after}.items())
+    ]
+    return int(rng.choice(possible))
+
+
+@torch.no_grad()
+def directions(edits: list[WorldEdit], recipe: Recipe, out: Path, text: CLIPTextModel) -> torch.Tensor:
+    """(edits, means, tokens, width): every edit's direction as often as the recipe's `means` says, each of other
+    `sentences`: of the bank and of the world's own captions, by turns."""
+    tokenizer, settings = build_tokenizer(recipe, out), recipe["unet"]["sums"]
+    count = settings["sentences"]
+
+    def mean(sentences: list[str]) -> torch.Tensor:
+        return text(tokens_of(tokenizer, sentences).long().to(processor())).last_hidden_state.mean(0)
+
+    @cache
+    def of_bank(word: str, turn: int) -> torch.Tensor:
+        return mean(template_bank(word, (turn + 1) * count)[-count:])
+
+    @cache
+    def of_world(fixed: tuple[tuple[str, object], ...], turn: int) -> torch.Tensor:
+        # As in the bank, a sentence and the one that takes its place differ in nothing but what is fixed.
+        rngs = [np.random.default_rng([turn, number]) for number in range(count)]
+        return mean([caption(sample_scene(rng, **dict(fixed)), rng) for rng in rngs])  # type: ignore[arg-type]
+
+    def direction(edit: WorldEdit, number: int) -> torch.Tensor:
+        turn, world = divmod(number, 2)
+        if world:
+            before, after = ({**edit.before, **changed} for changed in ({}, edit.after))
+            return of_world(tuple(after.items()), turn) - of_world(tuple(before.items()), turn)
+        source, target = edit.words
+        return of_bank(target, turn) - of_bank(source, turn)
+
+    return torch.stack([torch.stack([direction(edit, i) for i in range(settings["means"])]) for edit in edits])
