@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import permutations
 
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.mini.scene import CHOICES, KINDS, Scene
@@ -67,3 +68,14 @@ class WorldEdit:
     def shown(self, seen: Mapping[str, object]) -> bool:
         """Whether attributes that a judge saw are those that the edit makes."""
         return all(seen[name] == value for name, value in self.after.items())
+
+
+def all_edits() -> list[WorldEdit]:
+    """Every edit that the world has a truth for."""
+    found = []
+    for source, target in permutations(WORDS, 2):
+        try:
+            found.append(WorldEdit.parse(f"{source}2{target}"))
+        except ConfigError:
+            continue
+    return found

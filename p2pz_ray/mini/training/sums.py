@@ -6,20 +6,21 @@ direction moves that one only half way, because its sentences have their nouns i
 """
 
 from functools import cache
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import CLIPTextModel
 
-from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.sentences import template_bank
-from p2pz_ray.mini.edit import WORDS, WorldEdit
+from p2pz_ray.mini.edit import WorldEdit, all_edits
 from p2pz_ray.mini.training.clip import Captions, build_tokenizer, tokens_of
 from p2pz_ray.mini.training.data import Recipe
 from p2pz_ray.mini.training.loop import processor
 from p2pz_ray.mini.world import Scene, caption, sample_scene
+
+STYLES = 3
+"""How much oftener than another an edit of the style is trained on: strokes and lines take longest to learn."""
 
 
 class Sums:
@@ -33,23 +34,15 @@ class Sums:
         self.said = Captions(recipe, out, before, {**recipe["unet"], "dropout": 0.0})
         self.edit = torch.tensor(ending, device=processor())
         self.directions = directions(edits, recipe, out, text)
-        self.text = text
+        self.text, self.share = text, recipe["unet"]["sums"]["share"]
 
-    def __call__(self, index: torch.Tensor) -> torch.Tensor:
-        """(B,) numbers of scenes → (B, tokens, width), by torch's own generator."""
+    def __call__(self, index: torch.Tensor, captions: torch.Tensor) -> torch.Tensor:
+        """(B,) numbers of scenes and (B, tokens) what each is called → (B, tokens, width), a share of them sums, by
+        torch's own generator."""
+        moved = torch.rand(len(index), 1, device=index.device) < self.share
         version = torch.randint(self.directions.shape[1], index.shape, device=index.device)
-        return self.text(self.said(index)).last_hidden_state + self.directions[self.edit[index], version]
-
-
-def all_edits() -> list[WorldEdit]:
-    """Every edit that the world has a truth for."""
-    found = []
-    for source, target in permutations(WORDS, 2):
-        try:
-            found.append(WorldEdit.parse(f"{source}2{target}"))
-        except ConfigError:
-            continue
-    return found
+        states = self.text(torch.where(moved, self.said(index), captions)).last_hidden_state
+        return states + moved[:, None] * self.directions[self.edit[index], version]
 
 
 def _ending_in(scene: Scene, edits: list[WorldEdit], rng: np.random.Generator) -> int:
@@ -59,7 +52,8 @@ def _ending_in(scene: Scene, edits: list[WorldEdit], rng: np.random.Generator) -
         for i, edit in enumerate(edits)
         if all(getattr(scene, name) == value for name, value in {**edit.before, **edit.after}.items())
     ]
-    return int(rng.choice(possible))
+    weights = np.array([STYLES if "style" in edits[i].after else 1 for i in possible])
+    return int(rng.choice(possible, p=weights / weights.sum()))
 
 
 @torch.no_grad()

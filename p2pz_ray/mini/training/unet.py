@@ -78,8 +78,7 @@ def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
         def loss_at(step: int) -> tuple[torch.Tensor, Numbers]:
             index = next(draws)
             with torch.no_grad():
-                moved = torch.rand(len(index), 1, 1, device=index.device) < settings["sums"]["share"]
-                c = torch.where(moved, sums(index), text(captions(index)).last_hidden_state)
+                c = sums(index, captions(index))
             x0 = scale * mean[index]
             noise = torch.randn_like(x0)
             # One timestep from each of `batch` equal strata: less variance than independent draws.
