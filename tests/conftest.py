@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 torch.set_num_threads(1)
+# A worker of pytest-xdist ignores Ctrl-C, and what a test starts and ends by it would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def save_tiny_checkpoint(folder: Path, prediction_type: str = "epsilon", seed: int = 0) -> Path:

@@ -255,19 +255,8 @@ def test_the_exit_code_is_the_jobs(
 def start(command: Sequence[str], folder: Path = ROOT) -> "subprocess.Popen[str]":
     environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT), "RAY_API_SERVER_ADDRESS": ""}
     return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=_heed_interrupts,
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-
-
-def _heed_interrupts() -> None:
-    """What runs several files of tests at once ignores Ctrl-C in its workers, and all they start would inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def p2pz(*arguments: str, folder: Path = ROOT) -> "subprocess.Popen[str]":

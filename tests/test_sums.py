@@ -68,9 +68,13 @@ def test_a_sum_is_the_caption_before_and_the_direction_from_there(
     scenes = [sample_scene(rng) for _ in range(40)]
     sums = Sums(recipe, out, scenes, text)
     index = torch.arange(len(scenes))
-    sums.share = 1.0
+    captions = sums.said.tokens[:, 0].flip(0).long()  # of other scenes
+    torch.manual_seed(1)
     with torch.no_grad():
-        made = sums(index, torch.zeros(len(scenes), recipe["text"]["tokens"], dtype=torch.int16))
+        sums.share = 0.0
+        torch.testing.assert_close(sums(index, captions), text(captions).last_hidden_state)
+        sums.share = 1.0
+        made = sums(index, captions)
         possible = text(sums.said.tokens.flatten(0, 1).long()).last_hidden_state.unflatten(
             0, sums.said.tokens.shape[:2]
         )
