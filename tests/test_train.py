@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from p2pz_ray import Editor
 from p2pz_ray.mini import figures
 from p2pz_ray.mini.judge import Judge
 from p2pz_ray.mini.train import RECIPE
-from p2pz_ray.mini.training import data
+from p2pz_ray.mini.training import data, loop
 from p2pz_ray.mini.training.clip import bank_for, train_clip, with_lookalikes
 from p2pz_ray.mini.training.export import export, restore
 from p2pz_ray.mini.training.judge import train_judge
+from p2pz_ray.mini.training.loop import compiled
 from p2pz_ray.mini.training.unet import train_unet
-from p2pz_ray.mini.training.vae import train_decoder, train_vae
+from p2pz_ray.mini.training.vae import build_vae, train_decoder, train_vae
 from p2pz_ray.mini.world import Scene, sample_scene
 
 TRAININGS = {
@@ -218,6 +220,22 @@ def test_a_short_training_learns(name: str, recipe: dict[str, Any], tmp_path: Pa
     TRAININGS[name](short, tmp_path)
     log = [json.loads(line)["loss"] for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
     assert log[-1] < 0.9 * log[0]
+
+
+def test_a_compiled_network_learns_in_every_layer(recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network, x = build_vae(recipe).decoder, torch.rand(2, 4, 16, 16)
+
+    def gradients() -> list[torch.Tensor]:
+        network.zero_grad()
+        network(x).square().mean().backward()
+        return [p.grad.clone() for p in network.parameters() if p.grad is not None]
+
+    plain = gradients()
+    monkeypatch.setattr(loop, "bfloat16_pays", lambda: True)
+    compiled(network, {"steps": loop.LONG})
+    assert network._compiled_call_impl is not None or not shutil.which("g++")
+    torch.testing.assert_close(gradients(), plain)
 
 
 def test_bank_sentences_in_training_say_nothing_untrue_of_a_scene() -> None:

@@ -16,7 +16,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, C
 
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini.training.data import CHUNK, Recipe, batches, drawn, in_parallel, to_signal
-from p2pz_ray.mini.training.loop import Checkpoint, Numbers, processor, required, train
+from p2pz_ray.mini.training.loop import Checkpoint, Numbers, on_gpu, processor, required, train
 from p2pz_ray.mini.training.muon import optimizers
 from p2pz_ray.mini.wording import BEHINDS, LOOKS, OPENINGS, PLACES, POSTURES, TIMES, noun_phrase
 from p2pz_ray.mini.world import COATS, KINDS, Scene, caption, sample_scene
@@ -197,7 +197,7 @@ def train_clip(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
 
         return loss_at
 
-    train(settings, Checkpoint(out / "clip.pt", clip=clip, **moving), prepare, seed=recipe["seed"])
+    train(settings, Checkpoint(out / "clip.pt", clip=clip, **moving), prepare, seed=recipe["seed"], bfloat16=on_gpu())
 
 
 def with_lookalikes(scenes: Sequence[Scene], batch: int, seed: int, start: int) -> Iterator[torch.Tensor]:

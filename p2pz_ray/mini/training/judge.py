@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from p2pz_ray.mini.judge import Judge
 from p2pz_ray.mini.scene import CHOICES
 from p2pz_ray.mini.training.data import Recipe, batches, drawn, to_signal
-from p2pz_ray.mini.training.loop import Checkpoint, Numbers, on_gpu, processor, train
+from p2pz_ray.mini.training.loop import Checkpoint, Numbers, bfloat16_pays, on_gpu, processor, train
 
 
 def build_judge(recipe: Recipe) -> Judge:
@@ -53,6 +53,7 @@ def train_judge(recipe: Recipe, out: Path, start_from: Path | None = None) -> No
         Checkpoint(out / "judge.pt", judge=judge, optimizer=optimizer),
         prepare,
         seed=recipe["judged"]["seed"],
+        bfloat16=bfloat16_pays(),
     )
 
 

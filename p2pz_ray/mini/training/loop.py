@@ -2,18 +2,22 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.upsampling import Upsample2D
 
 from p2pz_ray.editing.model import chosen_device
 
 CHECKPOINT_EVERY = 250
 """Steps; a long training writes forty checkpoints, however many steps it has."""
 LOG_EVERY = 50
+LONG = 1000
+"""Steps from which on a training on a CPU is compiled."""
 Numbers = dict[str, torch.Tensor]
 
 
@@ -54,6 +58,23 @@ def on_gpu() -> bool:
     return processor().type == "cuda"
 
 
+def bfloat16_pays() -> bool:
+    """Whether convolutions are faster in bfloat16: on a GPU, and on a CPU that multiplies tiles of it (AMX)."""
+    return on_gpu() or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def compiled(network: torch.nn.Module, settings: dict[str, Any]) -> None:
+    """Compile a network in place where a training of so many `steps` wins back the minute that this takes."""
+    if on_gpu():
+        network.compile()
+    elif settings["steps"] >= LONG and bfloat16_pays() and shutil.which("g++"):
+        for part in network.modules():
+            if isinstance(part, Upsample2D):
+                # torch 2.13 compiles it for CPUs so that no gradient goes through.
+                part.forward = torch.compiler.disable(part.forward)  # type: ignore[method-assign]
+        network.compile(dynamic=False)
+
+
 class Log:
     """A line of progress every so many steps, and the same numbers as JSON lines in a file."""
 
@@ -82,14 +103,15 @@ def train(
     prepare: Callable[[int], Callable[[int], tuple[torch.Tensor, Numbers]]],
     *,
     seed: int,
+    bfloat16: bool,
     after: Callable[[int], None] = lambda step: None,
     saved: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Take the steps that are left of `settings["steps"]`.
 
     checkpoint: the optimizers among its parts are stepped here.
-    prepare: given the step to go on from, returns the function that makes a step's loss and what to log of it; on a
-        GPU it is computed in bfloat16 where that is safe.
+    prepare: given the step to go on from, returns the function that makes a step's loss and what to log of it.
+    bfloat16: whether that is computed in bfloat16 where it is safe.
     after: called when a step was taken; saved: when its checkpoint was written.
     """
     total = settings["steps"]
@@ -106,7 +128,7 @@ def train(
         for group in groups:
             group["lr"] = settings["rate"] * share
         torch.manual_seed(seed + step)
-        with torch.autocast(processor().type, torch.bfloat16, enabled=on_gpu()):
+        with torch.autocast(processor().type, torch.bfloat16, enabled=bfloat16):
             loss, numbers = loss_at(step)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)

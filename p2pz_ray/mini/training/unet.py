@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from p2pz_ray.mini.training.clip import Captions, trained_text
 from p2pz_ray.mini.training.data import Recipe, batches, drawn
-from p2pz_ray.mini.training.loop import Checkpoint, Numbers, on_gpu, processor, train
+from p2pz_ray.mini.training.loop import Checkpoint, Numbers, bfloat16_pays, compiled, processor, train
 from p2pz_ray.mini.training.muon import optimizers
 from p2pz_ray.mini.training.sums import Sums
 from p2pz_ray.mini.training.vae import latents
@@ -69,8 +69,7 @@ def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
     ema = copy.deepcopy(unet).requires_grad_(False)
     moving = optimizers(unet.named_parameters(), decay=1e-2)
     alphas = build_scheduler().alphas_cumprod.to(processor())
-    if on_gpu():
-        unet.compile()
+    compiled(unet, settings)
 
     def prepare(start: int) -> Any:
         draws = batches(len(images), settings["batch"], seed, start)
@@ -102,4 +101,4 @@ def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
             samples(recipe, out)
 
     checkpoint = Checkpoint(out / "unet.pt", unet=unet, ema=ema, **moving)
-    train(settings, checkpoint, prepare, seed=seed, after=average, saved=saved)
+    train(settings, checkpoint, prepare, seed=seed, bfloat16=bfloat16_pays(), after=average, saved=saved)

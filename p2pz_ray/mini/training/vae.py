@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from p2pz_ray.mini.training.data import Recipe, batches, drawn, sheet, to_signal
-from p2pz_ray.mini.training.loop import Checkpoint, Numbers, on_gpu, processor, required, train
+from p2pz_ray.mini.training.loop import Checkpoint, Numbers, bfloat16_pays, compiled, processor, required, train
 from p2pz_ray.mini.training.muon import optimizers
 
 
@@ -33,7 +33,7 @@ def train_vae(recipe: Recipe, out: Path, start_from: Path | None = None) -> None
     vae = build_vae(recipe)
     if start_from:
         vae.load_state_dict(shipped_vae(start_from).state_dict())
-    _to_processor(vae)
+    _to_processor(vae, settings)
     moving = optimizers(vae.named_parameters(), decay=1e-4)
     last: dict[str, Any] = {}
 
@@ -58,6 +58,7 @@ def train_vae(recipe: Recipe, out: Path, start_from: Path | None = None) -> None
         Checkpoint(out / "vae.pt", vae=vae, **moving),
         prepare,
         seed=recipe["seed"],
+        bfloat16=bfloat16_pays(),
         saved=lambda step: sheet(torch.cat([last["x"][:8], last["y"][:8]]), out / "vae.png"),
     )
 
@@ -66,11 +67,10 @@ def shipped_vae(folder: Path) -> AutoencoderKL:
     return AutoencoderKL.from_pretrained(folder / "model", subfolder="vae").float()
 
 
-def _to_processor(vae: AutoencoderKL) -> None:
+def _to_processor(vae: AutoencoderKL, settings: Recipe) -> None:
     vae.to(processor())
-    if on_gpu():
-        vae.encoder.compile()
-        vae.decoder.compile()
+    compiled(vae.encoder, settings)
+    compiled(vae.decoder, settings)
 
 
 def closeness(y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,7 +91,7 @@ def train_decoder(recipe: Recipe, out: Path, start_from: Path | None = None) -> 
     if start_from:
         vae.decoder.load_state_dict(shipped_vae(start_from).decoder.state_dict())
         vae.post_quant_conv.load_state_dict(shipped_vae(start_from).post_quant_conv.state_dict())
-    _to_processor(vae)
+    _to_processor(vae, settings)
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     moving = optimizers(((name, p) for name, p in vae.named_parameters() if p.requires_grad), decay=1e-4)
@@ -106,7 +106,8 @@ def train_decoder(recipe: Recipe, out: Path, start_from: Path | None = None) -> 
 
         return loss_at
 
-    train(settings, Checkpoint(out / "decoder.pt", vae=vae, **moving), prepare, seed=recipe["seed"])
+    checkpoint = Checkpoint(out / "decoder.pt", vae=vae, **moving)
+    train(settings, checkpoint, prepare, seed=recipe["seed"], bfloat16=bfloat16_pays())
 
 
 def trained_vae(recipe: Recipe, out: Path) -> AutoencoderKL:
