@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from p2pz_ray.mini.training.loop import on_gpu
+from p2pz_ray.mini.training.loop import bfloat16_pays, on_gpu
 
 ENDS = {"conv_in", "conv_out", "quant_conv", "post_quant_conv", "embeddings"}
 """Layers that read or write what is not hidden: AdamW moves them."""
@@ -67,7 +67,9 @@ def orthogonal(matrices: Tensor) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    if bfloat16_pays():  # "about one" needs no more digits
+        x = x.bfloat16()
     for _ in range(ROUNDS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+    return (x.mT if tall else x).to(matrices.dtype)
