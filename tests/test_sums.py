@@ -1,5 +1,6 @@
 """The UNet is trained on what an edit tells it: another scene's caption, moved along a direction to the scene drawn."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,15 @@ def text(recipe: dict[str, Any], out: Path) -> CLIPTextModel:
 
 def test_every_edit_that_is_shown_can_be_trained_on() -> None:
     assert set(TASKS) <= {edit.name for edit in EDITS}
+
+
+def test_a_scene_is_seldom_made_of_an_animal_of_unlike_build(
+    recipe: dict[str, Any], out: Path, text: CLIPTextModel
+) -> None:
+    rng = np.random.default_rng(4)
+    dogs = [sample_scene(rng, kind="dog", style="photo", glasses=False, hat=False) for _ in range(600)]
+    made = Counter(EDITS[number].name for number in Sums(recipe, out, dogs, text).edit.tolist())
+    assert made["cat2dog"] > 2 * made["horse2dog"] > 0
 
 
 def test_a_direction_is_what_an_editor_makes_of_the_same_sentences(

@@ -14,13 +14,14 @@ from transformers import CLIPTextModel
 
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini.edit import WorldEdit, all_edits
+from p2pz_ray.mini.scene import LARGE, SMALL, Scene, sample_scene
 from p2pz_ray.mini.training.clip import Captions, build_tokenizer, tokens_of
 from p2pz_ray.mini.training.data import Recipe
 from p2pz_ray.mini.training.loop import processor
-from p2pz_ray.mini.world import Scene, caption, sample_scene
+from p2pz_ray.mini.wording import caption
 
-STYLES = 3
-"""How much oftener than another an edit of the style is trained on: strokes and lines take longest to learn."""
+OFTENER = 3
+"""How many times a far edit's share of the training the others have."""
 
 
 class Sums:
@@ -52,8 +53,15 @@ def _ending_in(scene: Scene, edits: list[WorldEdit], rng: np.random.Generator) -
         for i, edit in enumerate(edits)
         if all(getattr(scene, name) == value for name, value in {**edit.before, **edit.after}.items())
     ]
-    weights = np.array([STYLES if "style" in edits[i].after else 1 for i in possible])
+    weights = np.array([1 if _far(edits[i]) else OFTENER for i in possible])
     return int(rng.choice(possible, p=weights / weights.sum()))
+
+
+def _far(edit: WorldEdit) -> bool:
+    """Whether it is between animals of unlike build, or changes the season: what is asked for least, and easily seen
+    in a caption."""
+    kinds = {kind for said in (edit.before, edit.after) for name, kind in said.items() if name == "kind"}
+    return "season" in edit.after or not (kinds <= set(SMALL) or kinds <= set(LARGE))
 
 
 @torch.no_grad()
