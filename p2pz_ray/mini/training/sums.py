@@ -58,9 +58,8 @@ def _ending_in(scene: Scene, edits: list[WorldEdit], rng: np.random.Generator) -
 
 
 def _far(edit: WorldEdit) -> bool:
-    """Whether it is between animals of unlike build, or changes the season: what is asked for least, and easily seen
-    in a caption."""
-    kinds = {kind for said in (edit.before, edit.after) for name, kind in said.items() if name == "kind"}
+    """Whether it is between animals of unlike build, or changes the season: what is asked for least."""
+    kinds = {said["kind"] for said in (edit.before, edit.after) if "kind" in said}
     return "season" in edit.after or not (kinds <= set(SMALL) or kinds <= set(LARGE))
 
 
