@@ -38,7 +38,7 @@ def build_unet(recipe: Recipe) -> UNet2DConditionModel:
 
 def build_scheduler() -> DDIMScheduler:
     """Stable Diffusion 1.x's noise schedule. Its few steps begin at the last timestep and waste none at the first
-    (Lin et al. 2023, "trailing"): of 192 cats twenty such steps make dogs of 97 %, the usual twenty of 96 %."""
+    (Lin et al. 2023, "trailing")."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
