@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from diffusers import DDIMInverseScheduler, DDIMScheduler, StableDiffusionPix2PixZeroPipeline
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -32,6 +31,7 @@ from p2pz_ray.editing.guidance import attention_gradient
 from p2pz_ray.evaluation.truth import Truth, TruthSummary
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini.edit import WorldEdit
+from p2pz_ray.mini.figures import diffusers_pipeline
 from p2pz_ray.mini.judge import Judge
 
 Pixels = NDArray[np.uint8]
@@ -122,22 +122,13 @@ def seconds(work: Callable[[], object]) -> float:
     return clock() - started
 
 
-def diffusers_pipeline(folder: str, device: torch.device) -> Any:
-    """The deprecated pipeline of a checkpoint."""
-    pipeline = StableDiffusionPix2PixZeroPipeline.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    pipeline.inverse_scheduler = DDIMInverseScheduler.from_config(pipeline.scheduler.config)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
-
-
 def by_diffusers(
     pipeline: Any, editor: Editor, images: Pixels, captions: list[str], direction: EditDirection, steps: int
 ) -> Pixels:
     """That pipeline, one picture at a time, at the checkpoint's own settings."""
-    lambda_xa, cfg = editor.guidance.resolve(editor.model)
+    lambda_xa, cfg, strength = editor.guidance.resolve(editor.model)
     plain = editor.inversion.resolve(editor.model).regularization == "none"
-    delta = direction.embedding[None].to(editor.model.device)
+    delta = strength * direction.embedding[None].to(editor.model.device)
     made = []
     for pixels, words in zip(images, captions, strict=True):
         noise = pipeline.invert(
@@ -234,7 +225,7 @@ def compare(given: argparse.Namespace, uri: str) -> int:
         print(f"| {' | '.join(cells)} |", flush=True)
 
     kept: dict[str, Pixels] = {}
-    pipeline = diffusers_pipeline(str(locate(given.model)), editor.model.device)
+    pipeline = diffusers_pipeline(locate(given.model), editor.model.device)
     pipeline.unet.register_forward_pre_hook(meter.count)
 
     line("the source left as it is", 0.0, float("nan"), "0", "0", images)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from benchmark import by_diffusers, diffusers_pipeline, machine, seconds
+from benchmark import by_diffusers, machine, seconds
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -32,6 +32,7 @@ from p2pz_ray.editing.checkpoint import locate
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini.edit import WorldEdit
+from p2pz_ray.mini.figures import diffusers_pipeline
 from p2pz_ray.mini.judge import FOLDER, Judge
 from p2pz_ray.perceptual import load_perceptual
 from p2pz_ray.student.student import ONNX_FILE, to_tensor
@@ -118,7 +119,7 @@ def compare(given: argparse.Namespace, uri: str) -> int:
     reference: float | None = None
     if given.diffusers:
         few = slice(0, given.diffusers)
-        pipeline = diffusers_pipeline(str(locate(given.model)), editor.model.device)
+        pipeline = diffusers_pipeline(locate(given.model), editor.model.device)
 
         def theirs() -> None:
             arguments: Any = (editor, images[few], captions[few], direction, given.steps)

@@ -219,6 +219,7 @@ class GuidanceConfig(Section):
 
     lambda_xa: Amount | None = None
     cfg: Amount | None = None
+    strength: Amount | None = None  # of every direction, beside its edit's own
     negative: str = "caption"  # "caption" is the image's own; any other text is the negative prompt itself
     reference: Literal["trajectory", "reconstruction"] = "trajectory"
     guided: Share = 1.0  # share of the steps, the noisiest, that compare maps

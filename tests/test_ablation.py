@@ -48,6 +48,7 @@ def test_the_papers_variants_and_every_point_of_the_sweep_are_runs_of_their_own(
     assert (auto.guidance.lambda_xa, auto.inversion.regularization) == (0, "sampled")
     assert (direction.guidance.lambda_xa, direction.edits["cat2dog"].count) == (0, 1000)
     assert (full.guidance.lambda_xa, full.inversion.regularization) == (None, "sampled")
+    assert [made.guidance.strength for made in (swap, auto, direction, full)] == [1, 1, None, None]
     assert {made.captions.column for made in (swap, auto, direction, full)} == {None}
     assert {made.inversion.cache for made in planned.values()} == {"out/inversions"}
     point = planned["strength-2-guidance-0.3"]

@@ -80,6 +80,20 @@ def test_both_references_edit_and_a_strength_of_zero_differs_from_one(tiny_model
     assert not torch.allclose(made["trajectory"], made["reconstruction"])
 
 
+def test_a_checkpoints_strength_multiplies_an_edits_own_and_gives_way_to_a_set_one(
+    tiny_model: Path, cats: tuple
+) -> None:
+    editor = Editor.from_pretrained(tiny_model, inversion=InversionSettings(steps=2))
+    direction = editor.direction(["a cat"], ["a dog"])
+    inversion = editor.invert(cats[0][:1], cats[1][:1], [1])
+    plain, threefold = (editor.edit_latents(inversion, [direction], [by]) for by in (1.0, 3.0))
+    editor.model.defaults = {**editor.model.defaults, "strength": 1.5}
+    assert torch.allclose(editor.edit_latents(inversion, [direction], [2.0]), threefold, atol=1e-5)
+    editor.guidance = GuidanceSettings(strength=1.0)
+    assert torch.equal(editor.edit_latents(inversion, [direction]), plain)
+    assert not torch.allclose(plain, threefold, atol=1e-3)
+
+
 def test_the_attention_gradient_agrees_with_finite_differences(tiny_model: Path) -> None:
     editor = Editor.from_pretrained(tiny_model)
     editor.model.unet.double()

@@ -52,7 +52,7 @@ def test_a_family_runs_a_whole_edit_each_image_and_direction_as_if_alone(
 def test_v_prediction_of_pure_noise_stays_in_bounds_by_default(sd2: Path) -> None:
     """By default the guided edit of a v-prediction model is about as large as its unguided one."""
     editor = Editor.from_pretrained(sd2, inversion=InversionSettings(steps=10))
-    assert editor.guidance.resolve(editor.model) == (0.01, 5.0)
+    assert editor.guidance.resolve(editor.model) == (0.01, 5.0, 1.0)
     inversion = editor.invert(pictures(), WORDS, [1, 2])
     direction = editor.direction(["a cat"], ["a dog"])
     guided = editor.edit_latents(inversion, [direction])

@@ -4,22 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMInverseScheduler, DDIMScheduler, StableDiffusionPix2PixZeroPipeline
 from torch import Tensor
 
 from p2pz_ray import EditDirection, Editor, GuidanceSettings, InversionSettings
 from p2pz_ray.mini import MODEL
+from p2pz_ray.mini.figures import diffusers_pipeline
 
 STEPS, CFG, AMOUNT = 5, 5.0, 0.15  # of a number that 1000 is no multiple of, the pipeline takes "trailing" steps askew
 CAPTION = "a photo of a cat on the grass"
-
-
-def reference_pipeline(folder: Path) -> StableDiffusionPix2PixZeroPipeline:
-    pipeline = StableDiffusionPix2PixZeroPipeline.from_pretrained(folder, dtype=torch.float32)
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    pipeline.inverse_scheduler = DDIMInverseScheduler.from_config(pipeline.scheduler.config)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
@@ -49,7 +41,7 @@ def direction(editor: Editor) -> EditDirection:
 
 def test_the_inverted_noise_is_the_pipelines(folder: Path, editor: Editor) -> None:
     clean = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
-    theirs = reference_pipeline(folder).invert(
+    theirs = diffusers_pipeline(folder, "cpu").invert(
         CAPTION, image=clean, num_inference_steps=STEPS, num_reg_steps=0, output_type="np"
     )
     from p2pz_ray.editing.inversion import invert
@@ -68,7 +60,7 @@ def test_the_edited_latent_is_the_pipelines(
     inversion = invert(editor.model, clean, [CAPTION], [0], editor.inversion)
     editor.guidance = GuidanceSettings(lambda_xa=AMOUNT, cfg=CFG, negative=negative)
     ours = editor.edit_latents(inversion, [direction])[0]
-    pipeline = reference_pipeline(folder)
+    pipeline = diffusers_pipeline(folder, "cpu")
     made = pipeline(
         CAPTION,
         source_embeds=torch.zeros_like(direction.embedding)[None],

@@ -132,7 +132,9 @@ def test_the_export_is_a_stock_pipeline_of_half_precision_safetensors(recipe: di
     assert editor.size == (64, 64)
     inversion = editor.inversion.resolve(editor.model)
     assert (inversion.steps, inversion.regularization) == (recipe["editing"]["steps"], "none")
-    assert editor.guidance.resolve(editor.model)[:2] == (recipe["editing"]["lambda_xa"], recipe["editing"]["cfg"])
+    assert editor.guidance.resolve(editor.model) == tuple(
+        recipe["editing"][k] for k in ("lambda_xa", "cfg", "strength")
+    )
     assert editor.direction(["a cat"], ["a dog"]).embedding.shape == (32, 32)
     clip = CLIPModel.from_pretrained(exported / "clip").float()
     seen = CLIPProcessor.from_pretrained(exported / "clip")(text=["a cat"], images=made, return_tensors="pt")

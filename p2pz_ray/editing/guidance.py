@@ -21,7 +21,9 @@ from p2pz_ray.editing.text import Condition
 
 @dataclass(frozen=True)
 class GuidanceSettings:
-    """`lambda_xa` and `cfg` None mean the checkpoint's own default (see `resolve`).
+    """`lambda_xa`, `cfg` and `strength` None mean the checkpoint's own default (see `resolve`).
+
+    `strength` multiplies every direction, beside what its edit multiplies it by.
 
     `negative` is the text that classifier-free guidance moves away from; "caption" stands for the image's own caption,
     right for real images. `reference` says where the reference's latents come from: "trajectory" are the inversion's
@@ -36,6 +38,7 @@ class GuidanceSettings:
 
     lambda_xa: float | None = None
     cfg: float | None = None
+    strength: float | None = None
     negative: str = "caption"
     reference: Literal["trajectory", "reconstruction"] = "trajectory"
     guided: float = 1.0
@@ -45,15 +48,17 @@ class GuidanceSettings:
     order: Literal[1, 2] = 1
     reuse: bool = False
 
-    def resolve(self, model: DiffusionModel) -> tuple[float, float]:
-        """(λ_xa, guidance scale): as set, else from the checkpoint's `editing.json`, else the paper's 0.1 and 5.
+    def resolve(self, model: DiffusionModel) -> tuple[float, float, float]:
+        """(λ_xa, guidance scale, strength): as set, else from the checkpoint's `editing.json`, else the paper's 0.1,
+        5 and 1.
 
         A v-prediction model's gradients are an order of magnitude larger: 0.1 makes noise of it, 0.01 does not.
         """
         usual = 0.1 if model.prediction == "epsilon" else 0.01
         lambda_xa = self.lambda_xa if self.lambda_xa is not None else model.defaults.get("lambda_xa", usual)
         cfg = self.cfg if self.cfg is not None else model.defaults.get("cfg", 5.0)
-        return float(lambda_xa), float(cfg)
+        strength = self.strength if self.strength is not None else model.defaults.get("strength", 1.0)
+        return float(lambda_xa), float(cfg), float(strength)
 
 
 def edit(
@@ -66,17 +71,17 @@ def edit(
 ) -> Tensor:
     """B inverted images under K directions → edited latents (B, K, 4, h, w).
 
-    At each step, for every edit alone, with c_edit = c + Δc:
+    At each step, for every edit alone, with c_edit = c + strength Δc:
         x ← x - λ_xa ∇ₓ Σ_layers ‖M_edit - M_ref‖²
         ε = ε_neg + cfg (ε_edit - ε_neg),  x ← DDIM(x, ε)
     `cells` (B, 1, h, w) bool, where given, are those that may change: the others stay on the inversion's trajectory.
     """
-    lambda_xa, cfg = settings.resolve(model)
+    lambda_xa, cfg, strength = settings.resolve(model)
     maps.choose(settings.layers)
     schedule = inversion.schedule
     B, K = len(inversion.c), len(directions)
     c_edit = inversion.c.each(lambda c: c.repeat_interleave(K, dim=0)) + directions.each(
-        lambda delta: delta.repeat(B, *[1] * (delta.ndim - 1))
+        lambda delta: strength * delta.repeat(B, *[1] * (delta.ndim - 1))
     )
     negatives = list(inversion.captions) if settings.negative == "caption" else [settings.negative] * B
     c_neg = model.embed(negatives).each(lambda c: c.repeat_interleave(K, dim=0))
@@ -180,9 +185,9 @@ def edit_official(
 
     It differs from `edit` where they differ from the paper: the reference is denoised with classifier-free guidance,
     the loss averages over both halves of the guidance batch, and the *negative* half's updated latent is the one
-    carried on. Returns (1, 1, 4, h, w).
+    carried on. It knows no strength. Returns (1, 1, 4, h, w).
     """
-    lambda_xa, cfg = settings.resolve(model)
+    lambda_xa, cfg, _ = settings.resolve(model)
     maps.choose(settings.layers)
     schedule = inversion.schedule
     negative = inversion.captions[0] if settings.negative == "caption" else settings.negative

@@ -108,7 +108,8 @@ def variants(config: AblationConfig, files: Mapping[str, Mapping[str, str]]) -> 
                 "captions": {"column": None, "model": None, "otherwise": caption(source)},
                 "edits": swapped if step.swap else edits,
                 "inversion": {"regularization": step.regularization},
-                "guidance": {} if step.guided else {"lambda_xa": 0.0},
+                # A swapped word is whole, however far the checkpoint's directions go.
+                "guidance": ({} if step.guided else {"lambda_xa": 0.0}) | ({"strength": 1.0} if step.swap else {}),
             },
         )
         for step in STEPS

@@ -228,14 +228,20 @@ def _measured(bench: Bench, edit: WorldEdit, before: Sequence[Scene], made: Pixe
     return [*cells, f"{background:.4f}", f"{background / floor:.2f}"]
 
 
-def _by_diffusers(bench: Bench, before: Sequence[Scene], captions: Sequence[str], direction: EditDirection) -> Pixels:
-    """diffusers' own pipeline at its defaults, one picture at a time: more would be silently wrong."""
+def diffusers_pipeline(folder: Path | str, device: torch.device | str) -> Any:
+    """diffusers' own pix2pix-zero pipeline of a checkpoint, which it has deprecated."""
     from diffusers import DDIMInverseScheduler, DDIMScheduler, StableDiffusionPix2PixZeroPipeline
 
-    pipeline = StableDiffusionPix2PixZeroPipeline.from_pretrained(bench.folder).to(bench.device)
+    pipeline = StableDiffusionPix2PixZeroPipeline.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.inverse_scheduler = DDIMInverseScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def _by_diffusers(bench: Bench, before: Sequence[Scene], captions: Sequence[str], direction: EditDirection) -> Pixels:
+    """That pipeline at its defaults, one picture at a time: more would be silently wrong."""
+    pipeline = diffusers_pipeline(bench.folder, bench.device)
     target = direction.embedding[None]
     made = []
     for i, (scene, said) in enumerate(zip(before, captions, strict=True)):
