@@ -125,7 +125,7 @@ def seconds(work: Callable[[], object]) -> float:
 def by_diffusers(
     pipeline: Any, editor: Editor, images: Pixels, captions: list[str], direction: EditDirection, steps: int
 ) -> Pixels:
-    """That pipeline, one picture at a time, at the checkpoint's own settings."""
+    """diffusers' pipeline, one picture at a time, at the checkpoint's own settings."""
     lambda_xa, cfg, strength = editor.guidance.resolve(editor.model)
     plain = editor.inversion.resolve(editor.model).regularization == "none"
     delta = strength * direction.embedding[None].to(editor.model.device)
