@@ -29,9 +29,9 @@ from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, InversionS
 from p2pz_ray.editing.checkpoint import locate
 from p2pz_ray.editing.guidance import attention_gradient
 from p2pz_ray.evaluation.truth import Truth, TruthSummary
+from p2pz_ray.lab.rivals import diffusers_pipeline
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini.edit import WorldEdit
-from p2pz_ray.mini.figures import diffusers_pipeline
 from p2pz_ray.mini.judge import Judge
 
 Pixels = NDArray[np.uint8]

@@ -30,9 +30,9 @@ from p2pz_ray.collection.codec import encode
 from p2pz_ray.collection.store import Store
 from p2pz_ray.editing.checkpoint import locate
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.lab.rivals import diffusers_pipeline
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini.edit import WorldEdit
-from p2pz_ray.mini.figures import diffusers_pipeline
 from p2pz_ray.mini.judge import FOLDER, Judge
 from p2pz_ray.perceptual import load_perceptual
 from p2pz_ray.student.student import ONNX_FILE, to_tensor

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from p2pz_ray import EditDirection, Editor, GuidanceSettings, InversionSettings
+from p2pz_ray.lab.rivals import diffusers_pipeline
 from p2pz_ray.mini import MODEL
-from p2pz_ray.mini.figures import diffusers_pipeline
 
 STEPS, CFG, AMOUNT = 5, 5.0, 0.15  # of a number that 1000 is no multiple of, the pipeline takes "trailing" steps askew
 CAPTION = "a photo of a cat on the grass"

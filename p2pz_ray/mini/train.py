@@ -1,8 +1,8 @@
-"""Train the miniature Stable Diffusion on its world: `python -m p2pz_ray.mini.train vae|decoder|clip|unet|judge`.
+"""Train the miniature Stable Diffusion on its world: `python -m p2pz_ray.mini.train vae|clip|judge|unet`.
 
 The recipe stands in `recipe.yaml`. Training is resumable: a run killed at any moment goes on from its last
 checkpoint, and every few hundred steps a sample sheet is written beside it to look at. `export` makes the miniature's
-folder of what is trained; `restore` makes finished checkpoints of such a folder, to train one model further.
+folder of what is trained; `restore` makes finished checkpoints of such a folder, to train a UNet on them.
 """
 
 import argparse
@@ -16,13 +16,12 @@ RECIPE = Path(__file__).parent / "recipe.yaml"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m p2pz_ray.mini.train", description=__doc__)
-    parser.add_argument("what", choices=["vae", "decoder", "clip", "unet", "judge", "export", "restore"])
+    parser.add_argument("what", choices=["vae", "clip", "judge", "unet", "export", "restore"])
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--out", type=Path, default=Path("training"), help="checkpoints and sample sheets")
     parser.add_argument(
-        "--from", type=Path, dest="start_from", help="begin with the weights of this miniature's folder"
+        "--miniature", type=Path, default=RECIPE.parent, help="the folder that export writes and restore reads"
     )
-    parser.add_argument("--to", type=Path, default=RECIPE.parent, help="export: where the miniature's folder is")
     parser.add_argument("--threads", type=int)
     given = parser.parse_args()
     if given.threads:
@@ -32,23 +31,22 @@ def main() -> None:
     if given.what == "export":
         from p2pz_ray.mini.training.export import export
 
-        export(recipe, given.out, given.to)
+        export(recipe, given.out, given.miniature)
         return
     if given.what == "restore":
         from p2pz_ray.mini.training.export import restore
 
-        restore(recipe, given.out, given.start_from or RECIPE.parent)
+        restore(recipe, given.out, given.miniature)
         return
     from p2pz_ray.mini.training import clip, judge, unet, vae
 
     trainings = {
         "vae": vae.train_vae,
-        "decoder": vae.train_decoder,
         "clip": clip.train_clip,
-        "unet": unet.train_unet,
         "judge": judge.train_judge,
+        "unet": unet.train_unet,
     }
-    trainings[given.what](recipe, given.out, given.start_from)
+    trainings[given.what](recipe, given.out)
 
 
 if __name__ == "__main__":

@@ -41,10 +41,17 @@ WEARS = {
     (True, True): ("with glasses and a hat", "wearing a hat and glasses", "in a hat and red glasses"),
 }
 
+LATE = 0.7
+"""Of the sentences that name the animal late: the share of the other phrases that come before it."""
+
 
 def caption(scene: Scene, rng: np.random.Generator, share: float = 0.75) -> str:
     """One English sentence: kind, style and what the animal wears are said, the rest each with a probability of
-    `share`."""
+    `share`.
+
+    The animal is named early in half of the sentences; in the others, each of place, sky and season comes before it
+    by chance, so that its noun stands anywhere in a sentence.
+    """
 
     def one(options: tuple[str, ...]) -> str:
         return options[int(rng.integers(len(options)))]
@@ -55,15 +62,16 @@ def caption(scene: Scene, rng: np.random.Generator, share: float = 0.75) -> str:
     # A zebra is black and white whatever coat the scene would give a horse.
     coat = f"{scene.coat} " if scene.kind != "zebra" and rng.random() < share else ""
     noun = f"{coat}{scene.kind}"
-    words = [one(OPENINGS[scene.style]), ("an " if noun[0] in "aeiou" else "a ") + noun]
+    animal = [one(OPENINGS[scene.style]), ("an " if noun[0] in "aeiou" else "a ") + noun]
     if scene.glasses or scene.hat:
-        words.append(one(WEARS[scene.glasses, scene.hat]))
-    words.append(perhaps(POSTURES["small" if scene.kind in SMALL else "large", scene.pose]))
-    words.append(perhaps(LOOKS[scene.view]))
-    words.append(perhaps(PLACES[scene.ground]))
-    words.append(perhaps(BEHINDS[scene.sky]))
-    words.append(perhaps(TIMES[scene.season]))
-    return " ".join(word for word in words if word)
+        animal.append(one(WEARS[scene.glasses, scene.hat]))
+    animal.append(perhaps(POSTURES["small" if scene.kind in SMALL else "large", scene.pose]))
+    animal.append(perhaps(LOOKS[scene.view]))
+    around = [perhaps(PLACES[scene.ground]), perhaps(BEHINDS[scene.sky]), perhaps(TIMES[scene.season])]
+    first = rng.random(len(around)) < LATE if rng.random() < 0.5 else [False] * len(around)
+    before = [phrase for phrase, early in zip(around, first, strict=True) if early]
+    after = [phrase for phrase, early in zip(around, first, strict=True) if not early]
+    return " ".join(word for word in [*before, *animal, *after] if word)
 
 
 def noun_phrase(scene: Scene, rng: np.random.Generator) -> str:

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from p2pz_ray.mini.judge import Judge
-from p2pz_ray.mini.training.clip import build_clip, trained_text, write_vocabulary
+from p2pz_ray.mini.training.clip import build_clip, trained_text
 from p2pz_ray.mini.training.data import Recipe, sheet
 from p2pz_ray.mini.training.judge import build_judge
 from p2pz_ray.mini.training.loop import Checkpoint, processor, required
+from p2pz_ray.mini.training.tokenizer import write_vocabulary
 from p2pz_ray.mini.training.unet import build_scheduler, build_unet
-from p2pz_ray.mini.training.vae import build_vae, shipped_vae, trained_vae
+from p2pz_ray.mini.training.vae import build_vae, trained_vae
 from p2pz_ray.mini.world import KINDS, caption, sample_scene
 
 
@@ -47,15 +48,15 @@ def export(recipe: Recipe, out: Path, to: Path) -> None:
 
 
 def restore(recipe: Recipe, out: Path, shipped: Path) -> None:
-    """The other way: the VAE, CLIP and judge of a miniature's folder as finished checkpoints, so that the UNet or the
-    VAE's decoder can be trained further without them being trained again."""
+    """The other way: the VAE, CLIP and judge of a miniature's folder as finished checkpoints, so that a UNet can be
+    trained on them."""
     tokenizer = CLIPTokenizer.from_pretrained(shipped / "clip")
     learned = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     write_vocabulary(out / "tokenizer", learned["vocab"], learned["merges"])
     clip = build_clip(recipe, tokenizer)
     clip.load_state_dict(CLIPModel.from_pretrained(shipped / "clip").float().state_dict())
     vae, judge = build_vae(recipe), Judge.load(shipped / "judge")
-    vae.load_state_dict(shipped_vae(shipped).state_dict())
+    vae.load_state_dict(AutoencoderKL.from_pretrained(shipped / "model", subfolder="vae").float().state_dict())
     for name, part in (("vae", vae), ("clip", clip), ("judge", judge)):
         Checkpoint(out / f"{name}.pt", **{name: part}).save(recipe[name]["steps"])
 

@@ -18,13 +18,11 @@ def build_judge(recipe: Recipe) -> Judge:
     return judge
 
 
-def train_judge(recipe: Recipe, out: Path, start_from: Path | None = None) -> None:
+def train_judge(recipe: Recipe, out: Path) -> None:
     settings = recipe["judge"]
     images, scenes = drawn(recipe, out, "judged", held_out=None)
     torch.manual_seed(recipe["judged"]["seed"])
     judge = build_judge(recipe)
-    if start_from:
-        judge.load_state_dict(Judge.load(start_from / "judge").state_dict())
     judge.to(processor())
     images = images.to(processor())
     optimizer = torch.optim.AdamW(judge.parameters(), betas=(0.9, 0.99), weight_decay=2e-2, fused=on_gpu())

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
-from p2pz_ray.mini.training.clip import Captions, trained_text
+from p2pz_ray.mini.training.captions import Captions
+from p2pz_ray.mini.training.clip import trained_text
 from p2pz_ray.mini.training.data import Recipe, batches, drawn
 from p2pz_ray.mini.training.loop import Checkpoint, Numbers, bfloat16_pays, compiled, processor, train
 from p2pz_ray.mini.training.muon import optimizers
-from p2pz_ray.mini.training.sums import Sums
 from p2pz_ray.mini.training.vae import latents
 
 SHEETS = 4
@@ -49,7 +49,19 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> None:
+def words_left_out(c: torch.Tensor, nothing: torch.Tensor, ends: torch.Tensor, share: float) -> torch.Tensor:
+    """Conditions c (B, L, D) of captions whose words end at `ends` (B,): of a share of them only the padding is told,
+    and in the words' places what says nothing, `nothing` (1, L, D).
+
+    A small UNet that always sees the words reads the noun's own state and hardly the padding, which carries the whole
+    sentence and is most of what Stable Diffusion sees.
+    """
+    words = torch.arange(c.shape[1], device=c.device) < ends[:, None]
+    left_out = torch.rand(len(c), 1, device=c.device) < share
+    return torch.where((words & left_out)[..., None], nothing, c)
+
+
+def train_unet(recipe: Recipe, out: Path) -> None:
     from p2pz_ray.mini.training.export import samples
 
     settings, seed = recipe["unet"], recipe["seed"]
@@ -58,13 +70,10 @@ def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
     scale = 1 / mean.std().item()
     (out / "scale.json").write_text(json.dumps(scale))
     text = trained_text(recipe, out)[1].to(processor())
-    captions, sums = Captions(recipe, out, scenes, settings), Sums(recipe, out, scenes, text)
+    captions = Captions(recipe, out, scenes, settings["dropout"])
+    nothing = text(captions.empty).last_hidden_state
     torch.manual_seed(seed)
     unet = build_unet(recipe)
-    if start_from:
-        unet.load_state_dict(
-            UNet2DConditionModel.from_pretrained(start_from / "model", subfolder="unet").float().state_dict()
-        )
     print(f"{sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters, latent scale {scale:.4f}", flush=True)
     unet.to(processor())
     ema = copy.deepcopy(unet).requires_grad_(False)
@@ -78,7 +87,9 @@ def train_unet(recipe: Recipe, out: Path, start_from: Path | None = None) -> Non
         def loss_at(step: int) -> tuple[torch.Tensor, Numbers]:
             index = next(draws)
             with torch.no_grad():
-                c = sums(index, captions(index))
+                tokens = captions(index)
+                c = text(tokens).last_hidden_state
+                c = words_left_out(c, nothing, captions.ends(tokens), settings["words_left_out"])
             x0 = scale * mean[index]
             noise = torch.randn_like(x0)
             # One timestep from each of `batch` equal strata: less variance than independent draws.

@@ -1,0 +1,103 @@
+"""Rivals on the same weights and scenes: diffusers' own pix2pix-zero, SDEdit and DDIM inversion with a swapped word."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionImg2ImgPipeline
+from PIL import Image
+
+from p2pz_ray.lab.bench import Bench, Pixels, Task, swapped_word
+from p2pz_ray.lab.figures import MEASURES, Table, changed, measured
+from p2pz_ray.lab.parts import Part, outcome_of
+
+SDEDIT = (0.3, 0.4, 0.5, 0.6, 0.7)
+"""Strengths of img2img: the share of the noise levels that a picture is sent through."""
+
+
+def diffusers_pipeline(folder: Path | str, device: torch.device | str) -> Any:
+    """diffusers' own pix2pix-zero pipeline of a checkpoint, which it has deprecated."""
+    from diffusers import DDIMInverseScheduler, DDIMScheduler, StableDiffusionPix2PixZeroPipeline
+
+    pipeline = StableDiffusionPix2PixZeroPipeline.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.inverse_scheduler = DDIMInverseScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def by_diffusers(bench: Bench, task: Task, steps: int = 50, lambda_xa: float = 0.1, cfg: float = 5.0) -> Pixels:
+    """A task by that pipeline, one picture at a time: more would be silently wrong. Its own defaults are 0.1 and 7.5;
+    the paper's scale is 5."""
+    pipeline = diffusers_pipeline(bench.folder, bench.device)
+    target = bench.direction(task.edit).embedding[None]
+    made = []
+    for i, (picture, said) in enumerate(zip(task.sources, task.captions, strict=True)):
+        generator = torch.Generator().manual_seed(i)
+        noise = pipeline.invert(
+            said, image=Image.fromarray(picture), num_inference_steps=steps, generator=generator
+        ).latents
+        edited = pipeline(
+            said,
+            source_embeds=torch.zeros_like(target),
+            target_embeds=target,
+            negative_prompt=said,
+            latents=noise,
+            num_inference_steps=steps,
+            cross_attention_guidance_amount=lambda_xa,
+            guidance_scale=cfg,
+            generator=generator,
+            output_type="pil",
+        )
+        made.append(np.asarray(edited.images[0]))
+    return np.stack(made)
+
+
+def by_sdedit(bench: Bench, task: Task, strength: float, steps: int = 50, cfg: float = 5.0) -> Pixels:
+    """SDEdit (Meng et al. 2022): diffusers' img2img, told the caption with the word swapped."""
+    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(bench.folder, safety_checker=None).to(bench.device)
+    pipeline.set_progress_bar_config(disable=True)
+    made: list[Any] = []
+    for part in bench.parts(len(task)):
+        said = [swapped_word(one, task.edit) for one in task.captions[part]]
+        made += pipeline(
+            said,
+            image=[Image.fromarray(picture) for picture in task.sources[part]],
+            strength=strength,
+            num_inference_steps=steps,
+            guidance_scale=cfg,
+            generator=[torch.Generator().manual_seed(part.start + i) for i in range(len(said))],
+        ).images
+    return np.stack([np.asarray(image) for image in made])
+
+
+def rivals(bench: Bench, name: str, shared: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The rivals made of stock parts on every scene of a task; diffusers' pipeline is too slow for that."""
+    task = bench.task(name)
+    rows = [["by", *MEASURES]]
+    for strength in SDEDIT:
+        found = bench.outcome(task, by_sdedit(bench, task, strength))
+        rows.append([f"SDEdit, strength {strength:g}", *measured(bench, task, found)])
+    plain = Part("", {"regularization": "none"}, {"lambda_xa": 0.0}, swap=True)
+    rows.append(["DDIM inversion, swapped word", *measured(bench, task, outcome_of(bench, name, plain, shared))])
+    return rows
+
+
+def beside_diffusers(bench: Bench, name: str, steps: int, lambda_xa: float, cfg: float) -> Table:
+    """diffusers' pipeline and ours on the same scenes at the same steps, λ and scale."""
+    task = bench.task(name)
+    theirs = bench.outcome(task, by_diffusers(bench, task, steps, lambda_xa, cfg))
+    made = bench.edited(
+        task,
+        {"steps": steps, "regularization": "sampled"},
+        {"lambda_xa": lambda_xa, "cfg": cfg, "strength": 1.0},
+    )
+    ours = bench.outcome(task, made)
+    said = f"{steps} steps, λ {lambda_xa:g}, scale {cfg:g}"
+    return [
+        ["by", *MEASURES, "the error beside diffusers", "… outside"],
+        [f"diffusers' pipeline, {said}", *measured(bench, task, theirs), "", ""],
+        [f"p2pz_ray, {said}", *measured(bench, task, ours), *changed(task, ours, theirs)],
+    ]
