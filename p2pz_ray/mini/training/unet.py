@@ -49,18 +49,6 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def words_left_out(c: torch.Tensor, nothing: torch.Tensor, ends: torch.Tensor, share: float) -> torch.Tensor:
-    """Conditions c (B, L, D) of captions whose words end at `ends` (B,): of a share of them only the padding is told,
-    and in the words' places what says nothing, `nothing` (1, L, D).
-
-    A small UNet that always sees the words reads the noun's own state and hardly the padding, which carries the whole
-    sentence and is most of what Stable Diffusion sees.
-    """
-    words = torch.arange(c.shape[1], device=c.device) < ends[:, None]
-    left_out = torch.rand(len(c), 1, device=c.device) < share
-    return torch.where((words & left_out)[..., None], nothing, c)
-
-
 def train_unet(recipe: Recipe, out: Path) -> None:
     from p2pz_ray.mini.training.export import samples
 
@@ -71,7 +59,6 @@ def train_unet(recipe: Recipe, out: Path) -> None:
     (out / "scale.json").write_text(json.dumps(scale))
     text = trained_text(recipe, out)[1].to(processor())
     captions = Captions(recipe, out, scenes, settings["dropout"])
-    nothing = text(captions.empty).last_hidden_state
     torch.manual_seed(seed)
     unet = build_unet(recipe)
     print(f"{sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters, latent scale {scale:.4f}", flush=True)
@@ -87,9 +74,7 @@ def train_unet(recipe: Recipe, out: Path) -> None:
         def loss_at(step: int) -> tuple[torch.Tensor, Numbers]:
             index = next(draws)
             with torch.no_grad():
-                tokens = captions(index)
-                c = text(tokens).last_hidden_state
-                c = words_left_out(c, nothing, captions.ends(tokens), settings["words_left_out"])
+                c = text(captions(index)).last_hidden_state
             x0 = scale * mean[index]
             noise = torch.randn_like(x0)
             # One timestep from each of `batch` equal strata: less variance than independent draws.

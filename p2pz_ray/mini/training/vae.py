@@ -30,10 +30,8 @@ def train_vae(recipe: Recipe, out: Path) -> None:
     settings = recipe["vae"]
     images = drawn(recipe, out)[0].to(processor())
     torch.manual_seed(recipe["seed"])
-    vae = build_vae(recipe).to(processor())
-    if not on_gpu():  # where a whole training takes little longer than compiling
-        compiled(vae.encoder, settings)
-        compiled(vae.decoder, settings)
+    vae = build_vae(recipe)
+    _to_processor(vae, settings)
     moving = optimizers(vae.named_parameters(), decay=1e-4)
     last: dict[str, Any] = {}
 
@@ -63,6 +61,13 @@ def train_vae(recipe: Recipe, out: Path) -> None:
     )
 
 
+def _to_processor(vae: AutoencoderKL, settings: Recipe) -> None:
+    vae.to(processor())
+    if not on_gpu():  # where a whole training takes little longer than compiling
+        compiled(vae.encoder, settings)
+        compiled(vae.decoder, settings)
+
+
 def closeness(y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How far pictures in -1 … 1 are apart: the loss, and in decibels."""
     error = y.float() - x
@@ -70,9 +75,38 @@ def closeness(y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
     return error.abs().mean() + 4 * squared, -10 * (squared.detach() / 4).log10()
 
 
-def trained_vae(recipe: Recipe, out: Path) -> AutoencoderKL:
+def train_decoder(recipe: Recipe, out: Path) -> None:
+    """The decoder alone, further: latents stay what they are, so the UNet may be trained beside it."""
+    settings = recipe["decoder"]
+    images, _ = drawn(recipe, out)
+    means = latents(recipe, images, out).chunk(2, dim=1)[0].to(processor())
+    images = images.to(processor())
     vae = build_vae(recipe)
     required(out / "vae.pt", "vae", vae=vae)
+    _to_processor(vae, settings)
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    moving = optimizers(((name, p) for name, p in vae.named_parameters() if p.requires_grad), decay=1e-4)
+
+    def prepare(start: int) -> Any:
+        draws = batches(len(images), settings["batch"], recipe["seed"], start)
+
+        def loss_at(step: int) -> tuple[torch.Tensor, Numbers]:
+            index = next(draws)
+            loss, psnr = closeness(vae.decode(means[index]).sample, to_signal(images[index]))
+            return loss, {"psnr": psnr}
+
+        return loss_at
+
+    checkpoint = Checkpoint(out / "decoder.pt", vae=vae, **moving)
+    train(settings, checkpoint, prepare, seed=recipe["seed"], bfloat16=bfloat16_pays())
+
+
+def trained_vae(recipe: Recipe, out: Path) -> AutoencoderKL:
+    """As it ships: with the decoder as far as it was trained."""
+    vae = build_vae(recipe)
+    required(out / "vae.pt", "vae", vae=vae)
+    Checkpoint(out / "decoder.pt", vae=vae).load()
     return vae
 
 
@@ -82,7 +116,9 @@ def latents(recipe: Recipe, images: torch.Tensor, out: Path) -> torch.Tensor:
     file = out / "latents.pt"
     if file.exists() and file.stat().st_mtime > (out / "vae.pt").stat().st_mtime:
         return torch.load(file, weights_only=True)
-    vae = trained_vae(recipe, out).eval().to(processor())
+    vae = build_vae(recipe)
+    required(out / "vae.pt", "vae", vae=vae)
+    vae.eval().to(processor())
     found = []
     for chunk in images.split(256):
         posterior = vae.encode(to_signal(chunk.to(processor()))).latent_dist
