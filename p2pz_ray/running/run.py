@@ -60,9 +60,7 @@ def translate(config: TranslateConfig) -> Summary:
         return _recorded(folder, config.output)
     job, plan = prepared
     folder = job.folder
-    manifests = {
-        id: found for id, found in folder.manifests(plan.partitions).items() if found.fingerprint == job.fingerprint
-    }
+    manifests = folder.manifests(plan.partitions, job.fingerprint)
     left = [partition for partition in plan.partitions if partition.id not in manifests]
     if left:
         _work(job, plan, left, manifests)

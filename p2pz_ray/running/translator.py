@@ -22,7 +22,7 @@ from p2pz_ray.collection.reader import Item, read_partition
 from p2pz_ray.editing.model import chosen_device
 from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.running import log
-from p2pz_ray.running.engine import Edited, Picture, load_engine
+from p2pz_ray.running.engine import Edited, Picture, dtype_of, load_engine
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import Pairs
 
@@ -69,8 +69,8 @@ class Translator:
     def translate(self, partition: Partition) -> Manifest:
         """Translate and commit a partition; returns its manifest, at once where it is committed already."""
         folder, config = self.job.folder, self.job.config
-        standing = folder.manifest(partition.id)
-        if standing and standing.fingerprint == self.job.fingerprint and folder.store.exists(standing.file):
+        standing = folder.standing(partition.id, self.job.fingerprint)
+        if standing is not None:
             return standing
         started, self.underway = time.time(), 0
         self.engine.begin(partition)
@@ -105,6 +105,8 @@ class Translator:
             started=started,
             seconds={stage: round(spent, 3) for stage, spent in seconds.items()},
             replica=f"{socket.gethostname()}:{os.getpid()}",
+            device=self.device,
+            dtype=str(dtype_of(config, self.device)).removeprefix("torch."),
         )
 
     def _batches(self, partition: Partition) -> Iterator[Batch]:
