@@ -145,8 +145,8 @@ def check(condition: bool, what: str) -> None:
 def explore(actors: list[Actor], create_only: bool = True) -> tuple[int, int]:
     """Look at every state that any order of the actors' calls reaches; returns orders and states.
 
-    Raises BrokenPromiseError where a promise is broken: in any state, at the end of any order, or after all actors were killed in
-    any state and the run was gone on with.
+    Raises BrokenPromiseError: for any state, the end of any order, or what is left where all actors were killed in any
+    state and the run was gone on with.
     """
     seen: dict[Any, int] = {}  # state → orders from here to an end
     left: set[Any] = set()  # files with which the run was gone on with
