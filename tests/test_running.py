@@ -22,6 +22,7 @@ from s3_server import s3_server
 from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_settings
 
 from p2pz_ray.collection.codec import encode
+from p2pz_ray.collection.failure import StorageError
 from p2pz_ray.collection.manifest import Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.schema import collection_schema, table_bytes
@@ -415,17 +416,24 @@ def test_an_image_beyond_memory_alone_is_an_error_row(translator: Translator, tm
     assert sentences == {"The device has too little memory for it, even alone: lower image.size."}
 
 
-def test_a_storage_that_fails_commits_nothing(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError("disk full")
+def test_an_outage_at_the_commit_costs_no_image_a_second_pass_through_the_model(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Store, path: str, data: bytes) -> None:
+        raise StorageError("s3://bucket/x can't be written: 503.")
 
-    monkeypatch.setattr(Store, "write", full)
+    edited: list[int] = []
+    edit = translator.engine.edit
+    monkeypatch.setattr(translator.engine, "edit", lambda pictures: (edited.append(len(pictures)), edit(pictures))[1])
     partition = only_partition(translator)
-    with pytest.raises(OSError, match="disk full"):
-        translator.translate(partition)
-    monkeypatch.undo()
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "write", full)
+        for _ in range(2):
+            with pytest.raises(StorageError, match="503"):
+                translator.translate(partition)
     assert translator.job.folder.manifest(partition.id) is None
     assert translator.translate(partition).ok == 8
+    assert sum(edited) == 4
 
 
 # -------------------------------------------------------------------------------------------------- small parts
