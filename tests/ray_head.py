@@ -26,9 +26,15 @@ ENVIRONMENT = {
 }
 
 
+class Head(str):
+    """The dashboard's address; `ray` is the cluster's own, for drivers on this machine."""
+
+    ray: str
+
+
 @contextmanager
-def ray_head() -> Iterator[str]:
-    """The dashboard's address. It wants TOKEN, which ENVIRONMENT carries."""
+def ray_head() -> Iterator[Head]:
+    """The head's addresses. It wants TOKEN, which ENVIRONMENT carries."""
     folder = tempfile.mkdtemp(prefix="p2pz")  # not pytest's: the paths of sockets must be short
     gcs, dashboard, agent, client = free_ports(4)
     command = ["ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=8"]
@@ -36,7 +42,8 @@ def ray_head() -> Iterator[str]:
     command += [f"--ray-client-server-port={client}", f"--temp-dir={folder}"]
     with Path(folder, "head.log").open("w") as log:
         head = subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
-    address = f"http://127.0.0.1:{dashboard}"
+    address = Head(f"http://127.0.0.1:{dashboard}")
+    address.ray = f"127.0.0.1:{gcs}"
     try:
         while not answers(address):
             assert head.poll() is None, Path(folder, "head.log").read_text()

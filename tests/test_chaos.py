@@ -85,6 +85,31 @@ def wreck(cluster: Machines, job: Path, run: Path, log: Path) -> dict[str, int]:
     return dict(kills)
 
 
+def test_a_lost_machine_is_no_partitions_fault(tmp_path: Path, tiny_model: Path) -> None:
+    """Not one more try is allowed here, so a partition that was blamed would become an error row."""
+    run, log = tmp_path / "run", tmp_path / "drivers.log"
+    settings = tiny_settings(tmp_path, tiny_model, images=12, per_partition=1)
+    settings["replicas"] = {"min": 1, "max": 2, "max_task_retries": 0}
+    settings["inversion"] = {"steps": 8}
+    with machines() as cluster:
+        job = tmp_path / "job.yaml"
+        job.write_text(yaml.safe_dump(settings | {"ray": {"address": cluster.address}}))
+        driver = Driver(job, log)
+        try:
+            while len(list(run.glob("manifest/*.json"))) < 2:
+                assert driver.process.poll() is None, log.read_text()[-3000:]
+                time.sleep(0.05)
+            cluster.lose(0)
+            cluster.lose(0)  # the other one: both replicas are lost at once, each with a partition
+            assert driver.process.wait(timeout=300) == 0, log.read_text()[-3000:]
+        finally:
+            driver.kill()
+    assert "A replica was lost" in log.read_text()
+    rows = pairs_of(run)
+    assert len(rows) == 24
+    assert {row["status"] for row in rows.values()} == {"ok"}
+
+
 def test_after_any_number_of_kills_every_pair_is_there_once_and_is_what_it_would_have_been(
     tmp_path: Path, tiny_model: Path, request: pytest.FixtureRequest
 ) -> None:

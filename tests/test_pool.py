@@ -12,16 +12,21 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 
 from p2pz_ray.collection.failure import StorageError
 from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition, Source
 from p2pz_ray.config import ReplicasConfig
-from p2pz_ray.errors import P2PZError
+from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.running import member as member_module
 from p2pz_ray.running import pool as pool_module
+from p2pz_ray.running.member import Member
 from p2pz_ray.running.metrics import DriverMetrics
 from p2pz_ray.running.pool import Pool
 from p2pz_ray.running.progress import Progress
+from p2pz_ray.running.replica import check_gpu
+from p2pz_ray.running.waiting import Waiting
 
 pytestmark = pytest.mark.slow
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors can't import this file
@@ -30,10 +35,15 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors can't 
 class Player:
     """Does with a partition what the name of its file says: "play sleep 2", and "-once" for the first time alone."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, load: str = "") -> None:
+        self.folder, self.how = folder, load
 
     def load(self) -> dict[str, Any]:
+        if "late" in self.how:
+            while not any(self.folder.iterdir()):  # until another one works
+                time.sleep(0.05)
+        if "fails" in self.how:
+            raise ConfigError("model x can't be reached (HfHubHTTPError)")
         return {"pid": os.getpid()}
 
     def translate(self, partition: Partition) -> Manifest:
@@ -66,12 +76,12 @@ class Player:
 class Play:
     """A pool of players and what came of it."""
 
-    def __init__(self, folder: Path, replicas: int, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, replicas: int, loads: Sequence[str], settings: dict[str, Any]) -> None:
         self.folder, self.said = folder, StringIO()
         self.done: list[str] = []
         self.quarantined: list[str] = []
         player = ray.remote(concurrency_groups={"watch": 1})(Player).options(num_cpus=0.5, max_restarts=-1)
-        actors = [player.remote(folder) for _ in range(replicas)]
+        actors = [player.remote(folder, load) for load in [*loads, *[""] * replicas][:replicas]]
         progress = Progress(100, 0, 0, self.said)
         config = ReplicasConfig.model_validate({"min": 1, "max": replicas} | settings)
         self.pool = Pool(actors, config, self.quarantine, progress, DriverMetrics("play"))
@@ -100,8 +110,8 @@ class Play:
 def play(tmp_path: Path, local_ray: None) -> Iterator[Callable[..., Play]]:
     played: list[Play] = []
 
-    def make(replicas: int = 1, **settings: Any) -> Play:
-        played.append(Play(tmp_path, replicas, settings))
+    def make(replicas: int = 1, loads: Sequence[str] = (), **settings: Any) -> Play:
+        played.append(Play(tmp_path, replicas, loads, settings))
         return played[-1]
 
     yield make
@@ -177,6 +187,145 @@ def test_a_stop_does_not_wait_for_what_takes_long_and_a_second_one_for_nothing(p
         playing.pool.stop()
 
 
+# ------------------------------------------------------------------------------------------- one bad replica
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas that can't load try again soon."""
+    monkeypatch.setattr(member_module, "BACK_OFF", 0.05)
+
+
+@pytest.mark.faults
+def test_a_replica_that_joins_late_and_can_not_load_costs_the_run_nothing(
+    play: Callable[..., Play], impatient: None
+) -> None:
+    playing = play(4, loads=["late, fails"])
+    assert len(playing.run(["sleep 0.1"] * 40)) == 40
+    said = playing.said.getvalue()
+    assert "A replica can't load the model: model x can't be reached (HfHubHTTPError). It will try again." in said
+    assert playing.tries() == [1] * 40
+
+
+@pytest.mark.faults
+def test_a_replica_that_never_loads_is_given_up_and_a_run_without_any_other_ends(
+    play: Callable[..., Play], impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "LOADS", 2)
+    playing = play(2, loads=["late, fails"])
+    assert len(playing.run(["sleep 1"] * 4)) == 4
+    assert "It is given up, and the others go on." in playing.said.getvalue()
+
+
+@pytest.mark.faults
+def test_what_no_replica_can_load_ends_the_run_as_its_own_error(play: Callable[..., Play]) -> None:
+    with pytest.raises(ConfigError, match=r"can't load the model: model x can't be reached"):
+        play(2, loads=["fails", "fails"]).run(["sleep 0"])
+
+
+@pytest.mark.faults
+def test_one_that_fails_while_others_still_load_does_not_end_the_run(
+    play: Callable[..., Play], impatient: None, tmp_path: Path
+) -> None:
+    playing = play(2, loads=["fails", "late"])
+    # The second one has begun to load, as it is waited for, and goes on when the first has failed.
+    failed = Member.failed
+
+    def first_failed(member: Member, failure: Exception) -> None:
+        failed(member, failure)
+        (tmp_path / "another works").touch()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Member, "failed", first_failed)
+        patched.setattr(Member, "placed", True)
+        assert playing.run(["sleep 0"] * 3) == ["sleep 0"] * 3
+
+
+def test_a_request_that_no_machine_can_meet_is_said_and_given_up(
+    play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "UNPLACED", 0.1)
+    monkeypatch.setattr(pool_module, "GIVEN_UP", 1.2)
+    playing = play(1)
+    playing.pool.members[0].release()
+    playing.pool.lacking = lambda: "No machine of the cluster has 1 GPUs for a replica."
+    actor = ray.remote(concurrency_groups={"watch": 1})(Player).options(num_gpus=1).remote(playing.folder)
+    playing.pool.members = [Member(actor)]
+    with pytest.raises(P2PZError, match=r"has 1 GPUs for a replica\. None has come within"):
+        playing.run(["sleep 0"])
+    assert "The run waits" in playing.said.getvalue()
+
+
+def test_a_gpu_that_is_given_but_can_not_be_used_is_a_failure_and_no_slow_replica() -> None:
+    check_gpu([], "auto")
+    check_gpu(["0"], "cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(P2PZError, match="has a GPU, but PyTorch finds none"):
+            check_gpu(["0"], "auto")
+
+
+def test_of_as_many_partitions_as_replicas_each_gets_one(play: Callable[..., Play]) -> None:
+    playing = play(2, in_flight=2)
+    most: list[int] = []
+    hand = Member.hand
+
+    def handed(member: Member, partition: Partition) -> None:
+        hand(member, partition)
+        most.append(len(member.work))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Member, "hand", handed)
+        playing.run(["sleep 0.5"] * 2)
+    assert max(most) == 1
+
+
+def test_what_a_replica_says_of_a_partition_that_is_over_is_not_counted_beside_it() -> None:
+    """It was asked before, and its answer comes after the commit."""
+    member = Member(Answers([64, 0]))
+    member.loaded(None)
+    member.hand(Partition.of("files", [Source("a", "1")]))
+    member.hear()
+    handed = member.work[0]
+    member.take(handed.ref)
+    member.hand(Partition.of("files", [Source("b", "1")]))
+    for _ in range(3):
+        member.hear()
+    assert member.underway == 0
+
+
+class Answers:
+    """An actor whose answers are there at once."""
+
+    def __init__(self, underway: list[int]) -> None:
+        self.answers = iter(underway)
+        self.translate = self.underway = self
+
+    def remote(self, *given: Any) -> Any:
+        return ray.put(None if given else next(self.answers, 0))
+
+
+def test_neighbours_of_one_row_group_go_to_one_replica_and_are_shared_out_near_the_end() -> None:
+    def part(file: str, group: int, start: int) -> Partition:
+        return Partition.of("parquet", [Source(file, "1", None, group, start, start + 1)])
+
+    first = [part("a", 0, i) for i in range(4)]
+    second = [part("a", 1, i) for i in range(2)]
+    waiting = Waiting([*first, *second])
+    assert [waiting.take("x"), waiting.take("y"), waiting.take("x")] == [first[0], second[0], first[1]]
+    assert [waiting.take("y"), waiting.take("y")] == [second[1], first[3]]
+    waiting.put(first[0], soon=True)
+    waiting.put(second[0])
+    waiting.discard(second[0].id)
+    assert len(waiting) == 2
+    assert [waiting.take("x"), waiting.take("x")] == [first[2], first[0]]
+    assert len(waiting) == 0
+    with pytest.raises(LookupError):
+        waiting.take("x")
+
+
+# ------------------------------------------------------------------------------------------------ the storage
+
+
 def test_a_short_outage_of_the_storage_costs_no_partition_its_tries(
     play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +333,25 @@ def test_a_short_outage_of_the_storage_costs_no_partition_its_tries(
     playing = play(2, max_task_retries=0)
     assert len(playing.run(["outage-once"] * 4 + ["sleep 0"] * 4)) == 8
     assert "s3://bucket/x can't be written: it is full: it is tried again" in playing.said.getvalue()
+    assert playing.tries() == [1] * 4 + [2] * 4
+
+
+def test_a_replica_whose_storage_failed_is_given_its_own_partition_again(
+    play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "REST", 1.0)
+    handed: dict[str, list[Member]] = {}
+    hand = Member.hand
+
+    def noted(member: Member, partition: Partition) -> None:
+        handed.setdefault(partition.sources[0].path, []).append(member)
+        hand(member, partition)
+
+    monkeypatch.setattr(Member, "hand", noted)
+    playing = play(2, in_flight=1)
+    assert len(playing.run(["outage-once", *["sleep 0.05"] * 10])) == 11
+    first, again = handed["0 outage-once"]
+    assert first is again
 
 
 def test_a_storage_that_stays_away_stops_the_run_and_is_named(

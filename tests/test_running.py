@@ -1,6 +1,7 @@
 """A translation runs once, in order, with nothing lost: what a run promises while nothing is killed."""
 
 import io
+import itertools
 import json
 import re
 import shutil
@@ -21,6 +22,7 @@ from s3_server import s3_server
 from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_settings
 
 from p2pz_ray.collection.codec import encode
+from p2pz_ray.collection.failure import StorageError
 from p2pz_ray.collection.manifest import Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.schema import collection_schema, table_bytes
@@ -28,8 +30,11 @@ from p2pz_ray.collection.store import Store
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.mini.world import Scene, render
+from p2pz_ray.running import direction as direction_module
 from p2pz_ray.running import log
+from p2pz_ray.running import prepare as prepare_module
 from p2pz_ray.running import run as run_module
+from p2pz_ray.running.direction import load_direction
 from p2pz_ray.running.metrics import DriverMetrics, ReplicaMetrics
 from p2pz_ray.running.pairs import image_seed
 from p2pz_ray.running.prepare import prepare
@@ -188,6 +193,54 @@ def test_two_drivers_at_once_make_one_run(tmp_path: Path, tiny_model: Path, loca
     assert data_files(tmp_path / "run") == committed_files(tmp_path / "run")
 
 
+def test_two_drivers_with_sentences_of_their_own_make_one_direction_and_one_job(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a language model writes them: never the same twice."""
+    config = tiny_config(tmp_path, tiny_model)
+    numbers = itertools.count()
+    templates = direction_module.sentences
+    monkeypatch.setattr(direction_module, "sentences", lambda *a: [f"{one} {next(numbers)}" for one in templates(*a)])
+    together = threading.Barrier(2)
+    diffusion = prepare_module._diffusion
+
+    def at_once(*given: Any) -> Any:
+        made = diffusion(*given)
+        together.wait(60)
+        return made
+
+    monkeypatch.setattr(prepare_module, "_diffusion", at_once)
+    made: list[Any] = []
+    drivers = [threading.Thread(target=lambda: made.append(prepare(config))) for _ in range(2)]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join()
+    (one, plan), (two, other_plan) = made
+    assert (one.fingerprint, one.ingredients, plan) == (two.fingerprint, two.ingredients, other_plan)
+    monkeypatch.setattr(prepare_module, "_diffusion", diffusion)
+    again = prepare(config)
+    assert again is not None
+    assert again[0].fingerprint == one.fingerprint
+    loaded = load_direction(one.folder, "cat2dog")
+    assert loaded is not None
+    assert loaded.digest == one.ingredients["directions"]["cat2dog"]
+
+
+def test_a_replica_refuses_a_direction_that_is_not_the_jobs(translator: Translator) -> None:
+    job, folder = translator.job, translator.job.folder
+    names = job.ingredients["directions"]
+    right, wrong = (folder.store.full(f"directions/{names[name]}.safetensors") for name in ("cat2dog", "cat2horse"))
+    shutil.copy(wrong, right)
+    with pytest.raises(ConfigError, match="isn't the direction of cat2dog"):
+        Translator(job)
+
+
+def test_a_manifest_says_what_its_pairs_were_made_with(translator: Translator) -> None:
+    made = translator.translate(only_partition(translator))
+    assert (made.device, made.dtype) == (translator.device, "float32")
+
+
 def test_a_duplicate_id_becomes_an_error_row_under_a_name_of_its_own(
     tmp_path: Path, tiny_model: Path, local_ray: None
 ) -> None:
@@ -241,30 +294,62 @@ def test_the_first_of_two_writers_stands(tmp_path: Path) -> None:
 
 def test_a_manifest_is_put_after_its_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
-    write = Store.write
+    write, create = Store.write, Store.create
 
-    def listening(self: Store, path: str, data: bytes) -> None:
+    def writing(self: Store, path: str, data: bytes) -> None:
         names.append(path)
         write(self, path, data)
 
-    monkeypatch.setattr(Store, "write", listening)
+    def creating(self: Store, path: str, data: bytes) -> bytes:
+        names.append(path)
+        return create(self, path, data)
+
+    monkeypatch.setattr(Store, "write", writing)
+    monkeypatch.setattr(Store, "create", creating)
     made = commit(RunFolder(str(tmp_path)), b"one")
     assert names == [made.file, "manifest/p.json"]
 
 
-def test_a_file_taken_for_an_orphan_before_its_manifest_stood_is_put_again(
+def test_a_writer_whose_manifest_stood_but_whose_answer_was_lost_keeps_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = RunFolder(str(tmp_path))
-    write_json = RunFolder.write_json
+    create = Store.create
 
-    def late(self: RunFolder, path: str, value: Any) -> None:
-        self.store.remove(value["file"])  # what another driver's finish does at the worst moment
-        write_json(self, path, value)
+    def twice(self: Store, path: str, data: bytes) -> bytes:
+        create(self, path, data)
+        return create(self, path, data)
 
-    monkeypatch.setattr(RunFolder, "write_json", late)
+    monkeypatch.setattr(Store, "create", twice)
     made = commit(folder, b"one")
+    assert folder.manifest("p") == made
     assert folder.store.read(made.file) == b"one"
+
+
+def test_a_partition_of_another_job_is_never_taken_for_ones_own(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    foreign = Partition.of("files", [Source("a.png", "1-1")])
+    other = folder.commit(foreign.id, b"x", images=1, rows=1, failed=0, fingerprint="other", started=0.0)
+    with pytest.raises(P2PZError, match=r"p\.json was made by another configuration.*remove it"):
+        commit(folder, b"one", "f") if commit(folder, b"two", "g") else None
+    assert len(data_files(tmp_path)) == 2
+    own = Partition.of("files", [Source("b.png", "1-1")])
+    folder.commit(own.id, b"y", images=1, rows=1, failed=0, fingerprint="f", started=0.0)
+    with pytest.raises(P2PZError, match="made by another configuration"):
+        folder.finish(Plan((own, foreign)), {})
+    assert not folder.finished
+    assert folder.manifest(foreign.id) == other
+
+
+def test_nothing_of_a_killed_writer_stays_in_a_finished_run(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    partition = Partition.of("files", [Source("a.png", "1-1")])
+    made = folder.commit(partition.id, b"x", images=1, rows=1, failed=0, fingerprint="f", started=0.0)
+    for name in ("data/.tmp-1", "manifest/.tmp-2", ".tmp-3", f"data/{partition.id}-0123456789ab.parquet"):
+        (tmp_path / name).write_bytes(b"half")
+    folder.finish(Plan((partition,)), {})
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {made.file, f"manifest/{partition.id}.json", "_SUCCESS"}
 
 
 # ------------------------------------------------------------------------------------------------- the translator
@@ -331,17 +416,24 @@ def test_an_image_beyond_memory_alone_is_an_error_row(translator: Translator, tm
     assert sentences == {"The device has too little memory for it, even alone: lower image.size."}
 
 
-def test_a_storage_that_fails_commits_nothing(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError("disk full")
+def test_an_outage_at_the_commit_costs_no_image_a_second_pass_through_the_model(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Store, path: str, data: bytes) -> None:
+        raise StorageError("s3://bucket/x can't be written: 503.")
 
-    monkeypatch.setattr(Store, "write", full)
+    edited: list[int] = []
+    edit = translator.engine.edit
+    monkeypatch.setattr(translator.engine, "edit", lambda pictures: (edited.append(len(pictures)), edit(pictures))[1])
     partition = only_partition(translator)
-    with pytest.raises(OSError, match="disk full"):
-        translator.translate(partition)
-    monkeypatch.undo()
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "write", full)
+        for _ in range(2):
+            with pytest.raises(StorageError, match="503"):
+                translator.translate(partition)
     assert translator.job.folder.manifest(partition.id) is None
     assert translator.translate(partition).ok == 8
+    assert sum(edited) == 4
 
 
 # -------------------------------------------------------------------------------------------------- small parts

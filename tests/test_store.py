@@ -52,6 +52,48 @@ def test_what_is_written_is_read_listed_and_removed(folder: Store) -> None:
     assert folder.list("data") == ["b.bin"]
 
 
+def test_of_many_that_create_a_file_one_is_first_and_all_others_take_its(folder: Store) -> None:
+    found: list[bytes] = []
+    writers = [
+        threading.Thread(target=lambda n=n: found.append(pickle.loads(pickle.dumps(folder)).create("d/f", b"%d" % n)))
+        for n in range(8)
+    ]
+    for each in writers:
+        each.start()
+    for each in writers:
+        each.join()
+    assert len(set(found)) == 1
+    assert len(found) == 8
+    assert folder.read("d/f") == found[0]
+    assert folder.create("d/f", b"late") == found[0]
+    assert folder.exclusive("d/f")
+    assert folder.list("d") == ["f"]
+
+
+def test_a_storage_that_puts_over_a_file_in_spite_of_being_asked_not_to_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = Store("memory://careless")
+    pipe = type(folder.fs).pipe_file
+    monkeypatch.setattr(type(folder.fs), "pipe_file", lambda self, path, data, mode="": pipe(self, path, data))
+    folder.create("f", b"one")
+    assert not folder.exclusive("f")
+    assert folder.read("f") == b"one"
+
+
+def test_a_disk_without_hard_links_is_known_and_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unable(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", unable)
+    folder = Store(str(tmp_path))
+    assert folder.create("f", b"one") == folder.create("f", b"two") == b"one"
+    assert not folder.exclusive("f")
+    assert os.listdir(tmp_path) == ["f"]
+
+
 def test_an_empty_file_is_a_file(folder: Store) -> None:
     folder.write("empty", b"")
     assert folder.read("empty") == b""
@@ -196,9 +238,13 @@ def test_written_files_follow_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "f").stat().st_mode & 0o777 == 0o640
 
 
-def test_a_file_still_being_written_is_not_listed(tmp_path: Path) -> None:
+def test_a_file_still_being_written_is_not_listed_and_swept_away(tmp_path: Path) -> None:
     (tmp_path / f"{local.TEMPORARY}123").write_bytes(b"half")
-    assert Store(str(tmp_path)).list() == []
+    folder = Store(str(tmp_path))
+    assert folder.list() == []
+    folder.sweep("")
+    folder.sweep("no such folder")
+    assert os.listdir(tmp_path) == []
 
 
 def test_pipes_devices_folders_and_links_are_refused_without_waiting(tmp_path: Path) -> None:

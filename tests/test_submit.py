@@ -17,7 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 from ray.job_submission import JobStatus
-from ray_head import ENVIRONMENT, TOKEN, free_ports, ray_head
+from ray_head import ENVIRONMENT, TOKEN, Head, free_ports, ray_head
 from small_run import examples, write_truth
 from tiny_job import committed_files, data_files, pairs_of, tiny_settings
 
@@ -271,9 +271,30 @@ def write_job(folder: Path, model: Path, **options: int) -> tuple[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster() -> Iterator[Head]:
     with ray_head() as address:
         yield address
+
+
+@pytest.mark.slow
+def test_a_driver_on_the_box_itself_reaches_a_ray_that_listens_on_loopback_alone(cluster: Head) -> None:
+    """As the README sets one up; the driver's shell knows nothing of how it was started."""
+    environment = {name: value for name, value in ENVIRONMENT.items() if "OSX_CLUSTER" not in name}
+    ended = subprocess.run(
+        [sys.executable, "-c", _CONNECT, cluster.ray], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == ["8.0", "cpus"]
+
+
+_CONNECT = """
+import sys, ray
+from p2pz_ray.config import TranslateConfig
+from p2pz_ray.running.cluster import connected
+words = {"edits": {"e": {"source": "cat", "target": "dog"}}, "input": {"uri": "in"}, "output": "out"}
+with connected(TranslateConfig.model_validate(words | {"ray": {"address": sys.argv[1]}})):
+    print(ray.cluster_resources()["CPU"], "cpus")
+"""
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,10 @@ class MissingFileError(FileError):
     """There is no such file."""
 
 
+class TakenNameError(FileError):
+    """There is such a file already."""
+
+
 def shown(name: str) -> str:
     """A name made fit for a one-line message: what isn't printable, or isn't UTF-8, backslash-escaped."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

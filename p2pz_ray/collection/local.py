@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import uuid
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from p2pz_ray.collection.failure import shown
@@ -38,6 +41,40 @@ def missing(full: str) -> str:
 
 def replace(full: str, data: bytes) -> None:
     """Write beside the final name and rename over it, with both the file and its name on disk before returning."""
+    _put(full, data, os.replace)
+
+
+def create(full: str, data: bytes) -> None:
+    """The same where the name is free; raises FileExistsError where it is taken, whoever took it and when."""
+    _put(full, data, _link)
+
+
+def links(full: str) -> bool:
+    """Whether the disk of this existing file has hard links, without which `create` can only look before it renames."""
+    other = os.path.join(os.path.dirname(full), f"{TEMPORARY}{uuid.uuid4().hex}")
+    try:
+        os.link(full, other)
+    except OSError:
+        return False
+    os.remove(other)
+    return True
+
+
+def _link(temporary: str, full: str) -> None:
+    try:
+        os.link(temporary, full)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(full):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), full) from None
+        os.rename(temporary, full)
+
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+def _put(full: str, data: bytes, place: Callable[[str, str], None]) -> None:
     folder = os.path.dirname(full)
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
@@ -46,11 +83,10 @@ def replace(full: str, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, full)
-    except BaseException:
-        if os.path.exists(temporary):
+        place(temporary, full)
+    finally:
+        with suppress(FileNotFoundError):  # renamed, it is there no more
             os.remove(temporary)
-        raise
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

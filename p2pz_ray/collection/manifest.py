@@ -2,20 +2,22 @@
 
     RUN/config.yaml       the configuration, with all defaults
     RUN/ingredients.json  what the configuration's files held: the model's fingerprint, the directions' digests
-    RUN/directions/       the directions in use
+    RUN/directions/       {digest}.safetensors, the directions in use
     RUN/plan.json         the partitions
     RUN/data/             {partition}-{attempt}.parquet, each put whole
     RUN/manifest/         {partition}.json, put after its data: a file in data/ counts only if a manifest names it
     RUN/_SUCCESS          put last: the summary; from then on nothing changes
 
-Two writers of a partition are harmless: each writes a file of its own name with the same rows, and the manifest
-names one of them.
+Whatever two writers could disagree on is put create-only: the first one's stands for ever, and who comes second takes
+it over. A second writer of a partition so finds the first one's manifest, returns that and removes its own file.
 """
 
 import hashlib
+import itertools
 import json
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -27,6 +29,7 @@ from p2pz_ray.collection.partition import Partition, Plan
 from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import P2PZError
 
+INGREDIENTS = "ingredients.json"
 READERS = 16
 """Manifests read at once."""
 
@@ -38,7 +41,7 @@ class Manifest:
     file: relative to the run's folder. images: rows of the collection. rows, ok, failed: pairs.
     sha256: of the file. fingerprint: of the configuration and its ingredients.
     started, finished: seconds since 1970. seconds: where the time went, by stage. replica: which process made it,
-    as MACHINE:PID, "" for the driver.
+    as MACHINE:PID, "" for the driver; device, dtype: what it computed with.
     """
 
     partition: str
@@ -54,6 +57,8 @@ class Manifest:
     finished: float
     seconds: dict[str, float] = field(default_factory=dict)
     replica: str = ""
+    device: str = ""
+    dtype: str = ""
 
 
 class RunFolder:
@@ -71,51 +76,81 @@ class RunFolder:
         """The recorded configuration, None for a folder that holds no run."""
         if not self.store.exists("config.yaml"):
             return None
-        found = yaml.safe_load(self.store.read("config.yaml"))
+        return self._parsed_config(self.store.read("config.yaml"))
+
+    def _parsed_config(self, data: bytes) -> dict[str, Any]:
+        found = yaml.safe_load(data)
         if not isinstance(found, dict):
             raise P2PZError(
                 f"{self.store.name('config.yaml')} holds no configuration: restore it or choose another output."
             )
         return found
 
-    def write_config(self, record: dict[str, Any]) -> None:
-        self.store.write("config.yaml", yaml.safe_dump(record, sort_keys=False, allow_unicode=True).encode())
+    def create_config(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Record a configuration where there is none; returns the one that stands."""
+        data = yaml.safe_dump(record, sort_keys=False, allow_unicode=True).encode()
+        return self._parsed_config(self.store.create("config.yaml", data))
 
     def read_json(self, path: str) -> Any:
         """The content of a JSON file of the run, None where there is none."""
         if not self.store.exists(path):
             return None
-        try:
-            return json.loads(self.store.read(path))
-        except ValueError as error:
-            raise P2PZError(f"{self.store.name(path)} is not valid JSON ({error}): remove it and run again.") from error
+        return self._parsed(path, self.store.read(path))
 
     def write_json(self, path: str, value: Any) -> None:
         self.store.write(path, json.dumps(value, indent=1).encode())
+
+    def create_json(self, path: str, value: Any) -> Any:
+        """Put a JSON file where there is none; returns the value that stands."""
+        return self._parsed(path, self.store.create(path, json.dumps(value, indent=1).encode()))
+
+    def _parsed(self, path: str, data: bytes) -> Any:
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise P2PZError(f"{self.store.name(path)} is not valid JSON ({error}): remove it and run again.") from error
 
     def plan(self) -> Plan | None:
         """The recorded plan, None where there is none yet."""
         return Plan.from_json(self.store.read("plan.json")) if self.store.exists("plan.json") else None
 
+    def create_plan(self, plan: Plan) -> Plan:
+        """Record a plan where there is none; returns the one that stands."""
+        return Plan.from_json(self.store.create("plan.json", plan.to_json().encode()))
+
     def manifest(self, partition: str) -> Manifest | None:
         """The manifest of a partition, None if it isn't committed."""
-        path = f"manifest/{partition}.json"
-        found = self.read_json(path)
-        if found is None:
-            return None
-        try:
-            return Manifest(**found)
-        except TypeError as error:
-            raise P2PZError(f"{self.store.name(path)} is not a manifest: remove it and run again.") from error
+        for number in itertools.count(1):
+            path = _path(partition, number)
+            found = self.read_json(path)
+            if found is None:
+                return None
+            manifest = self._manifest(path, found)
+            if self.store.exists(manifest.file):
+                return manifest
+        raise AssertionError("unreachable")
 
-    def manifests(self, partitions: Iterable[Partition]) -> dict[str, Manifest]:
-        """Partition id → manifest, of those of `partitions` that are committed and whose file stands."""
-        named = set(self.store.list("manifest"))
-        files = set(self.store.list("data"))
-        ids = [p.id for p in partitions if f"{p.id}.json" in named]
+    def manifests(self, partitions: Iterable[Partition], fingerprint: str | None = None) -> dict[str, Manifest]:
+        """Partition id → manifest, of those of `partitions` that are committed and whose file stands.
+
+        Raises P2PZError where one was made by another job than that of `fingerprint`.
+        """
+        paths = defaultdict(list)
+        for name in self.store.list("manifest"):
+            paths[name.partition(".")[0]].append(f"manifest/{name}")
+        files = set(self.store.list("data"))  # after the manifests: a manifest's file is there before it
+        # The first one last: it counts where, against all rules, several of a partition stand.
+        wanted = [path for p in partitions for path in sorted(paths[p.id], key=lambda path: (len(path), path))[::-1]]
         with ThreadPoolExecutor(READERS) as readers:  # a remote storage answers slowly, but many at once
-            found = list(readers.map(self.manifest, ids))
-        return {m.partition: m for m in found if m and m.file.removeprefix("data/") in files}
+            found = list(readers.map(lambda path: self._manifest(path, self.read_json(path)), wanted))
+        for path, manifest in zip(wanted, found, strict=True):
+            self._check(path, manifest, fingerprint)
+        return {m.partition: m for m in found if m.file.removeprefix("data/") in files}
+
+    def standing(self, partition: str, fingerprint: str) -> Manifest | None:
+        """The manifest of a partition, None if it isn't committed; raises P2PZError where another job made it."""
+        manifest = self.manifest(partition)
+        return None if manifest is None else self._check(_path(partition), manifest, fingerprint)
 
     def commit(
         self,
@@ -129,16 +164,15 @@ class RunFolder:
         started: float,
         seconds: dict[str, float] | None = None,
         replica: str = "",
+        device: str = "",
+        dtype: str = "",
     ) -> Manifest:
         """Put a partition's Parquet file and then its manifest; returns the manifest that stands."""
+        other = self.standing(partition, fingerprint)
+        if other is not None:
+            return other
         attempt = uuid.uuid4().hex[:12]
         file = f"data/{partition}-{attempt}.parquet"
-        self.store.write(file, data)
-        other = self.manifest(partition)
-        if other and other.fingerprint == fingerprint and self.store.exists(other.file):
-            # Someone else was faster. Theirs stays: a finished run's manifests must not change any more.
-            self.store.remove(file)
-            return other
         mine = Manifest(
             partition=partition,
             attempt=attempt,
@@ -153,39 +187,67 @@ class RunFolder:
             finished=time.time(),
             seconds=seconds or {},
             replica=replica,
+            device=device,
+            dtype=dtype,
         )
-        self.write_json(f"manifest/{partition}.json", asdict(mine))
-        if not self.store.exists(file):
-            # Another driver finished between our look and our manifest, and took the file for an orphan.
-            self.store.write(file, data)
-        return mine
+        self.store.write(file, data)
+        for number in itertools.count(1):
+            path = _path(partition, number)
+            standing = self._manifest(path, self.create_json(path, asdict(mine)))
+            if standing.attempt == attempt:  # also where the storage made it, but its answer was lost
+                return mine
+            if self.store.exists(standing.file):
+                self.store.remove(file)
+                return self._check(path, standing, fingerprint)
+            # Somebody removed the first one's file, so that its manifest stands for nothing: the next one counts.
+        raise AssertionError("unreachable")
 
     def finish(self, plan: Plan, summary: dict[str, Any]) -> None:
-        """Remove what no manifest names, then mark the run as finished. Every partition must be committed."""
+        """Remove what no manifest names, then mark the run as finished. Every partition must be committed, and all by
+        one job."""
         manifests = self.manifests(plan.partitions)
         missing = len(plan.partitions) - len(manifests)
         if missing:
             raise P2PZError(
                 f"{missing} partitions of {self.uri} lost their files while it ran: run the same command again."
             )
-        kept = {m.file.removeprefix("data/") for m in manifests.values()}
-        for name in self.store.list("data"):
-            if name not in kept:
-                self.store.remove(f"data/{name}")
-        planned = {f"{p.id}.json" for p in plan.partitions}
-        for name in self.store.list("manifest"):
-            if name not in planned:
-                self.store.remove(f"manifest/{name}")
-        self.write_json("_SUCCESS", summary)
+        first = next(iter(manifests.values()))
+        for manifest in manifests.values():
+            self._check(_path(manifest.partition), manifest, first.fingerprint)
+        self._sweep(manifests)
+        self.create_json("_SUCCESS", summary)
 
     def sweep(self) -> None:
-        """Remove from a finished run what a writer that was killed at the wrong moment put beside it: second files of
-        partitions whose manifest names another one."""
+        """Remove from a finished run what a writer that was killed at the wrong moment put beside it."""
         plan = self.plan()
-        names = self.store.list("data")
-        if plan is None or len(names) == len(plan.partitions):
-            return
-        for manifest in self.manifests(plan.partitions).values():
-            for name in names:
-                if name.startswith(f"{manifest.partition}-") and manifest.file != f"data/{name}":
-                    self.store.remove(f"data/{name}")
+        if plan is not None:
+            more = len(self.store.list("data")) != len(plan.partitions)
+            self._sweep(self.manifests(plan.partitions) if more else {})
+
+    def _sweep(self, manifests: dict[str, Manifest]) -> None:
+        """Remove the files of these partitions that their manifests don't name, and what was half written."""
+        for name in self.store.list("data"):
+            manifest = manifests.get(name.partition("-")[0])
+            if manifest and manifest.file != f"data/{name}":
+                self.store.remove(f"data/{name}")
+        for folder in ("", "data", "manifest", "directions"):
+            self.store.sweep(folder)
+
+    def _manifest(self, path: str, found: Any) -> Manifest:
+        try:
+            return Manifest(**found)
+        except TypeError as error:
+            raise P2PZError(f"{self.store.name(path)} is not a manifest: remove it and run again.") from error
+
+    def _check(self, path: str, manifest: Manifest, fingerprint: str | None) -> Manifest:
+        if fingerprint is not None and manifest.fingerprint != fingerprint:
+            raise P2PZError(
+                f"{self.store.name(path)} was made by another configuration, model or direction: remove it, or choose "
+                "another output."
+            )
+        return manifest
+
+
+def _path(partition: str, number: int = 1) -> str:
+    """Of a partition's manifest; of a later number only where the files of all before were removed."""
+    return f"manifest/{partition}.json" if number == 1 else f"manifest/{partition}.{number}.json"

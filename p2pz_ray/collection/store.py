@@ -11,15 +11,18 @@ import copy
 import errno
 import io
 import os
+import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from p2pz_ray.collection.failure import FileError, MissingFileError, StorageError, shown
-from p2pz_ray.collection.local import TEMPORARY, info, irregular, missing, replace
+from p2pz_ray.collection import local
+from p2pz_ray.collection.failure import FileError, MissingFileError, StorageError, TakenNameError, shown
+from p2pz_ray.collection.local import TEMPORARY, info, irregular, missing
 from p2pz_ray.errors import ConfigError, first_line
 
 T = TypeVar("T")
@@ -27,7 +30,7 @@ T = TypeVar("T")
 ATTEMPTS = 4
 """Calls of a remote storage before an outage is believed."""
 FIRST_PAUSE = 0.25
-"""Seconds before the second call; doubled before each one after."""
+"""Seconds before the second call, give or take half; doubled before each one after."""
 
 # What makes a file its own version, in the order of trust: S3 and HTTP, GCS, then whatever carries a time.
 _VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "version_id", "LastModified", "mtime", "updated", "created")
@@ -86,9 +89,36 @@ class Store:
     def write(self, path: str, data: bytes) -> None:
         """Put the whole file, replacing any other; no reader ever sees a part of it."""
         if self.local:
-            self._attempt(path, "written", lambda: replace(self.full(path), data))
+            self._attempt(path, "written", lambda: local.replace(self.full(path), data))
         else:
             self._attempt(path, "written", lambda: self.fs.pipe_file(self.full(path), data))
+
+    def create(self, path: str, data: bytes) -> bytes:
+        """Put the whole file where there is none; returns what stands: `data`, or what was there first.
+
+        The storage itself decides who is first, so that of any number of writers exactly one is: see `exclusive`.
+        """
+        try:
+            self._create(path, data)
+        except TakenNameError:
+            return self.read(path)
+        return data
+
+    def exclusive(self, path: str) -> bool:
+        """Whether the storage refuses to put over a file where `create` asks for that; tried on a file that stands."""
+        if self.local:
+            return local.links(self.full(path))
+        try:
+            self._create(path, self.read(path))
+        except TakenNameError:
+            return True
+        return False
+
+    def _create(self, path: str, data: bytes) -> None:
+        if self.local:
+            self._attempt(path, "written", lambda: local.create(self.full(path), data))
+        else:
+            self._attempt(path, "written", lambda: self.fs.pipe_file(self.full(path), data, mode="create"))
 
     def open(self, path: str) -> BinaryIO:
         """The file as a seekable stream of bytes, read piece by piece as it is asked for."""
@@ -163,6 +193,15 @@ class Store:
         except MissingFileError:
             return
 
+    def sweep(self, folder: str) -> None:
+        """Remove from a local folder what writers left that were killed; other storages show no half file."""
+        if not self.local:
+            return
+        with suppress(FileNotFoundError), os.scandir(self.full(folder)) as entries:
+            for entry in list(entries):
+                if entry.name.startswith(TEMPORARY):
+                    os.remove(entry.path)
+
     def stat(self, path: str) -> os.stat_result:
         """The state of a local file, links followed."""
         try:
@@ -207,7 +246,7 @@ class Store:
                 translated = self._translated(error, path, verb)
                 if isinstance(translated, FileError) or attempt == attempts - 1:
                     raise translated from error
-                time.sleep(FIRST_PAUSE * 2**attempt)
+                time.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # so that clients don't come in step
         raise AssertionError("unreachable")
 
     def _translated(self, error: Exception, path: str, verb: str) -> StorageError:
@@ -215,6 +254,8 @@ class Store:
         name = self.name(path)
         if isinstance(error, FileNotFoundError):
             return MissingFileError(name, missing(self.full(path)) if self.local else "There is no such file.")
+        if isinstance(error, FileExistsError):
+            return TakenNameError(name, "There is such a file already.")
         if isinstance(error, PermissionError):
             return FileError(name, f"It can't be {verb}: permission is denied.")
         if isinstance(error, IsADirectoryError):

@@ -64,7 +64,7 @@ def distill(config: DistillConfig) -> Distilled:
     _check_device(config)
     index = prepare_pairs(config, folder)
     if recorded is None:
-        folder.write_config(record(config))
+        _refuse_difference(config, folder.create_config(record(config)))
     parts = {part: sum(shard["rows"] for shard in index[part]) for part in ("train", "test")}
     left_out = ", ".join(f"“{reason}” took {count:,}" for reason, count in index["dropped"].items() if count)
     print(

@@ -1,8 +1,11 @@
 """Where a checkpoint's files are, and what names their contents."""
 
 import hashlib
+import json
 import os
+import re
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import fsspec
@@ -83,14 +86,35 @@ def _fetched(uri: str) -> Path:
     return folder
 
 
+# What loading a part of a checkpoint reads of its folder; a variant's files have one word more in their names.
+_LOADED = re.compile(
+    r"(config|scheduler_config|vocab|merges|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.(json|txt)"
+    r"|(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+)
+_NEVER_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
+
+
 def fingerprint(folder: Path) -> str:
     """16 hex digits that name a checkpoint's contents, the same on every machine.
 
-    Configurations count whole, weight files by name, size and first MiB: a changed training changes them.
+    All that loading it reads counts, to the last byte, and nothing else: no variant, no safety checker, no notes.
     """
+    index = json.loads((folder / "model_index.json").read_text())
+    parts = (part for part, made in index.items() if isinstance(made, list) and made[0] and part not in _NEVER_LOADED)
+    files = [file for part in parts for file in (folder / part).glob("*") if _LOADED.fullmatch(file.name)]
+    files += [folder / name for name in ("model_index.json", "editing.json") if (folder / name).is_file()]
     digest = hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".txt", ".safetensors")):
-        digest.update(f"{file.relative_to(folder).as_posix()}:{file.stat().st_size}:".encode())
-        with file.open("rb") as f:
-            digest.update(f.read(1 << 20))
+    for file in sorted(files):
+        state = file.stat()
+        digest.update(f"{file.relative_to(folder).as_posix()}:".encode())
+        digest.update(_sha256(file.resolve(), state.st_size, state.st_mtime_ns).encode())
     return digest.hexdigest()[:16]
+
+
+@lru_cache(maxsize=1024)
+def _sha256(file: Path, size: int, changed: int) -> str:
+    """Of a whole file, read once as long as its size and its time of change stay."""
+    if file.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", file.name):
+        return file.name  # the hub's client calls a file by its sha256
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -5,18 +5,18 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
 import torch
-from ray._private import ray_constants
 
 import p2pz_ray
 from p2pz_ray.config import Device, Processes, RayConfig
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.running.job import Job
+from p2pz_ray.running.ray_private import JOB_VARIABLE, loopback_alone, outward_address, started_here
 from p2pz_ray.running.replica import Replica
 
 CONNECT_SECONDS = 10.0
@@ -48,7 +48,8 @@ def connected(config: Placed) -> Iterator[None]:
     if address and address != "local":
         _check_reachable(address)
         try:
-            ray.init(address=address, runtime_env=_own_code(), **quiet)
+            with loopback_alone() if _on_loopback_alone(address) else nullcontext():
+                ray.init(address=address, runtime_env=_own_code(), **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"There is no Ray cluster at {address} ({error}): check ray.address.") from error
     else:
@@ -62,18 +63,40 @@ def connected(config: Placed) -> Iterator[None]:
 def _own_code() -> dict[str, Any]:
     """This very package for the cluster's replicas, whatever version of it they may have, or none. Inside a submitted
     job the job's own environment has it already."""
-    return {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": [str(Path(p2pz_ray.__file__).parent)]}
+    return {} if JOB_VARIABLE in os.environ else {"py_modules": [str(Path(p2pz_ray.__file__).parent)]}
 
 
 def _check_reachable(address: str) -> None:
     """Ray itself would wait ten minutes for a head node that isn't there."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not (host and port.isdigit()):
+    place = _host_and_port(address)
+    if place is None:
         return  # "auto", which Ray answers at once
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        _call(*place)
     except (OSError, OverflowError) as error:
         raise ConfigError(f"There is no Ray cluster at {address} ({error}): check ray.address.") from error
+
+
+def _on_loopback_alone(address: str) -> bool:
+    """Whether a Ray on this machine can be called at its loopback address alone. Ray's client would call its outward
+    address for ten minutes."""
+    place = _host_and_port((started_here() or "") if address == "auto" else address)
+    if place is None or place[0] not in ("127.0.0.1", "localhost", "::1"):
+        return False
+    try:
+        _call(outward_address(), place[1])
+    except OSError:
+        return True
+    return False
+
+
+def _host_and_port(address: str) -> tuple[str, int] | None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    return (host.strip("[]"), int(port)) if host and port.isdigit() else None
+
+
+def _call(host: str, port: int) -> None:
+    socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
 
 
 def _start(config: Placed, quiet: dict[str, Any]) -> None:
@@ -86,31 +109,16 @@ def _start(config: Placed, quiet: dict[str, Any]) -> None:
     # Replicas may share cores, but each must find a place.
     needed = math.ceil(config.replicas.bounds[1] * config.replicas.cpus)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with _loopback_alone():
+    with loopback_alone():
         ray.init(address="local", num_cpus=max(cores, needed), include_dashboard=False, **quiet)
-
-
-@contextmanager
-def _loopback_alone() -> Iterator[None]:
-    """A Ray started within listens where no other machine can call. Ray itself would listen on every interface, save
-    where it takes a cluster of several machines for impossible, as by default on macOS and Windows."""
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def replicas(job: Job, partitions: int) -> list[Any]:
     """The actors of a run, not more than it has partitions. They wait for room in the cluster by themselves."""
     wanted = job.config.replicas
-    gpus = wanted.gpus
-    if gpus is None:
-        has_gpus = ray.cluster_resources().get("GPU", 0) > 0
-        gpus = 1.0 if job.config.device == "cuda" or (job.config.device == "auto" and has_gpus) else 0.0
     actor = ray.remote(concurrency_groups={"watch": 1})(Replica).options(
         num_cpus=wanted.cpus,
-        num_gpus=gpus,
+        num_gpus=_gpus(job),
         max_restarts=wanted.max_restarts,
         # The loop itself hands work out again, since it knows which partition is to blame; only loading waits for
         # a restart by Ray's own retry.
@@ -118,3 +126,21 @@ def replicas(job: Job, partitions: int) -> list[Any]:
     )
     count = min(wanted.bounds[1], partitions)
     return [actor.remote(job, max(1, int(wanted.cpus))) for _ in range(count)]
+
+
+def lacking(job: Job) -> str | None:
+    """What no machine of the cluster has of what a replica asks for, as a sentence; None where one has all of it."""
+    needs = {"CPU": job.config.replicas.cpus, "GPU": _gpus(job)}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(node.get(kind, 0) >= many for kind, many in needs.items()) for node in nodes):
+        return None
+    asked = " and ".join(f"{many:g} {kind}s" for kind, many in needs.items() if many)
+    return f"No machine of the cluster has {asked} for a replica: set replicas.gpus, replicas.cpus or device."
+
+
+def _gpus(job: Job) -> float:
+    """GPUs of a replica."""
+    if job.config.replicas.gpus is not None:
+        return job.config.replicas.gpus
+    has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+    return 1.0 if job.config.device == "cuda" or (job.config.device == "auto" and has_gpus) else 0.0

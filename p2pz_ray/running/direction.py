@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
 from p2pz_ray.config import DirectionConfig, EditConfig, SentencesConfig
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import locate
 from p2pz_ray.editing.model import TextEncoder, chosen_device
+from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.sentences import sentences
 
 
@@ -65,16 +66,24 @@ def edit_direction(edit: EditConfig, text: TextEncoder, name: str) -> EditDirect
     return direction
 
 
-def save_direction(folder: RunFolder, name: str, direction: EditDirection) -> None:
-    """Write a direction into a run's folder, wherever that is."""
-    folder.store.write(_path(name), direction.to_bytes())
+def save_direction(folder: RunFolder, direction: EditDirection) -> None:
+    """Write a direction into a run's folder, wherever that is, under its digest."""
+    folder.store.create(_path(direction.digest), direction.to_bytes())
 
 
 def load_direction(folder: RunFolder, name: str) -> EditDirection | None:
-    """Read a direction of a run's folder, None where there is none."""
-    if not folder.store.exists(_path(name)):
+    """Read the direction of an edit from a run's folder, None where there is none.
+
+    Raises ConfigError where the file isn't the direction that the run was begun with.
+    """
+    digest = ((folder.read_json(INGREDIENTS) or {}).get("directions") or {}).get(name)
+    if digest is None or not folder.store.exists(_path(digest)):
         return None
-    return EditDirection.from_bytes(folder.store.read(_path(name)), folder.store.name(_path(name)))
+    file = folder.store.name(_path(digest))
+    direction = EditDirection.from_bytes(folder.store.read(_path(digest)), file)
+    if direction.digest != digest:
+        raise ConfigError(f"{file} isn't the direction of {name} that the run was begun with: restore it.")
+    return direction
 
 
 def _from_words(
@@ -90,5 +99,5 @@ def _from_words(
     )
 
 
-def _path(name: str) -> str:
-    return f"directions/{name}.safetensors"
+def _path(digest: str) -> str:
+    return f"directions/{digest}.safetensors"

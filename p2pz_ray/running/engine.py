@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.store import Store
+from p2pz_ray.config import TranslateConfig
 from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, Inversion, InversionSettings
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.captions import Blip, Captioner
@@ -68,7 +69,7 @@ class Diffusion:
             config.model.name,
             revision=config.model.revision,
             device=device,
-            dtype=_dtype(config.dtype, device),
+            dtype=dtype_of(config, device),
             compile=config.compile,
             inversion=InversionSettings(**config.inversion.settings),
             guidance=GuidanceSettings(**config.guidance.model_dump()),
@@ -121,7 +122,7 @@ class OnePass:
     def __init__(self, job: Job, device: str) -> None:
         assert job.config.student is not None
         self.student = Student.from_pretrained(job.config.student, device)
-        if self.student.digest != job.student:
+        if self.student.digest != job.ingredients["student"]:
             raise ConfigError(
                 f"student {job.config.student} is not what it was when the run was begun: restore it, or choose "
                 "another output."
@@ -151,12 +152,13 @@ def _masks(pictures: list[Picture]) -> NDArray[np.bool_] | None:
 
 def _direction(job: Job, name: str) -> EditDirection:
     direction = load_direction(job.folder, name)
-    if direction is None:
+    if direction is None or direction.digest != job.ingredients["directions"][name]:
         raise ConfigError(f"{job.config.output} has lost the direction of {name}: run the same command again.")
     return direction
 
 
-def _dtype(name: str, device: str) -> torch.dtype:
-    if name == "auto":
-        return torch.float16 if device == "cuda" else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+def dtype_of(config: TranslateConfig, device: str) -> torch.dtype:
+    """What a configuration's engine computes in on a device."""
+    if config.dtype == "auto":
+        return torch.float16 if device == "cuda" and config.student is None else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[config.dtype]

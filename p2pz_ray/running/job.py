@@ -1,6 +1,7 @@
 """What a replica is told of a translation: small, and without any of the models."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.schema import Columns
@@ -12,13 +13,13 @@ class Job:
     """What a replica is told. It is small: models, directions and images are named by URI.
 
     config: with local paths made absolute. size: (H, W) pixels of every translated image.
-    fingerprint: of the configuration, the model and the directions. student: the student's digest, where one edits.
+    fingerprint: of the configuration, the model and the directions. ingredients: what names their contents.
     """
 
     config: TranslateConfig
     size: tuple[int, int]
     fingerprint: str
-    student: str | None = None
+    ingredients: dict[str, Any] = field(default_factory=dict)
 
     @property
     def columns(self) -> Columns:

@@ -1,13 +1,18 @@
 """One replica as the driver sees it: its actor, what was handed to it, and when it last moved."""
 
+import random
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
 from p2pz_ray.collection.partition import Partition
+
+BACK_OFF = 10.0
+"""Seconds after which a replica that couldn't load is told to try again, give or take half; doubled each time."""
 
 
 @dataclass(eq=False)
@@ -23,37 +28,59 @@ class Handed:
 class Member:
     """A replica of a pool.
 
-    work: what was handed to it, in order; the oldest is being worked on.
+    work: what was handed to it, in order; the oldest is being worked on. kept: what it could not read or write while
+    the storage was away, and will be handed again when it has rested, until `rested` (`time.monotonic`).
+    node: where it was loaded. lost_with: ids of the partitions with which it was lost since it last did one.
     loading: the reference of its `load`, until that is done. loads, trying: tries of it in a row, and since when.
-    underway: images of the oldest partition that are done. moved: when it last gave a sign of getting on
+    again: when to try next, after one that failed. failure: why it failed. given_up: that it won't be tried any more;
+    it keeps its place in the cluster, so that no other replica is put where this one couldn't work.
+    underway: images of the oldest partition that are done. moved: when it last gave a sign of life
     (`time.monotonic`), None while it waits for a place in the cluster.
     """
 
     actor: Any
     work: deque[Handed] = field(default_factory=deque)
+    kept: deque[Partition] = field(default_factory=deque)
+    rested: float = 0.0
+    node: str | None = None
+    lost_with: set[str] = field(default_factory=set)
+    ready: bool = False
     loading: Any = None
     loads: int = 0
     trying: float = 0.0
+    again: float | None = None
+    failure: Exception | None = None
+    given_up: bool = False
     underway: int = 0
     moved: float | None = None
     _asked: Any = None
 
     @property
-    def ready(self) -> bool:
-        return self.loading is None
+    def idle(self) -> bool:
+        return self.ready and not self.work and not self.kept
 
     @property
-    def idle(self) -> bool:
-        return self.ready and not self.work
+    def placed(self) -> bool:
+        """Whether it has found a place in the cluster."""
+        return self.moved is not None or self.failure is not None
 
     def load(self) -> None:
         """Have the model loaded, in the process that stands or in one that Ray starts in its place."""
         self.trying = self.trying if self.loads else time.monotonic()
         self.loads += 1
+        self.ready, self.again = False, None
         self.loading, self.moved, self._asked = self.actor.load.remote(), None, None
 
-    def loaded(self) -> None:
-        self.loading, self.loads = None, 0
+    def loaded(self, node: str | None) -> None:
+        self.ready, self.loading, self.loads, self.failure, self.node = True, None, 0, None, node
+
+    def failed(self, failure: Exception) -> None:
+        """It could not load, and will try again after a while."""
+        self.loading, self.failure = None, failure
+        self.again = time.monotonic() + BACK_OFF * 2 ** (self.loads - 1) * random.uniform(0.5, 1.5)
+
+    def give_up(self, failure: Exception) -> None:
+        self.ready, self.loading, self.again, self.failure, self.given_up = False, None, None, failure, True
 
     def hand(self, partition: Partition) -> None:
         if not self.work:
@@ -64,27 +91,27 @@ class Member:
         """What was handed out under `ref`, which is over."""
         handed = next(handed for handed in self.work if handed.ref is ref)
         self.work.remove(handed)
-        self.underway, self.moved = 0, time.monotonic()
+        # What it was asked before may be answered of the partition that is over now: that would count it twice.
+        self.underway, self.moved, self._asked = 0, time.monotonic(), None
         if self.work:
             self.work[0].since = self.moved
         return handed
 
     def take_all(self) -> list[Partition]:
         """All its work, oldest first, of a replica that is gone."""
-        partitions = [handed.partition for handed in self.work]
+        partitions = [*(handed.partition for handed in self.work), *self.kept]
         self.work.clear()
+        self.kept.clear()
         self.underway = 0
         return partitions
 
     def hear(self) -> None:
         """Ask how far it is, and take in the last answer; that one can't answer shows elsewhere."""
         if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
-            try:
+            with suppress(Exception):
                 underway = ray.get(self._asked)
-            except Exception:
-                underway = 0
-            if underway != self.underway or self.moved is None:
-                self.underway, self.moved = underway, time.monotonic()
+                if underway != self.underway or self.moved is None:
+                    self.underway, self.moved = underway, time.monotonic()
             self._asked = None
         if self._asked is None and (self.work or self.loading is not None):
             self._asked = self.actor.underway.remote()

@@ -1,8 +1,10 @@
 """The pool of fault-tolerant actors, and the one loop that hands partitions to them."""
 
+import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -22,21 +24,36 @@ from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.config import ReplicasConfig
 from p2pz_ray.errors import ConfigError, P2PZError, first_line
-from p2pz_ray.running.member import Member
+from p2pz_ray.running.member import Handed, Member
 from p2pz_ray.running.metrics import DriverMetrics
 from p2pz_ray.running.progress import Progress
+from p2pz_ray.running.waiting import Waiting
 
 LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
 """What Ray raises where a process or a machine is gone, and not where our code went wrong."""
-LOADS = 4
-"""Times in a row that a replica may die before its model is loaded; then it is given up, but not sooner than"""
+LOADS = 5
+"""Times in a row that a replica may fail or die before its model is loaded; then it is given up, but not sooner than"""
 LOADING = 60.0  # seconds after the first: while a lost machine is replaced, replicas fail several times at once
-OUTAGE = 60.0
+SUSPICION = 30.0
+"""Seconds after which a machine from which a replica was lost is taken to live: its loss is told as late as that."""
+UNPLACED, GIVEN_UP = 30.0, 1800.0
+"""Seconds after which it is said that no machine has what a replica asks for, and after which a run ends for that."""
+OUTAGE = 600.0
 """Seconds for which nothing but failures of the storage may happen before the run is stopped."""
-REST = 2.0  # seconds without new work after such a failure
+REST = 2.0  # seconds, give or take half, for which a replica rests after such a failure
 SLOW = 2.0  # times the usual duration after which a partition near the end is given to an idle replica too
 DRAIN = 1.5  # seconds that a stop leaves for what is being worked on: a stopped Ray job has three in all
 TICK = 0.5  # seconds between two looks at the progress
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A partition with which a replica was lost, and the node where that happened."""
+
+    partition: Partition
+    member: Member
+    node: str | None
+    since: float = field(default_factory=time.monotonic)
 
 
 class Pool:
@@ -45,6 +62,7 @@ class Pool:
     replicas: the actors, which have `load`, `translate` and `underway`. They are used as they become ready and are
     let go as the work runs out, down to the fewest that `settings` ask for.
     quarantine: called with a partition that killed its replica too often; writes its error rows.
+    lacking: says what no machine of the cluster has of what a replica asks for, None where one has all.
     """
 
     def __init__(
@@ -54,19 +72,26 @@ class Pool:
         quarantine: Callable[[Partition, str], Manifest],
         progress: Progress,
         metrics: DriverMetrics,
+        lacking: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.members = [Member(actor) for actor in replicas]
         self.settings, self.quarantine, self.progress, self.metrics = settings, quarantine, progress, metrics
-        self.waiting: deque[Partition] = deque()
+        self.lacking = lacking
+        self.waiting = Waiting()
         self.left: dict[str, Partition] = {}
         """Partition id → partition, of all that is not done."""
+        self.held: Counter[str] = Counter()
+        """Partition id → replicas that have it."""
+        self.suspects: list[Suspect] = []
         self.deaths: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.broken: dict[str, str] = {}
         """Partition id → why it could be neither translated nor quarantined."""
+        self._loaded_once = False  # whether any replica ever was ready
+        self._committed = False  # whether any partition was done
+        self._began, self._said_lacking = time.monotonic(), False
         self._spent: deque[float] = deque(maxlen=64)  # seconds that the last partitions took
         self._outage: float | None = None  # when the storage began to fail
-        self._rest = 0.0  # nothing is handed out before
         self._stop: float | None = None
 
     def stop(self) -> None:
@@ -83,17 +108,18 @@ class Pool:
         again; KeyboardInterrupt where it was stopped.
         """
         self.done = done
-        self.waiting, self.left = deque(partitions), {partition.id: partition for partition in partitions}
+        self.waiting, self.left = Waiting(partitions), {partition.id: partition for partition in partitions}
+        self._began = time.monotonic()
         for member in self.members:
             member.load()
         while self.left:
-            if not self.members:
-                raise P2PZError("All replicas died while they loaded the model: see the messages above and Ray's logs.")
+            self._check_members()
             if self._stop is not None:
                 self._drain(self._stop)
                 raise KeyboardInterrupt
             self._hand_out()
             self._collect(TICK)
+            self._judge()
             self._watch()
         self._release(self.members)
         if self.broken:
@@ -106,35 +132,45 @@ class Pool:
     # ------------------------------------------------------------------------------------------- handing out
 
     def _hand_out(self) -> None:
-        if time.monotonic() < self._rest:
-            return
-        ready = [member for member in self.members if member.ready]
-        # A second partition bridges the pause between two, but near the end it would keep another replica idle.
-        deep = len(self.waiting) >= len(self.members)
-        for depth in range(self.settings.in_flight if deep else 1):
+        now = time.monotonic()
+        ready = [member for member in self.members if member.ready and member.rested <= now]
+        for member in ready:
+            while member.kept and len(member.work) < self.settings.in_flight:
+                partition = member.kept.popleft()
+                self.held[partition.id] -= 1
+                if partition.id in self.left:
+                    self._hand(member, partition)
+        for depth in range(self.settings.in_flight):
             for member in ready:
-                if self.waiting and len(member.work) <= depth:
-                    member.hand(self.waiting.popleft())
+                # A second partition bridges the pause between two, but must not keep another replica idle.
+                others = sum(not other.work and not other.given_up for other in self.members) if depth else 0
+                if len(self.waiting) > others and len(member.work) <= depth:
+                    self._hand(member, self.waiting.take(member))
         if not self.waiting:
             self._second()
             self._shrink()
+
+    def _hand(self, member: Member, partition: Partition) -> None:
+        self.held[partition.id] += 1
+        member.hand(partition)
 
     def _second(self) -> None:
         """Give what takes unusually long to an idle replica too: the first to commit it counts."""
         idle = [member for member in self.members if member.idle]
         if not (idle and self._spent):
             return
-        copies = Counter(handed.partition.id for member in self.members for handed in member.work)
         late = time.monotonic() - SLOW * median(self._spent)
         slow = [handed for member in self.members for handed in list(member.work)[:1] if handed.since < late]
         for member, handed in zip(idle, sorted(slow, key=lambda handed: handed.since), strict=False):
-            if copies[handed.partition.id] == 1:
-                member.hand(handed.partition)
+            if self.held[handed.partition.id] == 1:
+                self._hand(member, handed.partition)
 
     def _shrink(self) -> None:
         """Let go of replicas that nothing is left for, so that the cluster can give their machines back: each
         partition underway keeps one spare replica, since it may come back or be slow."""
-        spare = [member for member in self.members if not member.ready] + [m for m in self.members if m.idle]
+        awaited = [suspect.member for suspect in self.suspects]
+        spare = [member for member in self.members if not member.ready and member not in awaited]
+        spare += [member for member in self.members if member.idle]
         many = min(len(spare) - len(self.left), len(self.members) - self.settings.bounds[0])
         if many > 0:
             self._release(spare[:many])
@@ -167,16 +203,37 @@ class Pool:
                 self._worked(member, ref)
 
     def _watch(self) -> None:
-        """Hear how far the replicas are, show it, and end those that don't move."""
+        """Hear how far the replicas are, show it, end those that don't move, and have those that failed try again."""
+        now = time.monotonic()
         for member in self.members:
             member.hear()
             if member.stuck(self.settings.deadline):
                 self.progress.say(f"A replica has not moved for {self.settings.deadline:g} s: it is started anew.")
                 member.restart()
+            if member.again is not None and member.again <= now:
+                member.load()
         ready = [member for member in self.members if member.ready]
         self.progress.show(sum(member.underway for member in ready), len(ready))
         self.metrics.replicas.set(len(ready))
         self.metrics.left.set(len(self.left))
+
+    def _check_members(self) -> None:
+        """End the run where it has no replica any more, or never will have one."""
+        alive = [member for member in self.members if not member.given_up]
+        failures = [member.failure for member in self.members if member.failure is not None]
+        if not self._loaded_once and failures and all(member.failure or not member.placed for member in alive):
+            raise failures[0]  # a failure of the run's own, as far as anybody can tell
+        if not alive:
+            reason = f" ({first_line(failures[-1])})" if failures else ""
+            raise P2PZError(f"All replicas are given up{reason}: see the messages above and Ray's logs.")
+        waited = time.monotonic() - self._began
+        if waited > UNPLACED and not any(member.placed for member in self.members):
+            lacking = self.lacking()
+            if lacking and waited > GIVEN_UP:
+                raise P2PZError(f"{lacking} None has come within {GIVEN_UP / 60:.0f} min.")
+            if lacking and not self._said_lacking:
+                self._said_lacking = True
+                self.progress.say(f"{lacking} The run waits {GIVEN_UP / 60:.0f} min for one to be added.")
 
     def _worked(self, member: Member, ref: Any) -> None:
         try:
@@ -185,92 +242,151 @@ class Pool:
             self._lost(member, error)
             return
         except TaskCancelledError:
-            member.take(ref)
+            self._took(member, ref)
             return
         except RayTaskError as error:
-            self._erred(member.take(ref).partition, error)
+            self._erred(member, self._took(member, ref).partition, error)
             return
-        handed = member.take(ref)
+        handed = self._took(member, ref)
+        member.lost_with.clear()
         self._spent.append(time.monotonic() - handed.since)
         self._outage = None
         self._commit(handed.partition, manifest)
 
+    def _took(self, member: Member, ref: Any) -> Handed:
+        handed = member.take(ref)
+        self.held[handed.partition.id] -= 1
+        return handed
+
     def _commit(self, partition: Partition, manifest: Manifest) -> None:
         if self.left.pop(partition.id, None) is not None:  # a copy of it may be done already
+            self._committed = True
+            self.waiting.discard(partition.id)
             self.progress.commit(manifest.images, manifest.failed * manifest.images // max(1, manifest.rows))
             self.done(manifest)
 
     def _again(self, partition: Partition, soon: bool = False) -> None:
-        """Hand a partition out once more, unless it is done or another replica has it."""
-        if partition.id in self.left and not self._held(partition):
-            (self.waiting.appendleft if soon else self.waiting.append)(partition)
-
-    def _held(self, partition: Partition) -> bool:
-        """Whether a replica has it, or it waits for one."""
-        handed = any(handed.partition.id == partition.id for member in self.members for handed in member.work)
-        return handed or any(waiting.id == partition.id for waiting in self.waiting)
+        """Hand a partition out once more, unless it is done, waits already, or another replica has it."""
+        if partition.id in self.left and not self.held[partition.id] and partition.id not in self.waiting:
+            self.waiting.put(partition, soon)
 
     def _lost(self, member: Member, error: BaseException) -> None:
-        """A replica's process is gone. What it was working on, the oldest of its partitions, is to blame, unless the
-        machine was taken away; the others only waited there."""
-        running, *idle = member.take_all()
+        """A replica's process is gone. What it was working on, the oldest of its partitions, is suspected, unless the
+        machine is known to be taken away; the others only waited there."""
+        running, *idle = partitions = member.take_all()
+        for partition in partitions:
+            self.held[partition.id] -= 1
         for partition in reversed(idle):
             self._again(partition, soon=True)
-        if not getattr(error, "preempted", False) and not isinstance(error, NodeDiedError):
-            self.deaths[running.id] += 1
-        deaths = self.deaths[running.id]
         self.metrics.lost.inc()
         self.progress.say(f"A replica was lost ({first_line(error)}); its work is handed out again.")
-        if deaths > self.settings.max_task_retries and running.id in self.left:
-            sentence = f"The process that translated its partition died {deaths} times, so the partition is left out."
-            self._commit(running, self.quarantine(running, sentence))
-        else:
+        member.lost_with.add(running.id)
+        if getattr(error, "preempted", False) or isinstance(error, NodeDiedError):
             self._again(running)
-        member.load()
+        else:
+            self.suspects.append(Suspect(running, member, member.node))
+        others = any(other.ready for other in self.members if other is not member)
+        if others and len(member.lost_with) >= LOADS:
+            self.progress.say(f"It was lost with {LOADS} partitions in a row, so it is given up.")
+            member.give_up(P2PZError(first_line(error)))
+        else:
+            member.load()
 
-    def _erred(self, partition: Partition, error: RayTaskError) -> None:
+    def _judge(self) -> None:
+        """Blame a partition for the loss of a replica if, and only if, the replica's machine lives."""
+        if not self.suspects:
+            return
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        suspects, self.suspects = self.suspects, []
+        for suspect in suspects:
+            member, node = suspect.member, suspect.node
+            if node is not None and node not in alive:
+                self._again(suspect.partition)
+            elif (member.ready and member.node == node) or time.monotonic() - suspect.since > SUSPICION:
+                self._blame(suspect)
+            else:
+                self.suspects.append(suspect)
+
+    def _blame(self, suspect: Suspect) -> None:
+        partition = suspect.partition
+        deaths = self.deaths[partition.id] + 1
+        if deaths > self.settings.max_task_retries and partition.id in self.left and not self.held[partition.id]:
+            sentence = f"The process that translated its partition died {deaths} times, so the partition is left out."
+            try:
+                self._commit(partition, self.quarantine(partition, sentence))
+            except FileError:
+                raise
+            except StorageError as error:
+                self._outage_goes_on(first_line(error))
+                self.suspects.append(suspect)
+                return
+        self.deaths[partition.id] = deaths
+        self._again(partition)
+
+    def _erred(self, member: Member, partition: Partition, error: RayTaskError) -> None:
         cause, reason = error.cause, first_line(error.cause)
-        if isinstance(cause, ConfigError):
+        if isinstance(cause, ConfigError) and not self._committed:
             raise ConfigError(str(cause)) from error
         if isinstance(cause, StorageError) and not isinstance(cause, FileError):
-            self._storage_failed(partition, reason)
+            self._storage_failed(member, partition, reason)
             return
         self.errors[partition.id] += 1
-        if self.errors[partition.id] > self.settings.max_task_retries and not self._held(partition):
+        if self.errors[partition.id] > self.settings.max_task_retries and not self.held[partition.id]:
             self.broken[partition.id] = reason
             self.left.pop(partition.id, None)
+            self.waiting.discard(partition.id)
             self.progress.say(f"Partition {partition.id} is given up for this time ({reason}).")
         else:
             self._again(partition)
 
-    def _storage_failed(self, partition: Partition, reason: str) -> None:
-        """It is no partition's fault: all wait, and the run stops where the storage doesn't come back."""
+    def _storage_failed(self, member: Member, partition: Partition, reason: str) -> None:
+        """It is no partition's fault. The replica rests; it may have the partition's pairs and need only write them."""
+        self._outage_goes_on(reason)
+        member.rested = time.monotonic() + REST * random.uniform(0.5, 1.5)
+        if partition.id in self.left and not self.held[partition.id]:
+            self.held[partition.id] += 1
+            member.kept.append(partition)
+
+    def _outage_goes_on(self, reason: str) -> None:
+        """The run stops where the storage doesn't come back."""
         now = time.monotonic()
         if self._outage is None:
             self._outage = now
             self.progress.say(f"{reason}: it is tried again for {OUTAGE:.0f} s.")
         elif now - self._outage > OUTAGE:
             raise P2PZError(f"{reason}. What is committed stays: mend it, and the same command goes on from there.")
-        self._rest = now + REST
-        self._again(partition)
 
     def _loaded(self, member: Member) -> None:
         try:
-            ray.get(member.loading)
+            found = ray.get(member.loading)
         except LOST as error:
+            failure = P2PZError(f"A replica died while it loaded the model: {_last_line(error)}.")
             if "creation task" in str(error):  # not a death: Ray could not even make the actor, and will not try again
-                raise P2PZError(f"A replica can't start on the cluster: {_last_line(error)}.") from error
-            if member.loads == 1:  # while a lost machine is replaced it happens several times in a row
-                self.progress.say(f"A replica died while it loaded the model ({first_line(error)}).")
-            if member.loads >= LOADS and time.monotonic() - member.trying > LOADING:
-                self.members.remove(member)
+                self._give_up(member, P2PZError(f"A replica can't start on the cluster: {_last_line(error)}."))
+            elif member.loads >= LOADS and time.monotonic() - member.trying > LOADING:
+                self._give_up(member, failure)
             else:
+                if member.loads == 1:  # while a lost machine is replaced it happens several times in a row
+                    self.progress.say(f"A replica died while it loaded the model ({first_line(error)}).")
                 member.load()
             return
         except RayTaskError as error:
             kind = ConfigError if isinstance(error.cause, ConfigError) else P2PZError
-            raise kind(f"A replica can't load the model: {first_line(error.cause)}") from error
-        member.loaded()
+            failure = kind(f"A replica can't load the model: {first_line(error.cause)}.")
+            if member.loads >= LOADS:
+                self._give_up(member, failure)
+            else:
+                member.failed(failure)
+                if self._loaded_once and member.loads == 1:
+                    self.progress.say(f"{failure} It will try again.")
+            return
+        self._loaded_once = True
+        member.loaded(found.get("node"))
+
+    def _give_up(self, member: Member, failure: Exception) -> None:
+        if self._loaded_once:
+            self.progress.say(f"{failure} It is given up, and the others go on.")
+        member.give_up(failure)
 
     # -------------------------------------------------------------------------------------------- stopping
 

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
@@ -33,7 +34,7 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
     folder = RunFolder(config.output, config.output_storage_options)
     recorded = folder.config()
     if recorded is not None:
-        _refuse_difference(config.output, difference(recorded, record(config)))
+        _refuse_difference(config, recorded)
         if folder.finished:
             return None
     elif folder.store.list("data"):
@@ -47,17 +48,24 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
         given = _student(config)
     else:
         given = _diffusion(config, folder if recorded is not None else None)
-    before = folder.read_json("ingredients.json")
-    if recorded is not None and before is not None:
-        _refuse_difference(config.output, difference(before, given.ingredients))
-    if recorded is None:
-        folder.write_config(record(config))
-    for name, direction in given.directions.items():
-        save_direction(folder, name, direction)
-    folder.write_json("ingredients.json", given.ingredients)
-    folder.store.write("plan.json", plan.to_json().encode())
-    together = _together(fingerprint(config), given.ingredients)
-    return Job(given.config, given.size, together, given.ingredients.get("student")), plan
+    before = folder.read_json(INGREDIENTS)
+    if before is not None:
+        _refuse(config.output, _changed_ingredients(config, before, given.ingredients))
+    # Another driver may have begun the same run meanwhile: of each file the first one stands, and is what counts.
+    recorded = folder.create_config(record(config))
+    _refuse_difference(config, recorded)
+    if not folder.store.exclusive("config.yaml"):
+        print(
+            f"{config.output} is on a storage that puts over a file even where asked not to: run one driver at a time, "
+            "since of two each might count a partition of its own.",
+            file=sys.stderr,
+        )
+    for direction in given.directions.values():
+        save_direction(folder, direction)
+    ingredients = folder.create_json(INGREDIENTS, given.ingredients)
+    _refuse(config.output, _changed_ingredients(config, ingredients, given.ingredients))
+    plan = folder.create_plan(plan)
+    return Job(given.config, given.size, _together(fingerprint(config), ingredients), ingredients), plan
 
 
 @dataclass(frozen=True)
@@ -167,7 +175,21 @@ def _absolute_uri(uri: str) -> str:
     return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
 
 
-def _refuse_difference(output: str, keys: list[str]) -> None:
+def _changed_ingredients(config: TranslateConfig, standing: dict[str, Any], own: dict[str, Any]) -> list[str]:
+    """What differs, but for directions of words: those of the run count, since a language model's sentences differ each
+    time."""
+    kept = dict(standing.get("directions", {}))
+    files = {name for name, edit in config.edits.items() if edit.direction is not None}
+    named = {name: digest for name, digest in own.get("directions", {}).items() if name in files or name not in kept}
+    mine = own if "directions" not in own else own | {"directions": kept | named}
+    return difference(standing, mine)
+
+
+def _refuse_difference(config: TranslateConfig, recorded: dict[str, Any]) -> None:
+    _refuse(config.output, difference(recorded, record(config)))
+
+
+def _refuse(output: str, keys: list[str]) -> None:
     if keys:
         raise ConfigError(
             f"{output} holds a run of another configuration: {'; '.join(keys)}. Set it back, or choose another output."

@@ -1,6 +1,8 @@
 """The Ray actor: a translator in a process of its own."""
 
 import os
+import socket
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -8,10 +10,17 @@ import torch
 
 from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
+from p2pz_ray.errors import P2PZError
 from p2pz_ray.running import log
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.metrics import ReplicaMetrics
 from p2pz_ray.running.translator import DeviceLostError, Translator
+
+
+def check_gpu(given: Sequence[str], device: str) -> None:
+    """Raise P2PZError where Ray has given a GPU that PyTorch doesn't find."""
+    if given and device != "cpu" and not torch.cuda.is_available():
+        raise P2PZError(f"{socket.gethostname()} has a GPU, but PyTorch finds none there: check its driver")
 
 
 class Replica:
@@ -30,10 +39,15 @@ class Replica:
 
     @ray.method(max_task_retries=1)
     def load(self) -> dict[str, Any]:
-        """Load the model, unless it is loaded; returns where it stands."""
+        """Load the model, unless it is loaded; returns where it stands.
+
+        Raises P2PZError where the machine's GPU can't be used: a slow replica on its CPU would be worse than none.
+        """
+        here = ray.get_runtime_context()
         if self.translator is None:
+            check_gpu(here.get_accelerator_ids().get("GPU", []), self.job.config.device)
             self.translator = Translator(self.job)
-        return {"pid": os.getpid(), "device": self.translator.device}
+        return {"pid": os.getpid(), "device": self.translator.device, "node": here.get_node_id()}
 
     def translate(self, partition: Partition) -> Manifest:
         """Translate and commit a partition. A process whose device is lost ends itself, so that Ray starts another."""

@@ -60,9 +60,7 @@ def translate(config: TranslateConfig) -> Summary:
         return _recorded(folder, config.output)
     job, plan = prepared
     folder = job.folder
-    manifests = {
-        id: found for id, found in folder.manifests(plan.partitions).items() if found.fingerprint == job.fingerprint
-    }
+    manifests = folder.manifests(plan.partitions, job.fingerprint)
     left = [partition for partition in plan.partitions if partition.id not in manifests]
     if left:
         _work(job, plan, left, manifests)
@@ -73,7 +71,11 @@ def translate(config: TranslateConfig) -> Summary:
 
 def _work(job: Job, plan: Plan, left: list[Partition], manifests: dict[str, Manifest]) -> None:
     """Work off the partitions that are left, adding their manifests."""
-    from p2pz_ray.running.cluster import connected, replicas  # Ray is loaded once everything is known to be right
+    from p2pz_ray.running.cluster import (  # Ray is loaded once everything is known to be right
+        connected,
+        lacking,
+        replicas,
+    )
     from p2pz_ray.running.metrics import DriverMetrics
     from p2pz_ray.running.pool import Pool
 
@@ -95,6 +97,7 @@ def _work(job: Job, plan: Plan, left: list[Partition], manifests: dict[str, Mani
             lambda partition, sentence: quarantine(job, partition, sentence),
             progress,
             DriverMetrics(job.config.output),
+            lambda: lacking(job),
         )
         when_asked(pool.stop)
         try:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from p2pz_ray.collection.reader import Item, read_partition
 from p2pz_ray.editing.model import chosen_device
 from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.running import log
-from p2pz_ray.running.engine import Edited, Picture, load_engine
+from p2pz_ray.running.engine import Edited, Picture, dtype_of, load_engine
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import Pairs
 
@@ -65,12 +65,16 @@ class Translator:
         self.grows = config.batch_size is None
         self.underway = 0
         """Images of the current partition that are translated already."""
+        self._unwritten: dict[str, dict[str, Any]] = {}
+        """Partition id → what is to be committed of it, while the storage is away."""
 
     def translate(self, partition: Partition) -> Manifest:
         """Translate and commit a partition; returns its manifest, at once where it is committed already."""
         folder, config = self.job.folder, self.job.config
-        standing = folder.manifest(partition.id)
-        if standing and standing.fingerprint == self.job.fingerprint and folder.store.exists(standing.file):
+        if partition.id in self._unwritten:
+            return self._commit(partition)
+        standing = folder.standing(partition.id, self.job.fingerprint)
+        if standing is not None:
             return standing
         started, self.underway = time.time(), 0
         self.engine.begin(partition)
@@ -92,12 +96,13 @@ class Translator:
             for written in behind:
                 written.result()
         self.engine.end()
+        self.underway = 0
         for id, sentence in pairs.failures:
             log.failed(config.output, partition.id, id, sentence)
-        data = pairs.to_parquet({"p2pz_ray.fingerprint": self.job.fingerprint})
-        return folder.commit(
-            partition.id,
-            data,
+        while len(self._unwritten) >= config.replicas.in_flight:
+            del self._unwritten[next(iter(self._unwritten))]  # another replica was asked for it meanwhile
+        self._unwritten[partition.id] = dict(
+            data=pairs.to_parquet({"p2pz_ray.fingerprint": self.job.fingerprint}),
             images=pairs.images,
             rows=pairs.images * len(config.edits),
             failed=pairs.failed,
@@ -105,7 +110,16 @@ class Translator:
             started=started,
             seconds={stage: round(spent, 3) for stage, spent in seconds.items()},
             replica=f"{socket.gethostname()}:{os.getpid()}",
+            device=self.device,
+            dtype=str(dtype_of(config, self.device)).removeprefix("torch."),
         )
+        return self._commit(partition)
+
+    def _commit(self, partition: Partition) -> Manifest:
+        """Write what was made of a partition. Where the storage fails it is kept, for when it is asked for again."""
+        manifest = self.job.folder.commit(partition.id, **self._unwritten[partition.id])
+        del self._unwritten[partition.id]
+        return manifest
 
     def _batches(self, partition: Partition) -> Iterator[Batch]:
         config, batch = self.job.config, Batch()

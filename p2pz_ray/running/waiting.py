@@ -1,0 +1,70 @@
+"""What waits for a replica: partitions in stretches of neighbours, so that a replica reads on where it stopped."""
+
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator
+
+from p2pz_ray.collection.partition import Partition
+
+
+class Waiting:
+    """Partitions that nobody has. Who takes one is given its neighbour next, until that stretch is done or, near the
+    end, shared out."""
+
+    def __init__(self, partitions: Iterable[Partition] = ()) -> None:
+        self._stretches = deque(_stretches(partitions))
+        self._own: dict[Hashable, deque[Partition]] = {}  # who takes → what is left of the stretch taken from
+        self._ids = {partition.id for stretch in self._stretches for partition in stretch}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._ids
+
+    def take(self, taker: Hashable) -> Partition:
+        """The next partition for `taker`. Raises LookupError where none waits."""
+        while self._ids:
+            if not self._own.get(taker):
+                self._own[taker] = self._stretch()
+            partition = self._own[taker].popleft()
+            if partition.id in self._ids:
+                self._ids.remove(partition.id)
+                return partition
+        raise LookupError("no partition waits")
+
+    def put(self, partition: Partition, soon: bool = False) -> None:
+        """Have a partition wait, behind all others or before them."""
+        self._ids.add(partition.id)
+        (self._stretches.appendleft if soon else self._stretches.append)(deque([partition]))
+
+    def discard(self, id: str) -> None:
+        """It is done, and need not wait any more."""
+        self._ids.discard(id)
+
+    def _stretch(self) -> deque[Partition]:
+        """A stretch that nobody has begun, or the second half of the longest that somebody has."""
+        if self._stretches:
+            return self._stretches.popleft()
+        longest = max(self._own.values(), key=len)
+        half = [longest.pop() for _ in range((len(longest) + 1) // 2)]
+        return deque(reversed(half))
+
+
+def _stretches(partitions: Iterable[Partition]) -> Iterator[deque[Partition]]:
+    stretch: deque[Partition] = deque()
+    for partition in partitions:
+        if stretch and not _goes_on(stretch[-1], partition):
+            yield stretch
+            stretch = deque()
+        stretch.append(partition)
+    if stretch:
+        yield stretch
+
+
+def _goes_on(first: Partition, second: Partition) -> bool:
+    """Whether reading the second after the first reads nothing twice that reading it elsewhere would: both have rows of
+    one row group, or of one Arrow file, which may be a stream without an index."""
+    before, after = first.sources[-1], second.sources[0]
+    if first.kind == "files" or before.path != after.path:
+        return False
+    return first.kind == "arrow" or before.piece == after.piece
