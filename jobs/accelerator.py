@@ -423,7 +423,7 @@ def run(editor: Any, pictures: Any, steps: int, K: int = 1) -> tuple[Any, Any, A
     inversion = editor.invert(pictures, captions, list(range(len(pictures))))
     direction = editor.direction(SOURCE, TARGET)
     latents = editor.edit_latents(inversion, [direction] * K)
-    return inversion, latents, editor.model.decode(latents.flatten(0, 1))
+    return inversion, latents, editor.model.decode(latents.flatten(0, 1))[0]
 
 
 def gradient(editor: Any, x_ref: Any, x: Any, scale: float = 1.0) -> Any:
@@ -511,7 +511,7 @@ def isolation(weights: Weights, name: str, steps: int, count: int = 4) -> list[d
             inversion = editor.invert(pictures[i : i + 1], [CAPTIONS[i % len(CAPTIONS)]], [i])
             alone.append(editor.edit_latents(inversion, [editor.direction(SOURCE, TARGET)]))
         singles = torch.cat(alone)
-        grey = np.abs(editor.model.decode(singles.flatten(0, 1)).astype(int) - made.astype(int))
+        grey = np.abs(editor.model.decode(singles.flatten(0, 1))[0].astype(int) - made.astype(int))
     return [
         {
             "weights": name,
@@ -600,7 +600,8 @@ def diffusers_speed(weights: Weights, name: str) -> list[dict[str, Any]]:
 def passes(weights: Weights, editor: Any, name: str, B: int) -> list[dict[str, Any]]:
     """What a step is made of, in milliseconds: a UNet pass, a guided gradient, the noise's regularization; and the
     autoencoder's two ways."""
-    from p2pz_ray.editing.inversion import InversionSettings, regularize
+    from p2pz_ray.editing.inversion import regularize
+    from p2pz_ray.editing.settings import InversionSettings
 
     machine, model = weights.machine, editor.model
     side = weights.family.pixels // model.factor

@@ -104,7 +104,7 @@ def vae(bench: Bench) -> Table:
 
 
 def _through_vae(bench: Bench, pictures: Pixels) -> Pixels:
-    return bench.editor.model.decode(bench.editor.model.encode(pictures))
+    return bench.editor.model.decode(bench.editor.model.encode(pictures))[0]
 
 
 def text(bench: Bench, guidance: float = 5.0, steps: int = 50) -> Table:
