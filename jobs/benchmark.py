@@ -27,7 +27,7 @@ from PIL import Image
 from p2pz_ray.collection.codec import encode
 from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, InversionSettings
 from p2pz_ray.editing.checkpoint import locate
-from p2pz_ray.editing.guidance import attention_gradient
+from p2pz_ray.editing.passes import attention_gradient
 from p2pz_ray.evaluation.truth import Truth, TruthSummary
 from p2pz_ray.lab.rivals import diffusers_pipeline
 from p2pz_ray.language.sentences import template_bank
@@ -98,7 +98,7 @@ def gradient_weight(editor: Editor, rows: int = 8, rounds: int = 9) -> float:
     def compared() -> None:
         with torch.no_grad(), editor.maps.record():
             model.predict(x, 401, c, 0.5)
-        spent.append(seconds(lambda: attention_gradient(model, editor.maps, x, 401, c, 0.5)))
+        spent.append(seconds(lambda: attention_gradient(model, x, 401, c, 0.5)))
 
     spent: list[float] = []
     forward = []
@@ -127,7 +127,7 @@ def by_diffusers(
 ) -> Pixels:
     """diffusers' pipeline, one picture at a time, at the checkpoint's own settings."""
     lambda_xa, cfg, strength = editor.guidance.resolve(editor.model)
-    plain = editor.inversion.resolve(editor.model).regularization == "none"
+    plain = editor.inverts.regularization == "none"
     delta = strength * direction.embedding[None].to(editor.model.device)
     made = []
     for pixels, words in zip(images, captions, strict=True):

@@ -142,7 +142,7 @@ def plain_loop(config: TranslateConfig) -> tuple[float, float]:
     import numpy as np
     import torch
 
-    from p2pz_ray import Editor, InversionSettings
+    from p2pz_ray import Editor
     from p2pz_ray.collection.codec import DecodePolicy, decode, encode
     from p2pz_ray.collection.reader import read_partition
     from p2pz_ray.running.direction import load_direction
@@ -153,7 +153,7 @@ def plain_loop(config: TranslateConfig) -> tuple[float, float]:
     prepared = prepare(config)
     assert prepared is not None
     job, plan = prepared
-    editor = Editor.from_pretrained("mini", inversion=InversionSettings(**config.inversion.settings))
+    editor = Editor.from_pretrained("mini", inversion=config.inversion.settings)
     direction = load_direction(job.folder, "cat2dog")
     assert direction is not None
     began, spent = time.perf_counter(), 0.0

@@ -7,12 +7,14 @@ refused.
 """
 
 import re
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from p2pz_ray.config_file import load
 from p2pz_ray.config_record import difference, fingerprint, record
+from p2pz_ray.editing.settings import GuidanceSettings, InversionSettings
 from p2pz_ray.language.sentences import SentenceSource, Template, TextFile, article
 
 __all__ = ["DirectionConfig", "TranslateConfig", "difference", "fingerprint", "load", "record"]
@@ -56,6 +58,20 @@ class ModelConfig(Section):
     @classmethod
     def _from_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+
+class LoraConfig(Section):
+    """A LoRA in safetensors, fused into the checkpoint's weights."""
+
+    name: Text  # the file's path
+    scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+
+
+class CheckpointConfig(ModelConfig):
+    """A diffusion checkpoint, and what changes it."""
+
+    vae: Text | None = None  # another autoencoder: a folder or a hub id
+    loras: list[LoraConfig] = []
 
 
 class ColumnsConfig(Section):
@@ -192,42 +208,18 @@ class OutputFormatConfig(Section):
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # of jpeg and webp
 
 
-class InversionConfig(Section):
-    """Regularized DDIM inversion; the fields of editing's InversionSettings. null is what suits the model.
+@dataclass(frozen=True)
+class InversionConfig(InversionSettings):
+    """InversionSettings, and where inversions are kept: another run over the same images begins with those under
+    `cache`, a URI."""
 
-    `cache` is a URI where inversions are kept, so that another run over the same images begins with them.
-    """
-
-    steps: Annotated[int, Field(ge=2, le=1000)] | None = None
-    regularization: Literal["sampled", "full", "none"] | None = None
-    lambda_ac: Amount = 20.0
-    lambda_kl: Amount = 20.0
-    reg_steps: Natural = 5
-    rolls: Count = 5
-    order: Literal[1, 2] = 1  # of the solver on the way up
     cache: Text | None = None  # of a 512 px image, 3.3 MB at 50 steps
-    cache_storage_options: dict[str, Any] = {}  # handed to fsspec
+    cache_storage_options: dict[str, Any] = field(default_factory=dict)  # handed to fsspec
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """The fields of InversionSettings."""
-        return self.model_dump(exclude={"cache", "cache_storage_options"})
-
-
-class GuidanceConfig(Section):
-    """Cross-attention and classifier-free guidance. null is what suits the model."""
-
-    lambda_xa: Amount | None = None
-    cfg: Amount | None = None
-    strength: Amount | None = None  # of every direction, beside its edit's own
-    negative: str = "caption"  # "caption" is the image's own; any other text is the negative prompt itself
-    reference: Literal["trajectory", "reconstruction"] = "trajectory"
-    guided: Share = 1.0  # share of the steps, the noisiest, that compare maps
-    guided_every: Count = 1  # of those, steps that share one gradient
-    layers: list[Text] | None = None  # blocks whose maps are compared, such as mid_block; null is all
-    negative_every: Count = 1  # steps that share one negative prediction
-    order: Literal[1, 2] = 1  # of the solver on the way down
-    reuse: bool = False  # whether ε is taken from the pass that compares maps
+    def settings(self) -> InversionSettings:
+        """Without the cache, which changes no inversion."""
+        return InversionSettings(**{f.name: getattr(self, f.name) for f in fields(InversionSettings)})
 
 
 class Processes(Section):
@@ -280,7 +272,7 @@ class RayConfig(Section):
 class TranslateConfig(Section):
     """`p2pz translate`: a collection → a run of pairs."""
 
-    model: ModelConfig = ModelConfig(name="mini")
+    model: CheckpointConfig = CheckpointConfig(name="mini")
     student: Text | None = None  # a folder that `p2pz distill` wrote: its one edit instead of model's, in one pass
     input: InputConfig
     image: ImageConfig = ImageConfig()
@@ -291,7 +283,7 @@ class TranslateConfig(Section):
     output_storage_options: dict[str, Any] = {}  # handed to fsspec
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     inversion: InversionConfig = InversionConfig()
-    guidance: GuidanceConfig = GuidanceConfig()
+    guidance: GuidanceSettings = GuidanceSettings()
     batch_size: Count | None = 8  # images given to the model at once; null: as many as a GPU has room for
     device: Device = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -376,7 +368,7 @@ class EmbeddingsConfig(Section):
 class DirectionConfig(Section):
     """`p2pz direction`: two words, or two files of embeddings → a direction file."""
 
-    model: ModelConfig = ModelConfig(name="mini")
+    model: CheckpointConfig = CheckpointConfig(name="mini")
     source: Text | None = None
     target: Text | None = None
     embeddings: EmbeddingsConfig | None = None  # instead of words; no model is loaded then

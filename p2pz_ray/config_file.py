@@ -1,5 +1,6 @@
 """Reading a configuration: YAML, KEY=VALUE overrides, and one sentence for whatever is wrong with either."""
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Iterator, Sequence
@@ -107,7 +108,9 @@ _WANTED = {
     "bool": "true or false",
     "dict": "a mapping of keys to values",
     "model": "a mapping of keys to values",
+    "dataclass": "a mapping of keys to values",
     "list": "a list",
+    "sequence": "a list",
     "tuple": "a list",
 }
 
@@ -122,7 +125,7 @@ def _sentence(error: ErrorDetails, kind: type[BaseModel]) -> str:
     match error["type"]:
         case "missing":
             return f"{subject} is missing, set it in the file or as {subject}=VALUE"
-        case "extra_forbidden":
+        case "extra_forbidden" | "unexpected_keyword_argument":
             return f"there is no key {subject}, {_suggestion(path, kind)}"
         case "value_error":
             message = str(context["error"])
@@ -154,10 +157,10 @@ def _suggestion(path: tuple[str, ...], kind: type[BaseModel]) -> str:
     """What an unknown key may have been meant for: a like name beside it, the same name elsewhere, or the
     list."""
     *parents, name = path
-    section: type[BaseModel] | None = kind
+    section: type | None = kind
     for parent in parents:
         section = _inner(section, parent) if section is not None else None
-    beside = [] if section is None else list(section.model_fields)
+    beside = [] if section is None else list(_annotations(section))
     prefix = "".join(f"{parent}." for parent in parents)
     like = difflib.get_close_matches(name, beside, n=1)
     if like:
@@ -172,26 +175,34 @@ def _suggestion(path: tuple[str, ...], kind: type[BaseModel]) -> str:
     return f"{prefix.rstrip('.') or 'it'} has {', '.join(beside)}"
 
 
-def _inner(section: type[BaseModel], key: str) -> type[BaseModel] | None:
+def _inner(section: type, key: str) -> type | None:
     """The section under `key`, looking through `| None` and through a mapping of names to sections."""
-    if key not in section.model_fields:  # the name of an entry of such a mapping
+    known = _annotations(section)
+    if key not in known:  # the name of an entry of such a mapping
         return section
-    found = list(_sections(section.model_fields[key].annotation))
+    found = list(_sections(known[key]))
     return found[0] if found else None
 
 
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _annotations(section: type) -> dict[str, Any]:
+    """The type of each key of a section, a model or a dataclass."""
+    if issubclass(section, BaseModel):
+        return {name: field.annotation for name, field in section.model_fields.items()}
+    return {field.name: field.type for field in dataclasses.fields(section)}  # type: ignore[arg-type]
+
+
+def _sections(annotation: Any) -> Iterator[type]:
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)):
         yield annotation
     else:
         for argument in get_args(annotation):
             yield from _sections(argument)
 
 
-def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def _keys(section: type, prefix: str = "") -> Iterator[str]:
     """All dotted keys; the entries of a mapping of sections stand under NAME."""
-    for name, field in section.model_fields.items():
+    for name, annotation in _annotations(section).items():
         yield f"{prefix}{name}"
-        for inner in _sections(field.annotation):
-            of_names = getattr(field.annotation, "__origin__", None) is dict
+        for inner in _sections(annotation):
+            of_names = getattr(annotation, "__origin__", None) is dict
             yield from _keys(inner, f"{prefix}{name}.{'NAME.' if of_names else ''}")

@@ -8,6 +8,7 @@ import yaml
 
 from p2pz_ray.config import DirectionConfig, TranslateConfig, difference, fingerprint, load, record
 from p2pz_ray.distill.config import DistillConfig
+from p2pz_ray.editing.settings import GuidanceSettings, InversionSettings
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.evaluation.ablation import AblationConfig
 from p2pz_ray.evaluation.config import EvaluateConfig
@@ -98,7 +99,10 @@ def test_short_forms_stand_for_the_long_ones() -> None:
         ("seed=1.5", ["seed is 1.5", "a whole number"]),
         ("seed=-1", ["seed is -1", "at least 0"]),
         ("inversion.steps=true", ["inversion.steps is true", "a whole number"]),
-        ("inversion.regularization=all", ["inversion.regularization is 'all'", "'sampled', 'full' or 'none'"]),
+        (
+            "inversion.regularization=all",
+            ["inversion.regularization is 'all'", "'sampled', 'full', 'official' or 'none'"],
+        ),
         ("guidance.cfg=.nan", ["guidance.cfg", "finite"]),
         ("tolerance.failed_images=2", ["tolerance.failed_images is 2", "at most 1"]),
         ("model={name: m, revision: 1234567}", ["model.revision is 1234567", "quotes"]),
@@ -194,11 +198,9 @@ def test_sentence_settings_name_one_source_a_side() -> None:
 
 
 def test_settings_have_the_method_s_own_fields_and_defaults() -> None:
-    guidance = pytest.importorskip("p2pz_ray.editing.guidance")
-    inversion = pytest.importorskip("p2pz_ray.editing.inversion")
     config = small()
-    assert inversion.InversionSettings(**config.inversion.settings) == inversion.InversionSettings()
-    assert guidance.GuidanceSettings(**config.guidance.model_dump()) == guidance.GuidanceSettings()
+    assert config.inversion.settings == InversionSettings()
+    assert config.guidance == GuidanceSettings()
 
 
 def test_only_keys_that_decide_pixels_or_rows_change_the_fingerprint() -> None:

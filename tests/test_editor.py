@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from p2pz_ray import EditDirection, Editor, GuidanceSettings, InversionSettings
-from p2pz_ray.editing.guidance import attention_gradient
 from p2pz_ray.editing.model import TextEncoder
+from p2pz_ray.editing.passes import attention_gradient
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini import MODEL
@@ -114,7 +114,7 @@ def test_the_attention_gradient_agrees_with_finite_differences(tiny_model: Path)
     distance(x)
     with torch.no_grad(), editor.maps.record():
         editor.model.predict(x_ref, 401, c, 0.5)
-    found, _ = attention_gradient(editor.model, editor.maps, x, 401, c_edit, 0.5)
+    found, _ = attention_gradient(editor.model, x, 401, c_edit, 0.5)
     way = torch.randn(x.shape, dtype=torch.float64, generator=draw)
     h = 1e-5
     numeric = (distance(x + h * way) - distance(x - h * way)) / (2 * h)
@@ -148,8 +148,10 @@ def test_pil_images_are_taken_and_misfits_named(tiny_model: Path, cats: tuple) -
         editor.invert(pictures, ["a cat"], [1, 2])
     with pytest.raises(ValueError, match="sizes"):
         editor.invert([pictures[0], pictures[1].resize((32, 32))], ["a cat"] * 2, [1, 2])
-    with pytest.raises(ValueError, match="official parity"):
-        Editor(editor.model, parity="official").edit(from_arrays, [editor.direction(["a cat"], ["a dog"])])
+    from_list = editor.invert(list(cats[0][:2]), ["a cat"] * 2, [1, 2])
+    assert torch.equal(from_list.trajectory, from_arrays.trajectory)
+    with pytest.raises(ValueError, match="captions is one text, 'a cat'"):
+        editor.invert(pictures, "a cat", [1, 2])
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_two_encoders_say_what_sdxls_own_pipeline_makes_of_a_sentence(sdxl: Path
 
 def test_a_guided_prediction_is_that_of_sdxls_own_pipeline(sdxl: Path) -> None:
     """Of a picture that isn't square: what the UNet is told of its size is in it."""
-    from p2pz_ray.editing.guidance import guided
+    from p2pz_ray.editing.paper import guided
 
     pipeline = StableDiffusionXLPipeline.from_pretrained(sdxl)
     pipeline.set_progress_bar_config(disable=True)

@@ -16,10 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from p2pz_ray import GuidanceSettings, InversionSettings
-from p2pz_ray.editing.attention import CrossAttentionMaps
-from p2pz_ray.editing.guidance import edit
 from p2pz_ray.editing.inversion import invert
 from p2pz_ray.editing.model import DiffusionModel
+from p2pz_ray.editing.paper import edit
 from p2pz_ray.editing.text import Condition
 
 STEPS, HALVES, HALF_PRECISION = 50, 2, 2
@@ -72,7 +71,7 @@ def sd14(device: str) -> DiffusionModel:
 
 def run(model: DiffusionModel, steps: int, B: int = 1, K: int = 1) -> tuple[int, int]:
     """One whole edit of B latents of 512 px under K directions: the most bytes of maps kept and of tensors alive."""
-    maps = CrossAttentionMaps(model.unet)
+    maps = model.maps
     kept = 0
     meet = maps.meet
 
@@ -86,7 +85,7 @@ def run(model: DiffusionModel, steps: int, B: int = 1, K: int = 1) -> tuple[int,
         x = torch.randn(B, 4, 64, 64)
         inversion = invert(model, x, ["a cat"] * B, [0] * B, InversionSettings(steps=steps, regularization="none"))
         directions = Condition(0.1 * torch.randn(K, TOKENS, WIDTH))
-        edited = edit(model, maps, inversion, directions, GuidanceSettings())
+        edited = edit(model, inversion, directions, GuidanceSettings())
     assert edited.shape == (B, K, 4, 64, 64)
     assert not maps.recorded
     return kept, live.most

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def test_the_cache_is_no_part_of_what_a_run_is(tiny_model: Path, tmp_path: Path)
 
 
 def _secret(config: TranslateConfig) -> Any:
-    return config.inversion.model_copy(update={"cache_storage_options": {"key": "of mine"}})
+    return replace(config.inversion, cache_storage_options={"key": "of mine"})
 
 
 def test_a_cache_among_the_images_is_refused(tiny_model: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler
 
 from p2pz_ray import Editor, GuidanceSettings, InversionSettings
 from p2pz_ray.editing.direction import EditDirection
-from p2pz_ray.editing.guidance import guided
+from p2pz_ray.editing.paper import guided
 from p2pz_ray.editing.schedule import Schedule, ddim_step, extrapolated
 from p2pz_ray.errors import ConfigError
 

@@ -112,7 +112,7 @@ def test_the_export_is_a_stock_pipeline_of_half_precision_safetensors(recipe: di
     assert made[0].size == (64, 64)
     editor = Editor.from_pretrained(exported / "model")
     assert editor.size == (64, 64)
-    inversion = editor.inversion.resolve(editor.model)
+    inversion = editor.inverts
     assert (inversion.steps, inversion.regularization) == (recipe["editing"]["steps"], "none")
     assert editor.guidance.resolve(editor.model) == tuple(
         recipe["editing"][k] for k in ("lambda_xa", "cfg", "strength")

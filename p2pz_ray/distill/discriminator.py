@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from p2pz_ray.distill.config import DiscriminatorConfig
-from p2pz_ray.student.config import width
-from p2pz_ray.student.layers import Conv, Linear, leaky
+from p2pz_ray.student.layers import Conv, Linear, leaky, width
 
 
 class Block(nn.Module):

@@ -42,6 +42,7 @@ class CrossAttentionMaps:
         self.compared = self.layers
         self._met = 0
         self._whole = True
+        self._references = slice(None)
         unet.set_attn_processor(
             {
                 name: _CrossAttention(self, name) if ".attn2." in name else AttnProcessor2_0()
@@ -80,12 +81,13 @@ class CrossAttentionMaps:
             self.mode = Mode.FUSED
 
     @contextmanager
-    def compare(self, whole: bool = False) -> Iterator[None]:
+    def compare(self, whole: bool = False, references: slice = slice(None)) -> Iterator[None]:
         """Within: a forward pass adds up its squared distance to the recorded maps in `loss`, (rows,).
 
-        Unless the `whole` pass is asked for, it ends at the last compared layer and gives no prediction.
+        `references` are the recorded rows that it is compared with. Unless the `whole` pass is asked for, it ends at
+        the last compared layer and gives no prediction.
         """
-        self.loss = None
+        self.loss, self._references = None, references
         self._met, self._whole, self.mode = 0, whole, Mode.COMPARE
         try:
             yield
@@ -113,7 +115,7 @@ class CrossAttentionMaps:
         if self.mode is Mode.RECORD:
             self.recorded[layer] = maps.detach()
             return
-        reference = self.recorded[layer]
+        reference = self.recorded[layer][self._references]
         edits = maps.unflatten(0, (len(reference), -1))  # (B, K, heads, cells, L)
         distance = (edits - reference[:, None]).square().sum((3, 4)).mean(2).flatten()
         self.loss = distance if self.loss is None else self.loss + distance

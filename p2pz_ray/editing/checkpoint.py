@@ -5,11 +5,14 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import fsspec
 
+from p2pz_ray.editing.lora import Lora
+from p2pz_ray.editing.weights import wanted
 from p2pz_ray.errors import ConfigError, first_line
 
 # p2pz_ray.mini.MODEL, found without importing a neighbour.
@@ -18,13 +21,19 @@ CACHE = Path("~/.cache/p2pz_ray/models")
 """Copies of checkpoints that lie at URIs; P2PZ_CACHE names another folder."""
 
 
-def locate(model: str | os.PathLike[str], revision: str | None = None) -> Path:
+def locate(model: str | os.PathLike[str], revision: str | None = None, half: bool = False) -> Path:
     """The local folder of a checkpoint: "mini", a folder in StableDiffusionPipeline layout, its URI, or a hub id.
 
-    What isn't local is copied into a cache first (of a hub id only safetensors, into the hub client's own). Raises
-    ConfigError where the folder has no `model_index.json`, or the storage or the hub can't be reached.
+    What isn't local is copied into a cache first; of a hub id only the files that an edit needs, into the hub client's
+    own, and for `half` precision the half variants where there are some. Raises ConfigError where the folder has no
+    `model_index.json`, or the storage or the hub can't be reached.
     """
     name = os.fspath(model)
+    if name.endswith((".safetensors", ".ckpt")):
+        raise ConfigError(
+            f"model {name} is one file: make a folder of it once with diffusers' StableDiffusionPipeline"
+            ".from_single_file(FILE).save_pretrained(FOLDER), and give that folder"
+        )
     if "://" in name:
         return _fetched(name)
     folder = MINI if name == "mini" else Path(name).expanduser()
@@ -37,19 +46,55 @@ def locate(model: str | os.PathLike[str], revision: str | None = None) -> Path:
             f"model {name!r} is not a Stable Diffusion folder (it has no model_index.json): "
             'give "mini", a folder saved by StableDiffusionPipeline.save_pretrained, or a hub id like owner/name'
         )
-    return _from_hub(name, revision)
+    return _from_hub(name, revision, half)
 
 
-def _from_hub(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
+def locate_vae(model: str, half: bool = False) -> Path:
+    """The local folder of an autoencoder: its own, or that of a checkpoint that has one; or either's hub id.
 
-    wanted = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
-    other = ["safety_checker/*", "*.fp16.safetensors", "*.non_ema.safetensors"]
+    Raises ConfigError where there is none.
+    """
+    folder = Path(model).expanduser()
+    if not folder.exists() and model.count("/") == 1 and not model.startswith((".", "/", "~")):
+        folder = _from_hub(model, None, half)
+    for place in (folder, folder / "vae"):
+        if (place / "config.json").is_file():
+            return place
+    raise ConfigError(f"model.vae {model} is no autoencoder's folder: it has no config.json")
+
+
+def _from_hub(name: str, revision: str | None, half: bool) -> Path:
+    from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=other))
-    except Exception as error:  # the hub client raises a dozen kinds, for offline, absent and forbidden alike
+        try:
+            found = HfApi().model_info(name, revision=revision)
+        except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError):
+            raise
+        except Exception:  # no network, or a hub that is ill: what was fetched before may still be there
+            for file in ("model_index.json", "config.json"):
+                held = try_to_load_from_cache(name, file, revision=revision)
+                if isinstance(held, str):
+                    return Path(held).parent
+            raise
+        files = wanted([file.rfilename for file in found.siblings or []], half, name)
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
+    except ConfigError:
+        raise
+    except GatedRepoError as error:
         raise ConfigError(
-            f"model {name!r} is neither a folder here nor a hub repository that can be reached "
+            f"model {name!r} is gated: accept its terms on its page on the hub, and set HF_TOKEN to a token of yours"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ConfigError(f"model {name!r} has no revision {revision}: give a commit or a branch of it") from error
+    except RepositoryNotFoundError as error:
+        raise ConfigError(
+            f"model {name!r} is neither a folder here nor on the hub, or it is private: check its name, or set HF_TOKEN"
+        ) from error
+    except Exception as error:  # the hub client raises a dozen kinds
+        raise ConfigError(
+            f"model {name!r} is neither a folder here nor in the hub client's cache, and the hub can't be reached "
             f"({type(error).__name__}): set `model` to a local folder, or HF_HOME to a cache that holds it"
         ) from error
 
@@ -86,10 +131,11 @@ def _fetched(uri: str) -> Path:
     return folder
 
 
-# What loading a part of a checkpoint reads of its folder; a variant's files have one word more in their names.
+# What loading a part of a checkpoint reads of its folder.
 _LOADED = re.compile(
     r"(config|scheduler_config|vocab|merges|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.(json|txt)"
-    r"|(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+    r"|(?P<weights>diffusion_pytorch_model|model)(?P<variant>\.(fp16|bf16))?(-\d+-of-\d+)?"
+    r"\.safetensors(\.index(\.(fp16|bf16))?\.json)?"
 )
 _NEVER_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
 
@@ -99,16 +145,23 @@ def fingerprint(folder: Path) -> str:
 
     All that loading it reads counts, to the last byte, and nothing else: no variant, no safety checker, no notes.
     """
-    index = json.loads((folder / "model_index.json").read_text())
+    notes = [folder / name for name in ("model_index.json", "editing.json") if (folder / name).is_file()]
+    index = json.loads(notes[0].read_text()) if notes and notes[0].name == "model_index.json" else {"": ["a part", ""]}
     parts = (part for part, made in index.items() if isinstance(made, list) and made[0] and part not in _NEVER_LOADED)
-    files = [file for part in parts for file in (folder / part).glob("*") if _LOADED.fullmatch(file.name)]
-    files += [folder / name for name in ("model_index.json", "editing.json") if (folder / name).is_file()]
+    files = [file for part in parts for file in _loaded(folder / part)] + notes
     digest = hashlib.sha256()
     for file in sorted(files):
         state = file.stat()
         digest.update(f"{file.relative_to(folder).as_posix()}:".encode())
         digest.update(_sha256(file.resolve(), state.st_size, state.st_mtime_ns).encode())
     return digest.hexdigest()[:16]
+
+
+def _loaded(part: Path) -> list[Path]:
+    """The files that a part is loaded from: its full weights, or the half-precision variant where it has no other."""
+    found = [(file, _LOADED.fullmatch(file.name)) for file in part.glob("*")]
+    full = any(match and match["weights"] and not match["variant"] for _, match in found)
+    return [file for file, match in found if match and not (full and match["variant"])]
 
 
 @lru_cache(maxsize=1024)
@@ -118,3 +171,11 @@ def _sha256(file: Path, size: int, changed: int) -> str:
         return file.name  # the hub's client calls a file by its sha256
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def identity(folder: Path, vae: Path | None = None, loras: Sequence[Lora] = ()) -> str:
+    """The fingerprint of a checkpoint together with the autoencoder and the LoRAs that change it."""
+    if vae is None and not loras:
+        return fingerprint(folder)
+    parts = [fingerprint(folder), vae and fingerprint(vae), [lora.identity for lora in loras]]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -73,8 +73,14 @@ class EditDirection:
 
     def __mul__(self, strength: float) -> "EditDirection":
         """The same edit, stronger or weaker; negative turns it round."""
+        strength = float(strength)
         pooled = None if self.pooled is None else strength * self.pooled
         return EditDirection(strength * self.embedding, {**self.provenance, "strength": strength}, pooled)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "EditDirection":
+        return self * -1
 
     @property
     def digest(self) -> str:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,23 +12,35 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from p2pz_ray.editing import official, paper
 from p2pz_ray.editing.attention import CrossAttentionMaps
-from p2pz_ray.editing.checkpoint import fingerprint, locate
+from p2pz_ray.editing.checkpoint import identity, locate, locate_vae
 from p2pz_ray.editing.direction import EditDirection
-from p2pz_ray.editing.guidance import GuidanceSettings, edit, edit_official
-from p2pz_ray.editing.inversion import Inversion, InversionSettings, invert
+from p2pz_ray.editing.fault import faults, of_trajectory, remedy
+from p2pz_ray.editing.inversion import Inversion, invert
+from p2pz_ray.editing.lora import Lora
 from p2pz_ray.editing.model import DiffusionModel
 from p2pz_ray.editing.schedule import Schedule
+from p2pz_ray.editing.settings import GuidanceSettings, InversionSettings
 from p2pz_ray.editing.text import Condition
+from p2pz_ray.errors import ImageError
 
-Pictures = NDArray[np.uint8] | Sequence[Image.Image]
+Pictures = NDArray[np.uint8] | Sequence[Image.Image] | Sequence[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Edits:
+    """K edits of each of B pictures, (B, K, H, W, 3) uint8, and what is wrong with each, None where nothing is: a
+    sentence that names the precision and the settings to doubt."""
+
+    pixels: NDArray[np.uint8]
+    faults: tuple[tuple[str | None, ...], ...]
 
 
 class Editor:
     """pix2pix-zero on one checkpoint. Every image comes out as if it had been edited alone.
 
-    `parity="official"` computes what the authors' code and diffusers' pipeline compute, one image and one direction at
-    a time, for comparison with them.
+    `parity="official"` stands for `GuidanceSettings(form="official")`, whatever `guidance` says of the form.
     """
 
     def __init__(
@@ -45,7 +57,6 @@ class Editor:
         self.guidance = guidance or GuidanceSettings()
         self.parity = parity
         self.fingerprint = fingerprint
-        self.maps = CrossAttentionMaps(model.unet)
 
     @classmethod
     def from_pretrained(
@@ -55,21 +66,41 @@ class Editor:
         revision: str | None = None,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        vae: str | None = None,
+        loras: Sequence[Lora] = (),
         compile: bool = False,
         **settings: Any,
     ) -> "Editor":
         """Load "mini", a folder in StableDiffusion(XL)Pipeline layout, its URI, or a hub id; `settings` go to `Editor`.
 
-        `compile` spends minutes once for faster passes thereafter (see DiffusionModel.compile).
+        `vae` is the folder or hub id of another autoencoder; `loras` are fused into the weights. `compile` spends
+        minutes once for faster passes thereafter (see DiffusionModel.compile).
 
         Raises ConfigError where there is no such checkpoint.
         """
-        folder = locate(model, revision)
-        loaded = DiffusionModel.load(folder, device, dtype)
-        editor = cls(loaded, fingerprint=fingerprint(folder), **settings)
+        half = dtype != torch.float32
+        folder = locate(model, revision, half)
+        other = None if vae is None else locate_vae(vae, half)
+        loaded = DiffusionModel.load(folder, device, dtype, other, loras)
+        editor = cls(loaded, fingerprint=identity(folder, other, loras), **settings)
         if compile:
             loaded.compile()
         return editor
+
+    @property
+    def maps(self) -> CrossAttentionMaps:
+        """The model's, which all its editors share."""
+        return self.model.maps
+
+    @property
+    def official(self) -> bool:
+        """Whether it computes what the authors' code does, and not the paper's formula."""
+        return self.parity == "official" or self.guidance.form == "official"
+
+    @property
+    def inverts(self) -> InversionSettings:
+        """How it inverts: its settings, with the checkpoint's own where they leave something open."""
+        return self.inversion.resolve(self.model, self.official)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -84,21 +115,24 @@ class Editor:
         """Walk B pictures up to noise.
 
         Args:
-            images: (B, H, W, 3) uint8, or PIL images of one size; H and W multiples of the model's factor (8 for
-                Stable Diffusion), and best of what every level of the UNet can halve.
+            images: (B, H, W, 3) uint8, or arrays or PIL images of one size; H and W multiples of the model's factor
+                (8 for Stable Diffusion), and best of what every level of the UNet can halve.
             captions: what each picture shows, B sentences.
             seeds: one non-negative number a picture, the only source of randomness.
 
-        Raises ValueError where the counts or sizes don't fit.
+        An image whose latents are no picture's any more stands in the inversion's `faults`. Raises ValueError where the
+        counts or sizes don't fit.
         """
         pixels = _pixels(images)
+        if isinstance(captions, str):
+            raise ValueError(f"captions is one text, {captions!r}: give a list with one caption for each image")
         if not len(pixels) == len(captions) == len(seeds):
             raise ValueError(f"{len(pixels)} images, {len(captions)} captions, {len(seeds)} seeds: give one of each")
         if any(side % self.model.factor for side in pixels.shape[1:3]):
             raise ValueError(f"images are {pixels.shape[1:3]} pixels: give multiples of {self.model.factor}")
         latents = self.model.encode(pixels)
-        inversion = invert(self.model, latents, list(captions), list(seeds), self.inversion)
-        return replace(inversion, images=pixels)
+        inversion = invert(self.model, latents, list(captions), [int(seed) for seed in seeds], self.inverts)
+        return replace(inversion, images=pixels, faults=self._inversion_faults(inversion.trajectory))
 
     def inverted(
         self, trajectory: NDArray[np.float32], images: NDArray[np.uint8], captions: Sequence[str]
@@ -106,7 +140,8 @@ class Editor:
         """What `invert` gave these images before, made again from its `trajectory` without an evaluation."""
         schedule = Schedule.of(self.model.scheduler, len(trajectory) - 1)
         latents = torch.from_numpy(trajectory).to(self.model.device)
-        return Inversion(latents, self.model.embed(list(captions)), tuple(captions), schedule, images)
+        faulty = self._inversion_faults(latents)
+        return Inversion(latents, self.model.embed(list(captions)), tuple(captions), schedule, images, faulty)
 
     def edit(
         self,
@@ -118,14 +153,41 @@ class Editor:
         """Each of B inverted pictures under each of K directions: (B, K, H, W, 3) uint8.
 
         `strengths` (K) scale the directions. `masks` (B, H, W) confine the edit: every pixel outside them is the
-        source's own. Raises ConfigError for a direction made for another model, ValueError for masks that don't fit.
+        source's own. Raises ConfigError for a direction made for another model, ValueError for masks that don't fit,
+        ImageError where an edit is no picture (see `edit_each`).
         """
+        made = self.edit_each(inversion, directions, strengths, masks)
+        for i, found in enumerate(made.faults):
+            for k, fault in enumerate(found):
+                if fault is not None:
+                    raise ImageError(f"Image {i} under direction {k}: {fault}")
+        return made.pixels
+
+    def edit_each(
+        self,
+        inversion: Inversion,
+        directions: Sequence[EditDirection],
+        strengths: Sequence[float] | None = None,
+        masks: NDArray[np.bool_] | None = None,
+    ) -> Edits:
+        """`edit`, which says of each edit what is wrong with it and raises nothing for that."""
         latents = self.edit_latents(inversion, directions, strengths, masks)
-        pictures = self.model.decode(latents.flatten(0, 1))
-        edited = pictures.reshape(*latents.shape[:2], *pictures.shape[1:])
-        if masks is None:
-            return edited
-        return np.where(masks[:, None, :, :, None], edited, _sources(inversion)[:, None])
+        B, K = latents.shape[:2]
+        rows = latents.flatten(0, 1)
+        broken = faults(rows)
+        # A broken row is decoded as nothing, so that it can't trouble its neighbours.
+        sound = torch.tensor([fault is None for fault in broken], device=rows.device).view(-1, 1, 1, 1)
+        rows = torch.where(sound, rows, 0.0)
+        pictures, finite = self.model.decode(rows, at_once=B)
+        inverted = inversion.faults or (None,) * B
+        said = [
+            inverted[i // K] or self._edit_fault(broken[i]) or (None if finite[i] else self._decoding_fault())
+            for i in range(B * K)
+        ]
+        edited = pictures.reshape(B, K, *pictures.shape[1:])
+        if masks is not None:
+            edited = np.where(masks[:, None, :, :, None], edited, _sources(inversion)[:, None])
+        return Edits(edited, tuple(tuple(said[i * K : (i + 1) * K]) for i in range(B)))
 
     def edit_latents(
         self,
@@ -134,23 +196,43 @@ class Editor:
         strengths: Sequence[float] | None = None,
         masks: NDArray[np.bool_] | None = None,
     ) -> Tensor:
-        """`edit` before decoding: (B, K, 4, h, w) latents."""
+        """`edit` before decoding: (B, K, 4, h, w) latents, whatever is wrong with them."""
         if not directions:
             raise ValueError("no direction given: give at least one")
         for k, direction in enumerate(directions):
             direction.check(self.model.text, str(direction.provenance.get("name", k)))
-        by = strengths or [1.0] * len(directions)
+        by = [1.0] * len(directions) if strengths is None else [float(strength) for strength in strengths]
+        if len(by) != len(directions):
+            raise ValueError(f"{len(directions)} directions, {len(by)} strengths: give one of each")
         scaled = Condition.cat([(each * k).condition for each, k in zip(directions, by, strict=True)]).each(
             lambda part: part.to(self.model.device)
         )
         cells = None if masks is None else self._cells(masks, inversion)
-        if self.parity is None:
-            return edit(self.model, self.maps, inversion, scaled, self.guidance, cells)
-        if len(inversion.c) != 1 or len(directions) != 1:
-            raise ValueError("official parity takes one image and one direction: that is all its reference can do")
-        if cells is not None:
-            raise ValueError("official parity takes no masks: the reference code has none")
-        return edit_official(self.model, self.maps, inversion, scaled, self.guidance)
+        form = official if self.official else paper
+        return form.edit(self.model, inversion, scaled, self.guidance, cells)
+
+    def _inversion_faults(self, trajectory: Tensor) -> tuple[str | None, ...]:
+        how, encoded = self.inverts, faults(trajectory[0])
+
+        def sentence(start: str | None, later: str | None) -> str | None:
+            if start is not None:
+                return f"Its encoded latents are {start}, {remedy(self.model.vae_dtype, 'give another model.vae')}."
+            if later is None:
+                return None
+            lower = f"lower inversion.lambda_ac {how.lambda_ac:g} and inversion.lambda_kl {how.lambda_kl:g}"
+            return f"Its inversion's latents are {later}, {remedy(self.model.dtype, lower)}."
+
+        return tuple(map(sentence, encoded, of_trajectory(trajectory)))
+
+    def _edit_fault(self, fault: str | None) -> str | None:
+        if fault is None:
+            return None
+        lambda_xa, cfg, strength = self.guidance.resolve(self.model)
+        lower = f"lower guidance.lambda_xa {lambda_xa:g}, guidance.cfg {cfg:g} or guidance.strength {strength:g}"
+        return f"Its edited latents are {fault}, {remedy(self.model.dtype, lower)}."
+
+    def _decoding_fault(self) -> str:
+        return f"Its decoded picture is not finite, {remedy(self.model.vae_dtype, 'give another model.vae')}."
 
     def _cells(self, masks: NDArray[np.bool_], inversion: Inversion) -> Tensor:
         """The latent cells (B, 1, h, w) that a mask touches at all."""
@@ -171,10 +253,11 @@ def _pixels(images: Pictures) -> NDArray[np.uint8]:
     if isinstance(images, np.ndarray):
         pixels = images
     else:
-        sizes = {image.size for image in images}
-        if len(sizes) > 1:
-            raise ValueError(f"images of {len(sizes)} sizes in one batch: resize them to one")
-        pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
+        each = [np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image for image in images]
+        sizes = {np.shape(image) for image in each}
+        if len(sizes) != 1:
+            raise ValueError(f"images of {len(sizes)} sizes in one batch: give one or more, resized to one")
+        pixels = np.stack(each)
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
         raise ValueError(f"images are {pixels.dtype} {pixels.shape}: give (B, H, W, 3) uint8")
     return pixels

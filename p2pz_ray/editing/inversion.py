@@ -3,8 +3,9 @@
 Every image has its own generator and its own loss, so that what comes out doesn't depend on who shares the batch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,45 +14,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from p2pz_ray.editing.model import DiffusionModel
+from p2pz_ray.editing.passes import Passes
 from p2pz_ray.editing.schedule import Schedule, ddim_step, extrapolated
+from p2pz_ray.editing.settings import InversionSettings
 from p2pz_ray.editing.text import Condition
-
-
-@dataclass(frozen=True)
-class InversionSettings:
-    """`steps` DDIM steps; after each prediction `reg_steps` rounds of noise regularization. None is the checkpoint's
-    own default (see `resolve`).
-
-    "sampled" draws one shift a channel and level for each of `rolls` updates, as the official code does; "full"
-    takes all shifts, as the paper has it; "none" leaves the noise alone. `order` 2 extrapolates ε from the step before.
-    """
-
-    steps: int | None = None
-    regularization: Literal["sampled", "full", "none"] | None = None
-    lambda_ac: float = 20.0
-    lambda_kl: float = 20.0
-    reg_steps: int = 5
-    rolls: int = 5
-    order: Literal[1, 2] = 1
-
-    def resolve(self, model: DiffusionModel) -> "InversionSettings":
-        """With steps and regularization as set, else of the checkpoint's `editing.json`, else the paper's 50 and
-        "sampled"."""
-        own = model.defaults
-        steps = own.get("steps", 50) if self.steps is None else self.steps
-        return replace(self, steps=steps, regularization=self.regularization or own.get("regularization", "sampled"))
 
 
 @dataclass(frozen=True)
 class Inversion:
     """B images on their way to noise: `trajectory` is (N + 1, B, 4, h, w), from the clean latents at 0 to x_T at
-    N, and `c` are the captions it was made with, embedded. `images` (B, H, W, 3) are the pictures themselves."""
+    N, and `c` are the captions it was made with, embedded. `images` (B, H, W, 3) are the pictures themselves. `faults`
+    say of each image what is wrong with its latents, None where nothing is."""
 
     trajectory: Tensor
     c: Condition
     captions: tuple[str, ...]
     schedule: Schedule
     images: NDArray[np.uint8] | None = None
+    faults: tuple[str | None, ...] = ()
 
 
 def invert(
@@ -64,6 +44,7 @@ def invert(
     """Walk clean latents x (B, 4, h, w) up to noise under their captions, at guidance scale 1."""
     settings = settings.resolve(model)
     assert settings.steps is not None
+    passes = Passes(model, len(x))
     schedule = Schedule.of(model.scheduler, settings.steps)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     c = model.embed(captions)
@@ -71,10 +52,13 @@ def invert(
     before: Tensor | None = None
     for i, t in enumerate(schedule.timesteps):
         here, there = schedule.levels[i], schedule.levels[i + 1]
-        with torch.no_grad():
-            # The prediction is asked for the timestep being entered: the return trip will ask for the same one.
-            eps = model.predict(x, t, c, level=here)
-        eps = regularize(eps, generators, settings)
+        # The prediction is asked for the timestep being entered: the return trip will ask for the same one.
+        output = passes.output(x, t, c)
+        if settings.regularization == "official":
+            output = regularized_output(model, output, x, there, generators, settings)
+            eps = model.epsilon(output, x, here)
+        else:
+            eps = regularize(model.epsilon(output, x, here), generators, settings)
         step = eps
         # The first step of most schedules is a hundredth of the second: too short to extrapolate from.
         if settings.order == 2 and before is not None and i > 1:
@@ -95,15 +79,34 @@ def regularize(eps: Tensor, generators: list[torch.Generator], settings: Inversi
         if settings.regularization == "full":
             eps = eps - settings.lambda_ac * gradient(pair_loss_full, eps)
         else:
+            drawn = draw_shifts_official if settings.regularization == "official" else draw_shifts
             for _ in range(settings.rolls):
-                shifts = draw_shifts(eps.shape, generators)
-                step = gradient(lambda e, s=shifts: pair_loss(e, s), eps)
+                shifts = drawn(eps.shape, generators)
+                step = gradient(partial(pair_loss, shifts=shifts), eps)
                 eps = eps - settings.lambda_ac * step / settings.rolls
         eps = eps - settings.lambda_kl * gradient(kl_loss, eps)
     return eps
 
 
-def gradient(loss, eps: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+def regularized_output(
+    model: DiffusionModel,
+    output: Tensor,
+    x: Tensor,
+    level: float,
+    generators: list[torch.Generator],
+    settings: InversionSettings,
+) -> Tensor:
+    """The UNet's output, ε or v, regularized as the authors' code and diffusers' pipeline do it: by steps on the output
+    itself, whose ε is taken at ā=`level` of the timestep being entered."""
+    if model.prediction == "epsilon":
+        return regularize(output, generators, settings)
+    # ε = √ā v + √(1-ā) x: a step of λ on v moves ε by ā times as much.
+    weaker = replace(settings, lambda_ac=settings.lambda_ac * level, lambda_kl=settings.lambda_kl * level)
+    eps = regularize(model.epsilon(output, x, level), generators, weaker)
+    return (eps - (1 - level) ** 0.5 * x) / level**0.5
+
+
+def gradient(loss: Callable[[Tensor], Tensor], eps: Tensor) -> Tensor:
     """∂/∂ε of a per-image loss (B,); images don't mix, so the batch's sum has each image's own gradient."""
     with torch.enable_grad():
         leaf = eps.detach().requires_grad_()
@@ -121,12 +124,24 @@ def pyramid(eps: Tensor) -> list[Tensor]:
 
 def draw_shifts(shape: torch.Size, generators: list[torch.Generator]) -> list[Tensor]:
     """For each pyramid level, one shift an image and channel, (B, C), from 1 to half the side (exclusive)."""
-    _, channels, height, width = shape
-    sides = [min(height, width)]
-    while sides[-1] > 8:
-        sides.append(sides[-1] // 2)
+    channels, sides = shape[1], _sides(shape)
     drawn = [[torch.randint(1, max(2, s // 2), (channels,), generator=g) for s in sides] for g in generators]
     return [torch.stack(level) for level in zip(*drawn, strict=True)]
+
+
+def draw_shifts_official(shape: torch.Size, generators: list[torch.Generator]) -> list[Tensor]:
+    """The same from 0 to half the height (exclusive), drawn channel by channel as the authors' code draws them."""
+    channels, heights = shape[1], [shape[2] >> i for i in range(len(_sides(shape)))]
+    drawn = [[[torch.randint(h // 2, (1,), generator=g) for h in heights] for _ in range(channels)] for g in generators]
+    return [torch.stack([torch.cat([channel[i] for channel in image]) for image in drawn]) for i in range(len(heights))]
+
+
+def _sides(shape: torch.Size) -> list[int]:
+    """The shorter side of each level of the pyramid."""
+    sides = [min(shape[-2:])]
+    while sides[-1] > 8:
+        sides.append(sides[-1] // 2)
+    return sides
 
 
 def roll_each(n: Tensor, shifts: Tensor, dim: int) -> Tensor:

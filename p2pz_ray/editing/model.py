@@ -2,28 +2,26 @@
 predict."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor
 
+from p2pz_ray.editing.attention import CrossAttentionMaps
+from p2pz_ray.editing.kind import check_kind, read_json
+from p2pz_ray.editing.lora import Lora, fuse
 from p2pz_ray.editing.text import UNLOADABLE, Condition, TextEncoder, is_xl
+from p2pz_ray.editing.weights import variant_in
 from p2pz_ray.errors import ConfigError, first_line
 
 __all__ = ["DiffusionModel", "TextEncoder", "chosen_device"]
 
-CHUNK = 8  # images that the autoencoder takes at once: it needs far more memory an image than the UNet
+CHUNK = 8 * 512 * 512  # pixels that the autoencoder takes at once: it needs far more memory for them than the UNet
 
 
 def chosen_device(device: str) -> str:
@@ -52,6 +50,9 @@ class DiffusionModel:
         self.unet = unet.eval().requires_grad_(False)
         self.fast: Callable[..., Any] = self.unet
         """The UNet where nobody asks for its maps: itself, unless `compile` made something faster of it."""
+        self.maps = CrossAttentionMaps(self.unet)
+        self.room: int | None = None
+        """Rows at once that a gradient was found to have memory for; None as long as it never ran out."""
         self.text = text
         self.scheduler = scheduler
         self.defaults = defaults or {}
@@ -61,49 +62,52 @@ class DiffusionModel:
         self.prediction = kind
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> "DiffusionModel":
+    def load(
+        cls,
+        folder: Path,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        vae: Path | None = None,
+        loras: Sequence[Lora] = (),
+    ) -> "DiffusionModel":
         """Load a StableDiffusionPipeline or StableDiffusionXLPipeline folder; its optional `editing.json` holds its own
-        editing defaults."""
-        xl = is_xl(folder)
-        kind = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
-        unused: dict[str, Any] = {"feature_extractor": None, "image_encoder": None}
-        unused |= {"add_watermarker": False} if xl else {"safety_checker": None, "requires_safety_checker": False}
+        editing defaults. `vae` is the folder of another autoencoder, `loras` are fused into the weights."""
+        check_kind(folder)
+        half, xl = dtype != torch.float32, is_xl(folder)
+        text = TextEncoder.load(folder, loras)
         try:
-            pipeline = kind.from_pretrained(
-                folder,
-                dtype={"default": dtype, "text_encoder": torch.float32, "text_encoder_2": torch.float32},
-                use_safetensors=True,
-                low_cpu_mem_usage=False,  # what it saves needs another package, and its absence is warned of
-                **unused,
-            )
-            if xl and pipeline.text_encoder is None:
-                raise ValueError("it has one text encoder of two, as SDXL's refiner, which edits nothing")
+            unet = _load(UNet2DConditionModel, folder / "unet", dtype, half)
+            autoencoder = _load(AutoencoderKL, vae or folder / "vae", dtype, half)
+            scheduler = DDIMScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
         except UNLOADABLE as error:
-            reason = first_line(error)
-            raise ConfigError(f"model {folder} can't be loaded as a {kind.__name__}: {reason}") from error
-        if xl and pipeline.vae.config.force_upcast and dtype == torch.float16:
-            pipeline.vae.float()  # this autoencoder overflows half precision, and says so
-        pipeline.to(device)
+            raise ConfigError(f"model {folder} can't be loaded: {first_line(error)}") from error
+        for lora in loras:
+            fuse(lora, {"unet": unet})
+        if xl and autoencoder.config.force_upcast and dtype == torch.float16:
+            autoencoder.float()  # this autoencoder overflows half precision, and says so
+        text.encoder.to(device)
+        unet, autoencoder = unet.to(device), autoencoder.to(device)
         if device.startswith("cuda"):
-            pipeline.unet.to(memory_format=torch.channels_last)
-            pipeline.vae.to(memory_format=torch.channels_last)
+            unet.to(memory_format=torch.channels_last)
+            autoencoder.to(memory_format=torch.channels_last)
         notes = folder / "editing.json"
-        return cls(
-            vae=pipeline.vae,
-            unet=pipeline.unet,
-            text=TextEncoder(
-                [pipeline.tokenizer, pipeline.tokenizer_2] if xl else [pipeline.tokenizer],
-                [pipeline.text_encoder, pipeline.text_encoder_2] if xl else [pipeline.text_encoder],
-            ),
-            scheduler=DDIMScheduler.from_config(pipeline.scheduler.config),
-            defaults=json.loads(notes.read_text()) if notes.is_file() else None,
-        )
+        defaults = json.loads(notes.read_text()) if notes.is_file() else None
+        return cls(vae=autoencoder, unet=unet, text=text, scheduler=scheduler, defaults=defaults)
 
     def compile(self) -> "DiffusionModel":
         """Have torch.compile make kernels for passes that nobody asks for maps: minutes for the first passes of a
         size, less for each that follows, the same numbers up to rounding."""
         self.fast = torch.compile(self.unet)
         return self
+
+    @property
+    def dtype(self) -> str:
+        """The weights' precision, as a configuration names it."""
+        return str(self.unet.dtype).removeprefix("torch.")
+
+    @property
+    def vae_dtype(self) -> str:
+        return str(self.vae.dtype).removeprefix("torch.")
 
     @property
     def device(self) -> torch.device:
@@ -126,20 +130,25 @@ class DiffusionModel:
         signal = torch.from_numpy(np.require(images, requirements=["C", "W"])).permute(0, 3, 1, 2).float() / 127.5 - 1
         means = [
             self.vae.encode(chunk.to(self.device, self.vae.dtype)).latent_dist.mean.float()
-            for chunk in signal.split(CHUNK)
+            for chunk in signal.split(_at_once(*images.shape[1:3]))
         ]
         # Contiguous: the pictures' own memory format would go on through every step, and with it another rounding.
         return torch.cat(means).contiguous() * self.vae.config.scaling_factor
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
-        """(B, 4, h, w) scaled latents → (B, H, W, 3) uint8."""
-        pictures = []
-        for chunk in (latents / self.vae.config.scaling_factor).split(CHUNK):
+    def decode(self, latents: Tensor, at_once: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """(B, 4, h, w) scaled latents → (B, H, W, 3) uint8, and of each picture whether all of it is finite.
+
+        At most `at_once` are decoded together.
+        """
+        height, width = (side * self.factor for side in latents.shape[-2:])
+        pictures, finite = [], []
+        for chunk in (latents / self.vae.config.scaling_factor).split(min(at_once or CHUNK, _at_once(height, width))):
             signal = self.vae.decode(chunk.to(self.vae.dtype)).sample.float()
-            pixels = ((signal + 1) * 127.5).round().clamp(0, 255).byte()
+            finite.append(torch.isfinite(signal).flatten(1).all(1).cpu().numpy())
+            pixels = ((signal.nan_to_num(0) + 1) * 127.5).round().clamp(0, 255).byte()
             pictures.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
-        return np.concatenate(pictures)
+        return np.concatenate(pictures), np.concatenate(finite)
 
     def embed(self, sentences: list[str]) -> Condition:
         """What n sentences tell the UNet, float32."""
@@ -170,3 +179,19 @@ class DiffusionModel:
     def epsilon(self, output: Tensor, x: Tensor, level: float) -> Tensor:
         """The noise that an output means for x: itself, or √ā v + √(1-ā) x (Salimans and Ho 2022)."""
         return output if self.prediction == "epsilon" else level**0.5 * output + (1 - level) ** 0.5 * x
+
+
+def _load(kind: Any, folder: Path, dtype: torch.dtype, half: bool) -> Any:
+    """A part of a checkpoint."""
+    return kind.from_pretrained(
+        folder,
+        variant=variant_in(folder, half),
+        dtype=dtype,
+        use_safetensors=True,
+        low_cpu_mem_usage=False,  # what it saves needs another package, and its absence is warned of
+    )
+
+
+def _at_once(height: int, width: int) -> int:
+    """Pictures of a size in pixels that the autoencoder takes together."""
+    return max(1, CHUNK // (height * width))

@@ -24,12 +24,19 @@ class Schedule:
 
     @classmethod
     def of(cls, scheduler: DDIMScheduler, steps: int) -> "Schedule":
-        """The checkpoint's own spacing of `steps` timesteps."""
+        """The checkpoint's own spacing of `steps` timesteps. Raises ConfigError for a number that this spacing doesn't
+        lead up to noise."""
         most = int(scheduler.config.num_train_timesteps)
         if not 1 <= steps <= most:
             raise ConfigError(f"inversion.steps is {steps}: choose 1 to {most}, what the checkpoint was trained with")
-        scheduler.set_timesteps(steps)
-        timesteps = [int(t) for t in scheduler.timesteps.flip(0)]
+        timesteps = _timesteps(scheduler, steps)
+        if not _leads_to_noise(timesteps, most):
+            others = [*range(steps - 1, 0, -1), *range(steps + 1, most + 1)]
+            better = next(n for n in others if _leads_to_noise(_timesteps(scheduler, n), most))
+            raise ConfigError(
+                f"inversion.steps is {steps}: the checkpoint's {scheduler.config.timestep_spacing!r} spacing would end "
+                f"at t = {timesteps[-1]} of {most}, so choose {better}"
+            )
         levels = [
             float(scheduler.final_alpha_cumprod),
             *(float(scheduler.alphas_cumprod[t]) for t in timesteps),
@@ -38,6 +45,16 @@ class Schedule:
 
     def __len__(self) -> int:
         return len(self.timesteps)
+
+
+def _timesteps(scheduler: DDIMScheduler, steps: int) -> list[int]:
+    scheduler.set_timesteps(steps)
+    return [int(t) for t in scheduler.timesteps.flip(0)]
+
+
+def _leads_to_noise(timesteps: list[int], most: int) -> bool:
+    """Whether ascending timesteps end in the noisiest tenth of what their number allows, and beyond half of all."""
+    return max(most / 2, 0.9 * (most - most / len(timesteps))) <= timesteps[-1] < most
 
 
 def ddim_step(x: Tensor, eps: Tensor, here: float, there: float) -> Tensor:

@@ -153,7 +153,10 @@ class Bench:
 
     def through_vae(self, pictures: Pixels) -> Pixels:
         return np.concatenate(
-            [self.editor.model.decode(self.editor.model.encode(pictures[part])) for part in self.parts(len(pictures))]
+            [
+                self.editor.model.decode(self.editor.model.encode(pictures[part]))[0]
+                for part in self.parts(len(pictures))
+            ]
         )
 
     def floor(self, task: Task) -> float:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
-from p2pz_ray.config import DirectionConfig, EditConfig, SentencesConfig
+from p2pz_ray.config import CheckpointConfig, DirectionConfig, EditConfig, SentencesConfig
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.lora import Lora
 from p2pz_ray.editing.model import TextEncoder, chosen_device
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.sentences import sentences
@@ -21,7 +22,7 @@ def write_direction(config: DirectionConfig) -> EditDirection:
         direction.save(config.output)
         return direction
     device = chosen_device(config.device)
-    text = TextEncoder.load(locate(config.model.name, config.model.revision))
+    text = TextEncoder.load(locate(config.model.name, config.model.revision), loras_of(config.model))
     text.encoder.to(device)
     assert config.source  # DirectionConfig has words where it has no embeddings
     assert config.target
@@ -29,6 +30,11 @@ def write_direction(config: DirectionConfig) -> EditDirection:
     direction = _from_words(text, config.source, config.target, config.sentences, config.count, name, device)
     direction.save(config.output)
     return direction
+
+
+def loras_of(model: CheckpointConfig) -> list[Lora]:
+    """The LoRAs that a configuration names."""
+    return [Lora(Path(lora.name).expanduser(), lora.scale) for lora in model.loras]
 
 
 def edit_directions(

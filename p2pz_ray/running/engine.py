@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.store import Store
 from p2pz_ray.config import TranslateConfig
-from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, Inversion, InversionSettings
+from p2pz_ray.editing import EditDirection, Editor, Inversion
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.captions import Blip, Captioner
-from p2pz_ray.running.direction import load_direction
+from p2pz_ray.running.direction import load_direction, loras_of
 from p2pz_ray.running.inversions import Inversions
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import image_seed
@@ -33,11 +33,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Edited:
-    """A picture's caption in use and its edits, (K, H, W, 3) uint8; or the sentence that says why there are none."""
+    """A picture's caption in use and its edits, (K, H, W, 3) uint8; or the sentence that says why there are none.
+
+    `faults` say of each edit why it is no picture, None where it is one; empty where all are.
+    """
 
     caption: str | None
     pixels: NDArray[np.uint8] | None
     error: str | None = None
+    faults: tuple[str | None, ...] = ()
 
 
 class Engine(Protocol):
@@ -70,9 +74,11 @@ class Diffusion:
             revision=config.model.revision,
             device=device,
             dtype=dtype_of(config, device),
+            vae=config.model.vae,
+            loras=loras_of(config.model),
             compile=config.compile,
-            inversion=InversionSettings(**config.inversion.settings),
-            guidance=GuidanceSettings(**config.guidance.model_dump()),
+            inversion=config.inversion.settings,
+            guidance=config.guidance,
         )
         self.directions = [_direction(job, name) for name in config.edits]
         self.strengths = [edit.strength for edit in config.edits.values()]
@@ -93,8 +99,11 @@ class Diffusion:
         captions = self.captioner(list(pixels), [picture.caption for picture in pictures])
         seeds = [image_seed(self.job.config.seed, picture.id) for picture in pictures]
         inversion = self._inverted(pixels, captions, seeds)
-        edited = self.editor.edit(inversion, self.directions, self.strengths, _masks(pictures))
-        return [Edited(caption, pixels) for caption, pixels in zip(captions, edited, strict=True)]
+        edited = self.editor.edit_each(inversion, self.directions, self.strengths, _masks(pictures))
+        return [
+            Edited(caption, pixels, faults=faults)
+            for caption, pixels, faults in zip(captions, edited.pixels, edited.faults, strict=True)
+        ]
 
     def end(self) -> None:
         if self.inversions is not None:
@@ -110,9 +119,10 @@ class Diffusion:
         missing = [i for i in range(len(keys)) if i not in found]
         if missing:
             made = self.editor.invert(pixels[missing], [captions[i] for i in missing], [seeds[i] for i in missing])
-            for i, trajectory in zip(missing, made.trajectory.cpu().unbind(1), strict=True):
+            for i, trajectory, fault in zip(missing, made.trajectory.cpu().unbind(1), made.faults, strict=True):
                 found[i] = trajectory.numpy()
-                cache.add(keys[i], found[i])
+                if fault is None:
+                    cache.add(keys[i], found[i])
         return self.editor.inverted(np.stack([found[i] for i in range(len(keys))], 1), pixels, captions)
 
 

@@ -38,7 +38,7 @@ class Inversions:
     """
 
     def __init__(self, store: Store, partition: str, editor: Editor, size: tuple[int, int]) -> None:
-        settings = editor.inversion.resolve(editor.model)
+        settings = editor.inverts
         assert settings.steps is not None
         dtype = str(editor.model.unet.dtype)
         maker = json.dumps([VERSION, editor.fingerprint, dtype, asdict(settings)], sort_keys=True)
@@ -46,7 +46,7 @@ class Inversions:
         self.path = f"{partition}-{hashlib.sha256(maker.encode()).hexdigest()[:16]}.parquet"
         height, width = (side // editor.model.factor for side in size)
         self.shape = (settings.steps + 1, int(editor.model.unet.config.in_channels), height, width)
-        self.drawn = settings.regularization == "sampled"
+        self.drawn = settings.regularization in ("sampled", "official")
         self.used = 0
         """Inversions that were taken from the cache."""
         self._held: dict[str, Trajectory] = {}

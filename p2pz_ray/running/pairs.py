@@ -27,29 +27,39 @@ class Pairs:
         self.run_seed = run_seed
         self.format = format
         self.failures: list[tuple[str, str]] = []
-        """Ids of images that went wrong, and the sentences that say why."""
+        """Ids of images that went wrong, all or some of their edits, and the sentences that say why."""
+        self.failed = 0
+        """Rows that are error rows."""
         self._rows: dict[int, list[dict[str, Any]]] = {}
 
     @property
     def images(self) -> int:
         return len(self._rows)
 
-    @property
-    def failed(self) -> int:
-        """Rows that are error rows."""
-        return len(self.failures) * len(self.edits)
-
-    def add(self, row: int, id: str, caption: str | None, source: bytes, edited: Sequence[bytes]) -> None:
-        """Image number `row` of the partition went well: its encoded source and one encoded picture an edit."""
+    def add(
+        self,
+        row: int,
+        id: str,
+        caption: str | None,
+        source: bytes,
+        edited: Sequence[bytes | None],
+        faults: Sequence[str | None] = (),
+    ) -> None:
+        """Image number `row` of the partition was edited: its encoded source and one encoded picture an edit; or for an
+        edit that went wrong no picture, and the sentence that says why in `faults`."""
+        said = faults or [None] * len(self.edits)
         self._rows[row] = [
-            self._row(id, edit, caption, source, picture=picture)
-            for edit, picture in zip(self.edits, edited, strict=True)
+            self._row(id, edit, caption, source, picture=picture if fault is None else None, error=fault)
+            for edit, picture, fault in zip(self.edits, edited, said, strict=True)
         ]
+        self.failures += [(id, sentence) for sentence in dict.fromkeys(said) if sentence is not None]
+        self.failed += sum(fault is not None for fault in said)
 
     def fail(self, row: int, id: str, sentence: str, caption: str | None = None, source: bytes | None = None) -> None:
         """Image number `row` of the partition went wrong; `source` is kept where it could be read."""
         self._rows[row] = [self._row(id, edit, caption, source, error=sentence) for edit in self.edits]
         self.failures.append((id, sentence))
+        self.failed += len(self.edits)
 
     def to_parquet(self, metadata: dict[str, str]) -> bytes:
         """All rows, as a Parquet file whose schema carries `metadata`."""

@@ -4,21 +4,24 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from diffusers import DDIMScheduler
 
 from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
 from p2pz_ray.editing import EditDirection
-from p2pz_ray.editing.checkpoint import fingerprint as model_fingerprint
-from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.checkpoint import identity, locate, locate_vae
+from p2pz_ray.editing.kind import check_kind, read_json
 from p2pz_ray.editing.model import TextEncoder
+from p2pz_ray.editing.schedule import Schedule
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.checkpoint import load_pretrained
-from p2pz_ray.running.direction import edit_directions, load_direction, save_direction
+from p2pz_ray.running.direction import edit_directions, load_direction, loras_of, save_direction
 from p2pz_ray.running.job import Job, columns_of
 from p2pz_ray.student import Student
 
@@ -84,7 +87,11 @@ class _Given:
 
 def _diffusion(config: TranslateConfig, begun: RunFolder | None) -> _Given:
     """A checkpoint and a direction for each edit, the run's own where it was begun and has them."""
-    checkpoint = locate(config.model.name, config.model.revision)
+    half = config.dtype in ("float16", "bfloat16") or (config.dtype == "auto" and config.device != "cpu")
+    checkpoint = locate(config.model.name, config.model.revision, half)
+    vae, loras = None if config.model.vae is None else locate_vae(config.model.vae, half), loras_of(config.model)
+    check_kind(checkpoint)
+    _check_steps(config, checkpoint)
     size = _size(config, checkpoint)
     if config.captions.model is not None:
         from transformers import AutoConfig
@@ -92,9 +99,9 @@ def _diffusion(config: TranslateConfig, begun: RunFolder | None) -> _Given:
         load_pretrained(AutoConfig, config.captions.model.name, config.captions.model.revision, "captions.model")
     held = {} if begun is None else {name: load_direction(begun, name) for name in config.edits}
     kept = {name: direction for name, direction in held.items() if direction is not None}
-    directions = edit_directions(config.edits, TextEncoder.load(checkpoint), kept)
+    directions = edit_directions(config.edits, TextEncoder.load(checkpoint, loras), kept)
     ingredients = {
-        "model": model_fingerprint(checkpoint),
+        "model": identity(checkpoint, vae, loras),
         "directions": {name: direction.digest for name, direction in directions.items()},
     }
     fresh = {name: direction for name, direction in directions.items() if name not in kept}
@@ -130,7 +137,7 @@ def _plan(config: TranslateConfig, folder: RunFolder) -> Plan:
 
 def _size(config: TranslateConfig, checkpoint: Path) -> tuple[int, int]:
     """(H, W) pixels to translate at; ConfigError for what the model can't halve as often as it does."""
-    unet, vae = (_model_config(checkpoint / part / "config.json") for part in ("unet", "vae"))
+    unet, vae = (read_json(checkpoint / part / "config.json") for part in ("unet", "vae"))
     factor = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
     step = factor * 2 ** (len(unet.get("block_out_channels", [0] * 4)) - 1)
     side = int(unet.get("sample_size") or 64) * factor
@@ -140,14 +147,11 @@ def _size(config: TranslateConfig, checkpoint: Path) -> tuple[int, int]:
     return size
 
 
-def _model_config(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{file} can't be read ({error}): the model's folder is incomplete, so fetch it again."
-        ) from error
-    return found if isinstance(found, dict) else {}
+def _check_steps(config: TranslateConfig, checkpoint: Path) -> None:
+    """Raise ConfigError for steps that the checkpoint's spacing doesn't lead up to noise."""
+    if config.inversion.steps is not None:
+        scheduler = DDIMScheduler.from_config(read_json(checkpoint / "scheduler" / "scheduler_config.json"))
+        Schedule.of(scheduler, config.inversion.steps)
 
 
 def _pinned(config: TranslateConfig, checkpoint: Path) -> TranslateConfig:
@@ -162,9 +166,13 @@ def _absolute(config: TranslateConfig) -> TranslateConfig:
     model, given, inversion = config.model, config.input, config.inversion
     if Path(model.name).expanduser().is_dir() and model.name != "mini":
         model = model.model_copy(update={"name": _absolute_uri(model.name)})
+    loras = [lora.model_copy(update={"name": _absolute_uri(lora.name)}) for lora in model.loras]
+    here = model.vae is not None and Path(model.vae).expanduser().is_dir()
+    vae = _absolute_uri(model.vae) if model.vae is not None and here else model.vae
+    model = model.model_copy(update={"loras": loras, "vae": vae})
     given = given.model_copy(update={"uri": _absolute_uri(given.uri)})
     if inversion.cache is not None:
-        inversion = inversion.model_copy(update={"cache": _absolute_uri(inversion.cache)})
+        inversion = replace(inversion, cache=_absolute_uri(inversion.cache))
     student = None if config.student is None else _absolute_uri(config.student)
     changed = {"model": model, "student": student, "input": given, "inversion": inversion}
     changed["output"] = _absolute_uri(config.output)

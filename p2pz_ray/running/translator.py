@@ -20,6 +20,7 @@ from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.reader import Item, read_partition
 from p2pz_ray.editing.model import chosen_device
+from p2pz_ray.editing.passes import out_of_memory
 from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.running import log
 from p2pz_ray.running.engine import Edited, Picture, dtype_of, load_engine
@@ -176,7 +177,7 @@ class Translator:
         except Exception as error:
             if "CUDA error" in str(error):
                 raise DeviceLostError(str(error)) from error
-            exhausted = _out_of_memory(error)
+            exhausted = out_of_memory(error)
             sentence = f"The model can't translate it ({_one_line(error)})."
             if exhausted:
                 sentence = "The device has too little memory for it, even alone: lower image.size."
@@ -200,8 +201,12 @@ class Translator:
                 sentence = result.error or "The model can't translate it."
                 pairs.fail(picture.row, picture.id, sentence, result.caption, source)
             else:
-                pictures = [encode(pixels, format.format, format.quality) for pixels in result.pixels]
-                pairs.add(picture.row, picture.id, result.caption, source, pictures)
+                faults = result.faults or (None,) * len(result.pixels)
+                pictures = [
+                    encode(pixels, format.format, format.quality) if fault is None else None
+                    for pixels, fault in zip(result.pixels, faults, strict=True)
+                ]
+                pairs.add(picture.row, picture.id, result.caption, source, pictures, faults)
 
 
 def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
@@ -251,11 +256,6 @@ def room_for_twice(device: str) -> bool:
         return False
     free, _ = torch.cuda.mem_get_info()
     return 2 * torch.cuda.max_memory_allocated() <= 0.8 * (free + torch.cuda.memory_reserved())
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """On a GPU, or on a CPU, whose allocators have no kind of error of their own."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _one_line(error: BaseException) -> str:

@@ -7,11 +7,6 @@ from pydantic import Field
 from p2pz_ray.config import Count, Natural, Section
 
 
-def width(side: int, base: int, most: int) -> int:
-    """The channels of the feature maps of `side` × `side` cells."""
-    return max(1, min(base // side, most))
-
-
 class GeneratorConfig(Section):
     """The student. At side s its feature maps have base/s channels, at most `max`."""
 

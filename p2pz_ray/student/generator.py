@@ -4,14 +4,19 @@ StyleGAN2 decoder, which also takes the encoder's feature maps.
 A teacher gives one answer to a picture, so z and noise are off unless asked for, and served without either.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from p2pz_ray.student.config import GeneratorConfig, width
-from p2pz_ray.student.layers import GAIN, Conv, Filter, Linear, ModulatedConv, bend, leaky
+from p2pz_ray.student.layers import GAIN, Conv, Filter, Linear, ModulatedConv, bend, leaky, width
+
+if TYPE_CHECKING:
+    from p2pz_ray.student.config import GeneratorConfig
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,11 @@ GAIN = math.sqrt(2.0)
 of g·x is g times that of x."""
 
 
+def width(side: int, base: int, most: int) -> int:
+    """The channels of the feature maps of `side` × `side` cells."""
+    return max(1, min(base // side, most))
+
+
 def bend(x: Tensor) -> Tensor:
     """Leaky ReLU."""
     return F.leaky_relu(x, 0.2)

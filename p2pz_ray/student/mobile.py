@@ -1,12 +1,18 @@
 """A lighter student: residual blocks of depthwise and pointwise convolutions at a quarter of the size, as MobileNetV2
 has them (arXiv 1801.04381), and the source picture carried past them all."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
-from p2pz_ray.student.config import GeneratorConfig, width
 from p2pz_ray.student.generator import Lot
-from p2pz_ray.student.layers import GAIN, Conv, Filter, bend
+from p2pz_ray.student.layers import GAIN, Conv, Filter, bend, width
+
+if TYPE_CHECKING:
+    from p2pz_ray.student.config import GeneratorConfig
 
 EXPANSION = 4
 
