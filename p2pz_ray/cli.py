@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 finished, but mo
 """
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -19,6 +20,7 @@ DONE, FAILED, WRONG, TOO_MANY_FAILED = 0, 1, 2, 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    _never_fail_to_print()
     given = _parsed(arguments)
     _quiet()
     verb: Callable[[argparse.Namespace], int] = given.verb
@@ -277,6 +279,13 @@ def _positive(text: str) -> int:
 def _complain(sentence: str, code: int) -> int:
     print(f"p2pz: {sentence}", file=sys.stderr)
     return code
+
+
+def _never_fail_to_print() -> None:
+    """What a terminal or a log file can't show, such as "→" or a name that isn't UTF-8, is backslash-escaped there."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _quiet() -> None:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -121,7 +122,7 @@ class Translator:
                 if item.data is None:
                     raise ImageError(item.error or "There is no image in this row.")
                 caption = item.caption if config.captions.column else None
-                pixels = decode(item.data, self.policy)
+                pixels = decode(item.data, self.policy, partial(log.assumed, config.output, partition.id, item.id))
                 batch.pictures.append(Picture(row, item.id, pixels, caption, self._mask(item)))
             except ImageError as error:
                 batch.broken.append((row, item, str(error)))
