@@ -142,6 +142,7 @@ def submit(given: argparse.Namespace) -> int:
         from p2pz_ray.config import DirectionConfig, TranslateConfig, load
         from p2pz_ray.distill.config import DistillConfig
         from p2pz_ray.evaluation.config import EvaluateConfig
+        from p2pz_ray.running.reach import check_reaches
 
         path, overrides = _split(given.settings)
         kinds: dict[str, Any] = {
@@ -150,7 +151,8 @@ def submit(given: argparse.Namespace) -> int:
             "distill": DistillConfig,
             "evaluate": EvaluateConfig,
         }
-        _check_reaches(load(path, overrides, kinds[given.job]), overrides)
+        config = load(path, overrides, kinds[given.job])
+        check_reaches(config, overrides, Path(given.working_dir))
     from p2pz_ray.running.submit import JobServer
 
     server = JobServer(given.address)
@@ -165,27 +167,6 @@ def submit(given: argparse.Namespace) -> int:
         print(server.goes_on(job))
         return DONE
     return server.follow(job)
-
-
-def _check_reaches(config: Any, overrides: Sequence[str]) -> None:
-    """Raise ConfigError for what another machine can't reach or shouldn't be told."""
-    named = [(key, uri) for key in ("output", "run", "student") if (uri := getattr(config, key, None)) is not None]
-    for key in ("input", "collection"):
-        if getattr(config, key, None) is not None:
-            named.append((f"{key}.uri", getattr(config, key).uri))
-    if hasattr(config, "pairs"):
-        named += [(f"pairs.{kind}", uri) for kind in ("runs", "tables") for uri in getattr(config.pairs, kind)]
-    for key, uri in named:
-        if "://" not in uri and not os.path.isabs(uri):
-            raise ConfigError(
-                f"{key} is {uri}, which on the cluster would lie in the job's own folder and go with it: give a URI, "
-                "or a full path that all its machines share."
-            )
-    if any("storage_options" in override for override in overrides):
-        raise ConfigError(
-            "storage_options on the command line would stand in the cluster's list of jobs and in its logs: give its "
-            "machines the rights themselves, or write them into the configuration file."
-        )
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from p2pz_ray.collection.uri import unquoted
 from p2pz_ray.errors import ConfigError
 
 C = TypeVar("C", bound=BaseModel)
@@ -67,7 +68,7 @@ def _parse(text: str | bytes, where: str) -> Any:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        with fsspec.open(path, "rb") as file:
+        with fsspec.open(unquoted(path), "rb") as file:
             text = file.read()
     except FileNotFoundError:
         raise ConfigError(f"There is no configuration file {path}: check the path.") from None

@@ -83,7 +83,16 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize(
-    "key", ["input.uri", "output", "edits.cat2dog.sentences.endpoint.model", "model", "model.name", "input.columns.id", "guidance.negative"]
+    "key",
+    [
+        "input.uri",
+        "output",
+        "edits.cat2dog.sentences.endpoint.model",
+        "model",
+        "model.name",
+        "input.columns.id",
+        "guidance.negative",
+    ],
 )
 def test_a_text_is_set_as_it_stands(key: str, text: str) -> None:
     endpoint = "edits.cat2dog.sentences.endpoint={base_url: http://h/v1, model: m}"

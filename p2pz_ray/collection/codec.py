@@ -138,7 +138,7 @@ def _quiet() -> Iterator[None]:
 
 def _opened(data: bytes) -> Image.Image:
     kind = kind_of(data)
-    formats = FORMATS
+    formats: tuple[str, ...] = FORMATS
     if kind is not None and kind[0] in _EXTRA and _registered(kind[0]):
         formats, kind = (_EXTRA[kind[0]][0],), None
     try:

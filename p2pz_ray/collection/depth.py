@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ def one_channel(image: Image.Image) -> tuple[np.ndarray, str | None]:
     return scaled(values, image)
 
 
-def deep_colours(data: bytes, image: Image.Image, formats: Sequence[str]) -> tuple[Image.Image, str | None] | None:
+def deep_colours(data: bytes, image: Image.Image, formats: tuple[str, ...]) -> tuple[Image.Image, str | None] | None:
     """A 16-bit colour picture that uses fewer bits, at its true brightness; and what was assumed. None for any other.
 
     Pillow keeps the upper 8 bits of such samples, of which a 12-bit picture fills four and an 8-bit one none. Its

@@ -112,47 +112,55 @@ class _Fetcher:
 
     def item(self, row: Row, id: str, table_path: str) -> Item:
         """The row's item; `table_path` is the file that the row's path is relative to."""
+        mask = None
         try:
-            data = row.data if row.data is not None else self._fetched(row.path, table_path)
+            data = self._checked(row.data, row.path, table_path, "image")
+            if row.mask is not None or row.mask_path is not None:
+                mask = self._checked(row.mask, row.mask_path, table_path, "mask")
         except ImageError as error:
             return Item(id, None, row.caption, str(error))
-        if not data:
-            return Item(id, None, row.caption, "Its image is empty (0 bytes).")
-        if len(data) > self._max_bytes:
-            sentence = f"It has {len(data):,} bytes, more than the {self._max_bytes:,} allowed."
-            return Item(id, None, row.caption, sentence)
-        if row.mask is not None and len(row.mask) > self._max_bytes:
-            sentence = f"Its mask has {len(row.mask):,} bytes, more than the {self._max_bytes:,} allowed."
-            return Item(id, None, row.caption, sentence)
-        return Item(id, data, row.caption, None, row.mask)
+        return Item(id, data, row.caption, None, mask)
 
-    def _fetched(self, path: str | None, table_path: str) -> bytes:
+    def _checked(self, data: bytes | None, path: str | None, table_path: str, what: str) -> bytes:
+        """A picture's bytes, fetched where its row holds none; `what` it is, for a sentence."""
+        if data is None:
+            data = self._fetched(path, table_path, what)
+        if not data:
+            raise ImageError(f"Its {what} is empty (0 bytes).")
+        if len(data) > self._max_bytes:
+            it = "It" if what == "image" else "Its mask"
+            raise ImageError(f"{it} has {len(data):,} bytes, more than the {self._max_bytes:,} allowed.")
+        return data
+
+    def _fetched(self, path: str | None, table_path: str, what: str) -> bytes:
         if path is None:
-            raise ImageError("Its image is null.")
+            raise ImageError(f"Its {what} is null.")
         if "://" in path:
-            return self._fetched_from_uri(path)
+            return self._fetched_from_uri(path, what)
         if path.startswith("/") and not self._store.local:
-            raise ImageError(f"Its image's path {path!r} must be relative to the table's file, or a URI.")
+            raise ImageError(f"Its {what}'s path {path!r} must be relative to the table's file, or a URI.")
         root = self._store.root
         folder, name = posixpath.split(posixpath.normpath(posixpath.join(root, posixpath.dirname(table_path), path)))
         if folder.startswith(".."):
-            raise ImageError(f"Its image's path {path!r} leads out of the storage.")
+            raise ImageError(f"Its {what}'s path {path!r} leads out of the storage.")
         try:
             return self._store.rebased(folder).read(name, self._max_bytes)
         except FileError as error:
-            raise ImageError(f"Its image {path!r} can't be used: {error.reason}") from error
+            raise ImageError(f"Its {what} {path!r} can't be used: {error.reason}") from error
 
-    def _fetched_from_uri(self, uri: str) -> bytes:
+    def _fetched_from_uri(self, uri: str, what: str) -> bytes:
         protocol = uri.partition("://")[0]
         if protocol not in (*self._own, *_OPEN_PROTOCOLS):
-            raise ImageError(f"Its image is at {uri!r}, and {protocol!r} isn't fetched from: copy it beside the table.")
+            raise ImageError(
+                f"Its {what} is at {uri!r}, and {protocol!r} isn't fetched from: copy it beside the table."
+            )
         try:
             return Store(uri, self._options if protocol in self._own else None).read("", self._max_bytes)
         except FileError as error:
-            raise ImageError(f"Its image {uri!r} can't be used: {error.reason}") from error
+            raise ImageError(f"Its {what} {uri!r} can't be used: {error.reason}") from error
         except StorageError as error:
             if protocol in self._own:
                 raise
-            raise ImageError(f"Its image can't be fetched: {error}") from error
+            raise ImageError(f"Its {what} can't be fetched: {error}") from error
         except ConfigError as error:
-            raise ImageError(f"Its image can't be fetched: {error}") from error
+            raise ImageError(f"Its {what} can't be fetched: {error}") from error

@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from p2pz_ray.collection.failure import FileError, MissingFileError, StorageError, shown
 from p2pz_ray.collection.local import TEMPORARY, info, irregular, missing, replace
+from p2pz_ray.collection.uri import unquoted
 from p2pz_ray.errors import ConfigError, first_line
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class Store:
             raise ConfigError("The URI is empty: give a local folder or a URI such as s3://bucket/folder.")
         self.uri = uri
         try:
-            self.fs, root = fsspec.core.url_to_fs(os.path.expanduser(uri), **(storage_options or {}))
+            self.fs, root = fsspec.core.url_to_fs(os.path.expanduser(unquoted(uri)), **(storage_options or {}))
         except ImportError as error:
             raise ConfigError(f"{uri} needs a package that isn't installed ({error}).") from error
         except (ValueError, TypeError) as error:

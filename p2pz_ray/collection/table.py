@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from p2pz_ray.collection.cells import pictures, plain, texts
 from p2pz_ray.collection.failure import shown
-from p2pz_ray.collection.schema import Columns, check_schema, is_bytes, is_text
+from p2pz_ray.collection.schema import Columns, check_schema, is_bytes
 from p2pz_ray.collection.store import RemoteFile, Store
 from p2pz_ray.errors import ConfigError, first_line
 
@@ -40,6 +41,7 @@ class Row:
     path: str | None
     caption: str | None
     mask: bytes | None = None
+    mask_path: str | None = None
 
 
 class TableFile:
@@ -96,7 +98,7 @@ class TableFile:
         if self._columns.id in self._present:
             with suppress(*UNREADABLE), self._reading():
                 for batch in self._reader.read(piece, aligned, stop, [self._columns.id]):
-                    ids += _texts(batch.column(0))
+                    ids += texts(batch.column(0))
         return (ids + [None] * (stop - aligned - len(ids)))[start - aligned :]
 
     def rows(self, piece: int, start: int, stop: int) -> Iterator[Row]:
@@ -106,23 +108,19 @@ class TableFile:
         names = [name for name in wanted if name is not None and name in self._present]
         with self._reading():
             for batch in self._reader.read(piece, start, stop, list(dict.fromkeys(names))):
-                nothing = pa.nulls(batch.num_rows, pa.string())
-                image = batch.column(columns.image)
-                data, paths = nothing, nothing
-                if pa.types.is_struct(image.type):
-                    parts = _members(image)
-                    data, paths = parts.get("bytes", nothing), parts.get("path", nothing)
-                elif is_text(self._reader.schema.field(columns.image).type):
-                    paths = image
-                else:
-                    data = image
-                ids = _texts(batch.column(columns.id) if columns.id in names else nothing)
-                captions = _texts(batch.column(columns.caption) if columns.caption in names else nothing)
-                masks = batch.column(columns.mask) if columns.mask in names else nothing
-                if pa.types.is_struct(masks.type):
-                    masks = _members(masks)["bytes"]
-                for i, (id, path, caption) in enumerate(zip(ids, _texts(paths), captions, strict=True)):
-                    yield Row(id, data[i].as_py(), path, caption, masks[i].as_py())
+                nothing = pa.nulls(batch.num_rows)
+                part = {name: batch.column(name) for name in batch.schema.names}
+                data, paths = pictures(part[columns.image], self._type(columns.image))
+                masks, mask_paths = [nothing.to_pylist()] * 2
+                if columns.mask is not None:
+                    masks, mask_paths = pictures(part[columns.mask], self._type(columns.mask))
+                ids = texts(part.get(columns.id, nothing))
+                captions = texts(part.get(columns.caption or "", nothing))
+                for row in zip(ids, data, paths, captions, masks, mask_paths, strict=True):
+                    yield Row(*row)
+
+    def _type(self, name: str) -> pa.DataType:
+        return self._reader.schema.field(name).type
 
     def _opened(self, kind: str, local: bool) -> _Parquet | _ArrowFile | _ArrowStream:
         if kind == "parquet":
@@ -218,11 +216,6 @@ class _ArrowStream:
         yield from _part(batch.select(names), start, stop)
 
 
-def _members(column: pa.Array) -> dict[str, pa.Array]:
-    """A struct's columns by name, null where the struct is."""
-    return dict(zip((field.name for field in column.type), column.flatten(), strict=True))
-
-
 def _source(file: BinaryIO, local: bool) -> Any:
     """The file from its beginning as Arrow reads it: mapped where local, so that only what is used is read."""
     file.seek(0)
@@ -241,31 +234,7 @@ def _part(batch: pa.RecordBatch, start: int, stop: int) -> Iterator[pa.RecordBat
     for row in range(first, last, BATCH_ROWS):
         part = batch.slice(row, min(BATCH_ROWS, last - row))
         # Text becomes bytes first: a caption that isn't UTF-8 must not condemn the rows around it.
-        columns = [_as_bytes(column) for column in part.columns]
+        columns = [plain(column) for column in part.columns]
         for column in columns:
             column.validate(full=True)  # offsets in a broken file may point anywhere in memory
         yield pa.RecordBatch.from_arrays(columns, names=part.schema.names)
-
-
-def _as_bytes(column: pa.Array) -> pa.Array:
-    kind = column.type
-    if pa.types.is_struct(kind):
-        column.validate()
-        return pa.StructArray.from_arrays(
-            [_as_bytes(part) for part in column.flatten()], names=[field.name for field in kind]
-        )
-    if pa.types.is_dictionary(kind) and is_text(kind):
-        column.validate(full=True)
-        return _as_bytes(column.dictionary_decode())
-    if pa.types.is_string_view(kind):
-        return column.cast(pa.binary_view())
-    if is_text(kind):
-        return column.cast(pa.large_binary() if pa.types.is_large_string(kind) else pa.binary())
-    return column
-
-
-def _texts(column: pa.Array) -> list[str | None]:
-    """Strings (as text or as bytes) or integers as text; what isn't UTF-8 is backslash-escaped, "" is None."""
-    values = (value.as_py() for value in column)
-    texts = (v.decode("utf-8", "backslashreplace") if isinstance(v, bytes) else v for v in values)
-    return [None if text is None or text == "" else str(text) for text in texts]

@@ -65,7 +65,8 @@ class TextFile:
     def sentences(self, word: str, count: int) -> list[str]:
         """The first `count` sentences, as whoever wrote them chose them. Lines that lack `word` are counted and shown
         in one warning: a pronoun or another form of it may stand there. ConfigError for a file that can't be read."""
-        found, lacking = [], []
+        found: list[str] = []
+        lacking: list[str] = []
         for number, line in enumerate(self._text().splitlines(), start=1):
             sentence = " ".join(line.split())
             if sentence and len(found) < count:

@@ -18,7 +18,9 @@ SECONDS = [1, 3, 10, 30, 60, 120, 300, 600, 1800, 3600]
 class Told:
     """A metric of Ray's, tagged with its run, that raises nothing."""
 
-    def __init__(self, kind: Any, run: str, name: str, description: str, *rest: Any, tags: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, kind: Any, run: str, name: str, description: str, *rest: Any, tags: tuple[str, ...] = ()
+    ) -> None:
         self.metric: Any = None
         with suppress(Exception):
             self.metric = kind(name, description, *rest, ("run", *tags))
@@ -49,9 +51,7 @@ class ReplicaMetrics:
     def __init__(self, run: str) -> None:
         self.images = Told(Counter, run, "p2pz_images", "Images translated, failed ones included.")
         self.pairs = Told(Counter, run, "p2pz_pairs", "Pairs committed.", tags=("status",))
-        self.spent = Told(
-            Histogram, run, "p2pz_partition_seconds", "From a partition's start to its commit.", SECONDS
-        )
+        self.spent = Told(Histogram, run, "p2pz_partition_seconds", "From a partition's start to its commit.", SECONDS)
         self.stages = Told(Counter, run, "p2pz_stage_seconds", "Where a replica's time goes.", tags=("stage",))
 
     def committed(self, manifest: Manifest) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.plan import make_plan
+from p2pz_ray.collection.store import Store
+from p2pz_ray.collection.uri import lies_inside, unquoted
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import fingerprint as model_fingerprint
@@ -38,10 +40,12 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
             return None
     elif folder.store.list("data"):
         raise ConfigError(f"{config.output} holds data/ of something that is no run: choose another output.")
-    if f"{config.output}/".startswith(f"{config.input.uri.rstrip('/')}/"):
+    source = Store(config.input.uri, config.input.storage_options)
+    if lies_inside(folder.store, source):
         raise ConfigError(f"output {config.output} lies inside input.uri {config.input.uri}: choose another output.")
-    if f"{config.inversion.cache}/".startswith(f"{config.input.uri.rstrip('/')}/"):
-        raise ConfigError(f"inversion.cache {config.inversion.cache} lies inside input.uri: choose another place.")
+    cache = config.inversion.cache
+    if cache is not None and lies_inside(Store(cache, config.inversion.cache_storage_options), source):
+        raise ConfigError(f"inversion.cache {cache} lies inside input.uri {config.input.uri}: choose another place.")
     plan = _plan(config, folder)
     if config.student is not None:
         given = _student(config)
@@ -164,6 +168,7 @@ def _absolute(config: TranslateConfig) -> TranslateConfig:
 
 
 def _absolute_uri(uri: str) -> str:
+    uri = unquoted(uri)
     return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
 
 

@@ -27,7 +27,9 @@ def check_ray_folder() -> None:
         os.makedirs(os.path.join(folder, "ray"), exist_ok=True)
         tempfile.TemporaryFile(dir=os.path.join(folder, "ray")).close()
     except OSError as error:
-        raise ConfigError(f"{name} is {folder}, where Ray can't make its folder ({first_line(error)}): {remedy}.") from None
+        raise ConfigError(
+            f"{name} is {folder}, where Ray can't make its folder ({first_line(error)}): {remedy}."
+        ) from None
 
 
 def check_address(address: str, name: str) -> None:
@@ -36,6 +38,6 @@ def check_address(address: str, name: str) -> None:
     if separator and scheme != "ray":
         also = " (that of a dashboard is for p2pz submit --address)" if scheme in ("http", "https") else ""
         raise ConfigError(
-            f"{name} is {address}, which is no address of a Ray cluster{also}: set it to ray://HOST:10001 or HOST:6379, "
-            f"or {'leave it out' if name == 'ray.address' else 'unset it'} to start Ray on this machine."
+            f"{name} is {address}, which is no address of a Ray cluster{also}: set it to ray://HOST:10001 or "
+            f"HOST:6379, or {'leave it out' if name == 'ray.address' else 'unset it'} to start Ray on this machine."
         )
