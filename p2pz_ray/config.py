@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from p2pz_ray.config_file import load
+from p2pz_ray.config_file import load, validated
 from p2pz_ray.config_record import difference, fingerprint, record
 from p2pz_ray.language.sentences import SentenceSource, Template, TextFile, article
 
-__all__ = ["DirectionConfig", "TranslateConfig", "difference", "fingerprint", "load", "record"]
+__all__ = ["DirectionConfig", "TranslateConfig", "difference", "fingerprint", "load", "record", "validated"]
 
 
 def _written(text: str) -> str:
@@ -190,6 +190,7 @@ class OutputFormatConfig(Section):
 
     format: Literal["png", "jpeg", "webp"] = "png"
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # of jpeg and webp
+    mark: Literal["xmp", "none"] = "xmp"  # whether an edited picture's metadata say that, how and by what it was edited
 
 
 class InversionConfig(Section):

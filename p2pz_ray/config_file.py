@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from p2pz_ray.collection.uri import unquoted
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.uri import unquoted
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -27,7 +27,12 @@ def load(path: str | None, overrides: Sequence[str], kind: type[C]) -> C:
     Raises ConfigError with one sentence that names the file, the line or the key.
     """
     where = path if path is not None else "The configuration"
-    values = {} if path is None else _read(path)
+    return validated({} if path is None else _read(path), overrides, kind, where)
+
+
+def validated(values: dict[str, Any], overrides: Sequence[str], kind: type[C], where: str = "The configuration") -> C:
+    """The configuration of these values, with `overrides` set; `where` they come from, for a sentence. Raises as
+    `load` does."""
     for override in overrides:
         _override(values, override, kind)
     try:

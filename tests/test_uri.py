@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from p2pz_ray.collection.store import Store
-from p2pz_ray.collection.uri import lies_inside, unquoted
+from p2pz_ray.uri import lies_inside, unquoted
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from p2pz_ray.collection.colour import to_srgb
 from p2pz_ray.collection.depth import deep_colours, one_channel
@@ -106,10 +106,16 @@ def decode(data: bytes, policy: DecodePolicy, say: Callable[[str], None] | None 
         raise ImageError(f"It can't be decoded: {first_line(error)}.") from error
 
 
-def encode(pixels: np.ndarray, format: Literal["png", "jpeg", "webp"] = "png", quality: int = 95) -> bytes:
+def encode(
+    pixels: np.ndarray,
+    format: Literal["png", "jpeg", "webp"] = "png",
+    quality: int = 95,
+    xmp: bytes | None = None,
+) -> bytes:
     """(H, W, 3) uint8 RGB pixels as a PNG (lossless), JPEG (full colour resolution) or WebP (lossy) file.
 
-    `quality` (1 to 100) is for JPEG and WebP. Raises `ValueError` for other pixels and formats.
+    `quality` (1 to 100) is for JPEG and WebP; `xmp` is a packet of metadata that the file is to hold. Raises
+    `ValueError` for other pixels and formats.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"pixels must be (H, W, 3) uint8, not {pixels.shape} {pixels.dtype}")
@@ -120,8 +126,14 @@ def encode(pixels: np.ndarray, format: Literal["png", "jpeg", "webp"] = "png", q
     }
     if format not in options:
         raise ValueError(f"format must be png, jpeg or webp, not {format!r}")
+    more: dict[str, Any] = {}
+    if xmp is not None and format == "png":
+        more["pnginfo"] = PngImagePlugin.PngInfo()
+        more["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
+    elif xmp is not None:
+        more["xmp"] = xmp
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format.upper(), **options[format])
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format.upper(), **options[format], **more)
     return buffer.getvalue()
 
 

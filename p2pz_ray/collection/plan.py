@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from p2pz_ray.collection.failure import StorageError, shown
+from p2pz_ray.collection.leftovers import leftovers
 from p2pz_ray.collection.listing import Entry, Listing, locate, walk
 from p2pz_ray.collection.partition import Kind, Partition, Plan, Source, file_id, row_id
 from p2pz_ray.collection.schema import Columns
 from p2pz_ray.collection.store import Store
 from p2pz_ray.collection.table import TableFile
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.uri import MAGIC
 
 _DECODED = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp"),
@@ -59,6 +61,8 @@ def make_plan(
     except StorageError as error:  # nothing has worked yet: an endpoint, credentials or options that never will
         raise ConfigError(str(error)) from error
     listing = walk(store, pattern, lambda path: _kind(path) is not None)
+    if pattern is None or MAGIC.search(pattern):  # a file that is named itself is what is meant
+        listing = _without_leftovers(store, listing)
     kind = _only_kind(uri, listing)
     if kind == "files":
         partitions = _plan_files(listing.entries[:max_images], images_per_partition)
@@ -72,6 +76,12 @@ def make_plan(
 def _kind(path: str) -> Kind | None:
     extension = posixpath.splitext(path)[1].lower()
     return next((kind for kind, extensions in _KINDS.items() if extension in extensions), None)
+
+
+def _without_leftovers(store: Store, listing: Listing) -> Listing:
+    left = leftovers(store, (entry.path for entry in listing.entries if _kind(entry.path) in ("parquet", "arrow")))
+    kept = [entry for entry in listing.entries if entry.path not in left]
+    return Listing(kept, listing.skipped + len(left))
 
 
 def _only_kind(uri: str, listing: Listing) -> Kind:

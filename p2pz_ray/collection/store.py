@@ -20,8 +20,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from p2pz_ray.collection.failure import FileError, MissingFileError, StorageError, shown
 from p2pz_ray.collection.local import TEMPORARY, info, irregular, missing, replace
-from p2pz_ray.collection.uri import unquoted
 from p2pz_ray.errors import ConfigError, first_line
+from p2pz_ray.uri import unquoted
 
 T = TypeVar("T")
 
@@ -30,8 +30,12 @@ ATTEMPTS = 4
 FIRST_PAUSE = 0.25
 """Seconds before the second call; doubled before each one after."""
 
-# What makes a file its own version, in the order of trust: S3 and HTTP, GCS, then whatever carries a time.
-_VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "version_id", "LastModified", "mtime", "updated", "created")
+# What makes a file its own version, in the order of trust: S3 and HTTP, GCS, the Hugging Face hub, then whatever
+# carries a time.
+_VERSION_KEYS = (
+    *("ETag", "etag", "generation", "md5Hash", "version_id", "xet_hash", "blob_id"),
+    *("LastModified", "mtime", "updated", "created"),
+)
 
 
 class Store:

@@ -90,16 +90,27 @@ class TableFile:
             raise self._broken(ValueError(f"it claims {sum(pieces):,} rows in {self.size:,} bytes"))
         return pieces
 
+    def has(self, column: str) -> bool:
+        """Whether there is such a column."""
+        return column in self._present
+
     def ids(self, piece: int, start: int, stop: int) -> list[str | None]:
         """The ids of some rows of a piece. Where they can't be read, and in a file without them, they are None."""
+        return self._texts(self._columns.id, piece, start, stop)
+
+    def captions(self, piece: int, start: int, stop: int) -> list[str | None]:
+        """The captions of some rows of a piece, None where there are none."""
+        return self._texts(self._columns.caption, piece, start, stop)
+
+    def _texts(self, column: str | None, piece: int, start: int, stop: int) -> list[str | None]:
         # From a whole batch on, so that of a broken column every range of rows finds the same part readable.
         aligned = start - start % BATCH_ROWS
-        ids: list[str | None] = []
-        if self._columns.id in self._present:
+        found: list[str | None] = []
+        if column is not None and column in self._present:
             with suppress(*UNREADABLE), self._reading():
-                for batch in self._reader.read(piece, aligned, stop, [self._columns.id]):
-                    ids += texts(batch.column(0))
-        return (ids + [None] * (stop - aligned - len(ids)))[start - aligned :]
+                for batch in self._reader.read(piece, aligned, stop, [column]):
+                    found += texts(batch.column(0))
+        return (found + [None] * (stop - aligned - len(found)))[start - aligned :]
 
     def rows(self, piece: int, start: int, stop: int) -> Iterator[Row]:
         """Some rows of a piece, a few in memory at a time. Raises one of `UNREADABLE` where the file is broken."""

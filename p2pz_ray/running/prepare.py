@@ -11,7 +11,6 @@ from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.collection.store import Store
-from p2pz_ray.collection.uri import lies_inside, unquoted
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import fingerprint as model_fingerprint
@@ -22,6 +21,7 @@ from p2pz_ray.language.checkpoint import load_pretrained
 from p2pz_ray.running.direction import edit_directions, load_direction, save_direction
 from p2pz_ray.running.job import Job, columns_of
 from p2pz_ray.student import Student
+from p2pz_ray.uri import lies_inside, unquoted
 
 
 def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
@@ -46,7 +46,7 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
     cache = config.inversion.cache
     if cache is not None and lies_inside(Store(cache, config.inversion.cache_storage_options), source):
         raise ConfigError(f"inversion.cache {cache} lies inside input.uri {config.input.uri}: choose another place.")
-    plan = _plan(config, folder)
+    plan, config = _plan(config, folder)
     if config.student is not None:
         given = _student(config)
     else:
@@ -109,11 +109,13 @@ def _student(config: TranslateConfig) -> _Given:
     return _Given(size, {"student": student.digest}, config)
 
 
-def _plan(config: TranslateConfig, folder: RunFolder) -> Plan:
-    """The plan of the collection as it is now; a run goes on only if that is what it began with."""
+def _plan(config: TranslateConfig, folder: RunFolder) -> tuple[Plan, TranslateConfig]:
+    """The plan of the collection as it is now, and the configuration with the images in a partition that it took; a
+    run goes on, with its own partitions, only if that is what it began with."""
     given = config.input
-    plan = make_plan(given.uri, columns_of(config), given.storage_options, given.images_per_partition, given.max_images)
     before = folder.plan()
+    recorded = (folder.config() or {}).get("input") or {}
+    plan, images = make_partitions(config, recorded.get("images_per_partition") if before is not None else None)
     if before is not None:
         changed = len({p.id for p in before.partitions} ^ {p.id for p in plan.partitions})
         if changed:
@@ -121,7 +123,26 @@ def _plan(config: TranslateConfig, folder: RunFolder) -> Plan:
                 f"{given.uri} has changed since {config.output} was begun ({changed} partitions differ): "
                 "restore the files, or choose another output."
             )
-    return plan
+    cut = given.model_copy(update={"images_per_partition": images})
+    return plan, config.model_copy(update={"input": cut})
+
+
+def make_partitions(config: TranslateConfig, images: int | None = None) -> tuple[Plan, int]:
+    """The plan of a configuration's collection, of `images` in a partition; and that number.
+
+    None: as many as it says, or fewer where some of its replicas would have nothing to do.
+    """
+    given = config.input
+
+    def cut(per_partition: int) -> tuple[Plan, int]:
+        columns, options = columns_of(config), given.storage_options
+        return make_plan(given.uri, columns, options, per_partition, given.max_images), per_partition
+
+    plan, used = cut(images or given.images_per_partition)
+    replicas = config.replicas.bounds[1]
+    if images is None and len(plan.partitions) < min(replicas, plan.images):
+        plan, used = cut(plan.images // replicas or 1)
+    return plan, used
 
 
 def _size(config: TranslateConfig, checkpoint: Path) -> tuple[int, int]:

@@ -16,10 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from p2pz_ray import __version__
 from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.collection.manifest import Manifest
+from p2pz_ray.collection.mark import xmp
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.reader import Item, read_partition
+from p2pz_ray.config import TranslateConfig
 from p2pz_ray.editing.model import chosen_device
 from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.running import log
@@ -64,6 +67,8 @@ class Translator:
         """Images given to the engine at once; halved for good whenever memory runs out. Where the configuration names
         no number, doubled as long as a GPU has room."""
         self.grows = config.batch_size is None
+        self.marks = [mark(config, name) for name in config.edits]
+        """What each edit's pictures say of themselves."""
         self.underway = 0
         """Images of the current partition that are translated already."""
 
@@ -187,8 +192,22 @@ class Translator:
                 sentence = result.error or "The model can't translate it."
                 pairs.fail(picture.row, picture.id, sentence, result.caption, source)
             else:
-                pictures = [encode(pixels, format.format, format.quality) for pixels in result.pixels]
+                pictures = [
+                    encode(pixels, format.format, format.quality, mark)
+                    for pixels, mark in zip(result.pixels, self.marks, strict=True)
+                ]
                 pairs.add(picture.row, picture.id, result.caption, source, pictures)
+
+
+def mark(config: TranslateConfig, edit: str) -> bytes | None:
+    """The metadata of an edit's pictures, None where they are to have none."""
+    if config.output_format.mark == "none":
+        return None
+    name = config.student or config.model.name
+    shown = os.path.basename(name.rstrip("/")) if config.student or os.path.isabs(name) else name
+    words = config.edits[edit]
+    said = f"{words.source} → {words.target}" if words.source and words.target else None
+    return xmp(f"the student {shown}" if config.student else shown, __version__, edit, said)
 
 
 def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
