@@ -64,6 +64,18 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
     return Job(given.config, given.size, together, given.ingredients.get("student")), plan
 
 
+def unplanned(config: TranslateConfig) -> Job:
+    """A job without a collection, for pictures that are handed to it; its directions are written to `config.output`.
+    Raises ConfigError as `prepare` does."""
+    config = _absolute(config)
+    folder = RunFolder(config.output, config.output_storage_options)
+    given = _student(config) if config.student is not None else _diffusion(config, None)
+    for name, direction in given.directions.items():
+        save_direction(folder, name, direction)
+    together = _together(fingerprint(config), given.ingredients)
+    return Job(given.config, given.size, together, given.ingredients.get("student"))
+
+
 @dataclass(frozen=True)
 class _Given:
     """What a translation edits with.

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -85,12 +85,12 @@ class Translator:
         behind: deque[Future[None]] = deque()
         clock = time.perf_counter()
         with ThreadPoolExecutor(1) as writer:
-            for batch in ahead(self._batches(partition), AHEAD):
+            for batch in ahead(self.batches(self._items(partition), partition.id), AHEAD):
                 seconds["waiting"] += time.perf_counter() - clock
                 clock = time.perf_counter()
-                edited = self._edited(batch.pictures)
+                edited = self.edited(batch.pictures)
                 seconds["model"] += time.perf_counter() - clock
-                behind.append(writer.submit(self._write, pairs, batch, edited))
+                behind.append(writer.submit(self.write, pairs, batch, edited))
                 self.underway += len(batch.pictures) + len(batch.broken)
                 clock = time.perf_counter()
                 while len(behind) > AHEAD:
@@ -113,21 +113,20 @@ class Translator:
             replica=f"{socket.gethostname()}:{os.getpid()}",
         )
 
-    def _batches(self, partition: Partition) -> Iterator[Batch]:
+    def _items(self, partition: Partition) -> Iterator[Item]:
+        given = self.job.config.input
+        max_bytes = self.job.config.image.max_bytes
+        return read_partition(given.uri, partition, self.job.columns, given.storage_options, max_bytes)
+
+    def batches(self, items: Iterable[Item], partition: str) -> Iterator[Batch]:
+        """The items decoded, as many together as the engine may be given at once; `partition` is named in the log."""
         config, batch = self.job.config, Batch()
-        items = read_partition(
-            config.input.uri,
-            partition,
-            self.job.columns,
-            config.input.storage_options,
-            config.image.max_bytes,
-        )
         for row, item in enumerate(items):
             try:
                 if item.data is None:
                     raise ImageError(item.error or "There is no image in this row.")
                 caption = item.caption if config.captions.column else None
-                pixels = decode(item.data, self.policy, partial(log.assumed, config.output, partition.id, item.id))
+                pixels = decode(item.data, self.policy, partial(log.assumed, config.output, partition, item.id))
                 batch.pictures.append(Picture(row, item.id, pixels, caption, self._mask(item)))
             except ImageError as error:
                 batch.broken.append((row, item, str(error)))
@@ -148,7 +147,7 @@ class Translator:
         except ImageError as error:
             raise ImageError(f"Its mask can't be used: {error}") from error
 
-    def _edited(self, pictures: list[Picture]) -> list[Edited]:
+    def edited(self, pictures: list[Picture]) -> list[Edited]:
         """Translate pictures, as many at once as fit."""
         edited: list[Edited] = []
         while len(edited) < len(pictures):
@@ -179,10 +178,11 @@ class Translator:
             return [Edited(pictures[0].caption, None, sentence)]
         if exhausted:
             self.batch_size, self.grows = len(pictures) // 2, False
-            return self._edited(pictures)
+            return self.edited(pictures)
         return [edited for picture in pictures for edited in self._together([picture])]
 
-    def _write(self, pairs: Pairs, batch: Batch, edited: list[Edited]) -> None:
+    def write(self, pairs: Pairs, batch: Batch, edited: list[Edited]) -> None:
+        """Encode a batch into pairs."""
         format = self.job.config.output_format
         for row, item, sentence in batch.broken:
             pairs.fail(row, item.id, sentence, item.caption)
