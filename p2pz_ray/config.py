@@ -67,10 +67,11 @@ class ColumnsConfig(Section):
 
 
 class InputConfig(Section):
-    """The collection: a folder of images, Parquet or Arrow files."""
+    """The collection: a folder of images, tables or tars."""
 
     uri: Text
     columns: ColumnsConfig = ColumnsConfig()
+    masks: Text | None = None  # a folder of masks for a folder of images, by the same names
     storage_options: dict[str, Any] = {}  # handed to fsspec
     images_per_partition: Count = 64
     max_images: Count | None = None

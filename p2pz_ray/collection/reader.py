@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 from p2pz_ray.collection.failure import FileError, StorageError, shown
+from p2pz_ray.collection.forms import img2dataset, sidecar, tar
 from p2pz_ray.collection.listing import locate
 from p2pz_ray.collection.partition import Kind, Partition, Source, file_id, row_id
 from p2pz_ray.collection.schema import Columns
@@ -51,13 +52,24 @@ def read_partition(
     """
     store, _ = locate(Store(uri, storage_options))
     renamed = dict(partition.renamed)
-    if partition.kind == "files":
+    columns = columns or Columns()
+    if partition.kind in ("files", "captioned"):
+        masks = None if columns.masks is None else Store(columns.masks, storage_options)
         for row, source in enumerate(partition.sources):
             id = renamed.get(row, file_id(source.path))
-            yield _file_item(store, source, id, max_bytes)
+            yield _file_item(store, source, id, columns, masks, max_bytes)
+        return
+    if partition.kind == "tar":
+        for row, item in enumerate(_tar_items(store, partition.sources, columns, max_bytes)):
+            yield replace(item, id=renamed.get(row, item.id))
+        return
+    if partition.kind == "failed":
+        for source in partition.sources:
+            for id, caption, sentence in img2dataset.failures(store, source, columns):
+                yield Item(id, None, caption, sentence)
         return
     fetch = _Fetcher(store, storage_options, max_bytes)
-    items = _table_items(store, partition.kind, partition.sources, columns or Columns(), fetch)
+    items = _table_items(store, partition.kind, partition.sources, columns, fetch)
     for row, item in enumerate(items):
         if row in renamed:
             sentence = f"Its id {item.id!r} belongs to an earlier row: give each row an id of its own."
@@ -65,14 +77,38 @@ def read_partition(
         yield item
 
 
-def _file_item(store: Store, source: Source, id: str, max_bytes: int) -> Item:
+def _file_item(store: Store, source: Source, id: str, columns: Columns, masks: Store | None, max_bytes: int) -> Item:
     if source.problem:
         return Item(id, None, None, source.problem)
+    caption = mask = None
     try:
+        caption = sidecar.caption(store, source, columns)
         data = store.read(source.path, max_bytes)
+        if masks is not None:
+            mask = sidecar.mask(masks, source.path, max_bytes)
     except FileError as error:
-        return Item(id, None, None, error.reason)
-    return Item(id, data, None, None) if data else Item(id, None, None, "The file is empty (0 bytes).")
+        return Item(id, None, caption, error.reason)
+    except ImageError as error:
+        return Item(id, None, caption, str(error))
+    return Item(id, data, caption, None, mask) if data else Item(id, None, caption, "The file is empty (0 bytes).")
+
+
+def _tar_items(store: Store, sources: tuple[Source, ...], columns: Columns, max_bytes: int) -> Iterator[Item]:
+    for source in sources:
+        if store.fingerprint(source.path) != source.fingerprint:
+            raise P2PZError(
+                f"{shown(store.name(source.path))} changed since the plan was made: put it back or start a new run."
+            )
+        for id, found in tar.read(store, source, columns):
+            data: bytes | None = found.get("data")
+            sentence: str | None = found.get("error")
+            size = len(data or b"")
+            if sentence is None and not size:
+                sentence = "Its image is empty (0 bytes)."
+            elif size > max_bytes:
+                sentence = f"It has {size:,} bytes, more than the {max_bytes:,} allowed."
+            data = None if sentence else data
+            yield Item(id, data, found.get("caption"), sentence, found.get("mask"))
 
 
 def _table_items(
@@ -114,6 +150,8 @@ class _Fetcher:
         """The row's item; `table_path` is the file that the row's path is relative to."""
         mask = None
         try:
+            if not row.data and row.path is None and row.problem:
+                raise ImageError(img2dataset.sentence(row.problem))
             data = self._checked(row.data, row.path, table_path, "image")
             if row.mask is not None or row.mask_path is not None:
                 mask = self._checked(row.mask, row.mask_path, table_path, "mask")

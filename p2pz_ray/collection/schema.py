@@ -28,14 +28,17 @@ class Columns:
     image: struct<bytes, path>, the encoded bytes themselves, or a path (relative to the table's file) or URI.
     caption: text, or lists of it, whose first is taken; may be absent under this default name. None reads none.
     mask: as an image; None reads none.
+    masks: a folder's URI, of masks for a folder of images, by the same names; None reads none.
 
-    Each may be dictionary-coded, and of type null where a file has nothing in it.
+    In a tar, image and mask are what follows a member's first dot, such as mask.png. Each column may be dictionary-
+    coded, and of type null where a file has nothing in it.
     """
 
     id: str = "id"
     image: str = "image"
     caption: str | None = "caption"
     mask: str | None = None
+    masks: str | None = None
 
 
 def pairs_schema(extra_metadata: dict[str, str] | None = None) -> pa.Schema:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,10 +16,13 @@ import pyarrow.parquet as pq
 
 from p2pz_ray.collection.cells import pictures, plain, texts
 from p2pz_ray.collection.failure import shown
+from p2pz_ray.collection.forms.metadata import as_named, rows
 from p2pz_ray.collection.schema import Columns, check_schema, is_bytes
 from p2pz_ray.collection.store import RemoteFile, Store
 from p2pz_ray.errors import ConfigError, first_line
 
+PROBLEM = "error_message"
+"""The column in which img2dataset says why a picture isn't there."""
 BATCH_ROWS = 16
 """Rows read at a time: memory holds a few pictures, not a row group of them."""
 
@@ -42,6 +46,7 @@ class Row:
     caption: str | None
     mask: bytes | None = None
     mask_path: str | None = None
+    problem: str | None = None
 
 
 class TableFile:
@@ -54,13 +59,14 @@ class TableFile:
     def __init__(self, store: Store, path: str, kind: str, columns: Columns) -> None:
         self.name = shown(store.name(path))
         self.size = store.size(path)
-        self._columns = columns
         self._file = store.open(path)
         try:
             with self._reading():
                 self._reader = self._opened(kind, store.local)
                 self._present = set(self._reader.schema.names)  # a damaged one may not even be text
-            check_schema(self._reader.schema, self.name, columns)
+            self._columns, by_path = as_named(columns, self._reader.schema)
+            self._above = f"{posixpath.dirname(path)}/".lstrip("/") if by_path else ""
+            check_schema(self._reader.schema, self.name, self._columns)
         except UNREADABLE as error:
             self._file.close()
             raise self._broken(error) from error
@@ -90,13 +96,15 @@ class TableFile:
             raise self._broken(ValueError(f"it claims {sum(pieces):,} rows in {self.size:,} bytes"))
         return pieces
 
-    def has(self, column: str) -> bool:
-        """Whether there is such a column."""
-        return column in self._present
+    @property
+    def caption_column(self) -> str | None:
+        """The column of captions, None where there is none."""
+        return self._columns.caption if self._columns.caption in self._present else None
 
     def ids(self, piece: int, start: int, stop: int) -> list[str | None]:
         """The ids of some rows of a piece. Where they can't be read, and in a file without them, they are None."""
-        return self._texts(self._columns.id, piece, start, stop)
+        found = self._texts(self._columns.id, piece, start, stop)
+        return [None if id is None else f"{self._above}{id}" for id in found]
 
     def captions(self, piece: int, start: int, stop: int) -> list[str | None]:
         """The captions of some rows of a piece, None where there are none."""
@@ -115,7 +123,7 @@ class TableFile:
     def rows(self, piece: int, start: int, stop: int) -> Iterator[Row]:
         """Some rows of a piece, a few in memory at a time. Raises one of `UNREADABLE` where the file is broken."""
         columns = self._columns
-        wanted = (columns.id, columns.image, columns.caption, columns.mask)
+        wanted = (columns.id, columns.image, columns.caption, columns.mask, PROBLEM)
         names = [name for name in wanted if name is not None and name in self._present]
         with self._reading():
             for batch in self._reader.read(piece, start, stop, list(dict.fromkeys(names))):
@@ -127,13 +135,22 @@ class TableFile:
                     masks, mask_paths = pictures(part[columns.mask], self._type(columns.mask))
                 ids = texts(part.get(columns.id, nothing))
                 captions = texts(part.get(columns.caption or "", nothing))
-                for row in zip(ids, data, paths, captions, masks, mask_paths, strict=True):
-                    yield Row(*row)
+                problems = self._problems(batch)
+                for id, *rest in zip(ids, data, paths, captions, masks, mask_paths, problems, strict=True):
+                    yield Row(None if id is None else f"{self._above}{id}", *rest)
+
+    def _problems(self, batch: pa.RecordBatch) -> list[str | None]:
+        """Why a picture isn't there, as img2dataset wrote it down."""
+        if PROBLEM not in batch.schema.names:
+            return [None] * batch.num_rows
+        return texts(batch.column(PROBLEM))
 
     def _type(self, name: str) -> pa.DataType:
         return self._reader.schema.field(name).type
 
-    def _opened(self, kind: str, local: bool) -> _Parquet | _ArrowFile | _ArrowStream:
+    def _opened(self, kind: str, local: bool) -> _Parquet | _ArrowFile | _ArrowStream | _Rows:
+        if kind in ("jsonl", "csv"):
+            return _Rows(rows(self._file.read(), kind))
         if kind == "parquet":
             return _Parquet(self._file)
         if self._file.read(len(_ARROW_FILE)) == _ARROW_FILE:
@@ -173,6 +190,23 @@ class _Parquet:
             if position >= stop:
                 return
         raise ValueError(f"row group {piece} ends after {position} of {stop} rows")
+
+
+class _Rows:
+    """Rows that are all in memory: the small tables that describe pictures beside them."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table.combine_chunks()
+        self.schema: pa.Schema = table.schema
+
+    def pieces(self) -> list[int]:
+        return [self._table.num_rows]
+
+    def read(self, piece: int, start: int, stop: int, names: list[str]) -> Iterator[pa.RecordBatch]:
+        if self._table.num_rows < stop:
+            raise ValueError(f"it has {self._table.num_rows} of {stop} rows")
+        for batch in self._table.slice(start, stop - start).select(names).to_batches():
+            yield from _part(batch, 0, batch.num_rows)
 
 
 class _ArrowFile:

@@ -15,14 +15,22 @@ from p2pz_ray.collection.schema import Columns
 from p2pz_ray.collection.store import Store
 from p2pz_ray.collection.table import TableFile
 
-_FORMS = {"files": "image file", "parquet": "Parquet file", "arrow": "Arrow file"}
+_FORMS = {
+    "files": "image file",
+    "captioned": "image file",
+    "parquet": "Parquet file",
+    "arrow": "Arrow file",
+    "jsonl": "metadata.jsonl",
+    "csv": "metadata.csv",
+    "tar": "tar",
+}
 
 
 @dataclass(frozen=True)
 class Understood:
-    """A collection as it was read. form: what its files are; files, bytes: of those; captions: the column that they
-    stand in, None where there are none; captioned: images that have one, None where nobody counted; masks: their
-    column; left_out: names that are hidden or of another kind."""
+    """A collection as it was read. form: what its files are; files, bytes: of those; captions: where they stand, None
+    where there are none; captioned: images that have one, None where nobody counted; masks: where they stand; failed:
+    images that couldn't be downloaded; left_out: names that are hidden, of another kind or no data."""
 
     uri: str
     form: str
@@ -32,6 +40,7 @@ class Understood:
     captions: str | None
     captioned: int | None
     masks: str | None
+    failed: int
     left_out: int
 
     def __str__(self) -> str:
@@ -40,30 +49,38 @@ class Understood:
         captions = "no captions"
         if self.captions is not None:
             number = "" if self.captioned is None else f" of {count(self.captioned, 'image')}"
-            captions = f"captions{number} from {self.captions!r}"
-        masks = "" if self.masks is None else f"; masks from {self.masks!r}"
+            captions = f"captions{number} from {self.captions}"
+        masks = "" if self.masks is None else f"; masks from {shown(self.masks)}"
+        failed = f"; {self.failed:,} of the images couldn't be downloaded" if self.failed else ""
         left = f"; {count(self.left_out, 'other name')} left out" if self.left_out else ""
-        return f"{shown(self.uri)}: {images}; {captions}{masks}{left}"
+        return f"{shown(self.uri)}: {images}; {captions}{masks}{failed}{left}"
 
 
 def understood(
     uri: str, plan: Plan, columns: Columns, storage_options: dict[str, Any] | None = None, counted: bool = False
 ) -> Understood:
     """Of a planned collection. counted: whether captions are, for which their column is read whole."""
-    kind = plan.partitions[0].kind
-    files = {source.path: _bytes(source) for part in plan.partitions for source in part.sources}
-    captions, captioned = None, 0
-    if kind != "files" and columns.caption is not None:
+    parts = [part for part in plan.partitions if part.kind != "failed"]
+    kind = parts[0].kind if parts else "files"
+    files = {source.path: _bytes(source) for part in parts for source in part.sources}
+    captions: str | None = None
+    captioned: int | None = None
+    if kind == "captioned" and columns.caption is not None:
+        captions, captioned = "files beside them", sum(bool(s.piece) for part in parts for s in part.sources)
+    elif kind == "tar" and columns.caption is not None:
+        captions = f"members .txt or, in .json, {columns.caption!r}"
+    elif kind != "files" and columns.caption is not None:
         store, _ = locate(Store(uri, storage_options))
-        sources = (source for part in plan.partitions for source in part.sources)
+        sources = (source for part in parts for source in part.sources)
         for path, group in groupby(sources, key=lambda source: source.path):
             with TableFile(store, path, kind, columns) as table:
-                if not table.has(columns.caption):
+                if table.caption_column is None:
                     continue
-                captions = columns.caption
+                captions = f"the column {table.caption_column!r}"
                 if not counted:
                     break
-                captioned += sum(caption is not None for caption in _captions(table, group))
+                captioned = (captioned or 0) + sum(caption is not None for caption in _captions(table, group))
+    masks = None if columns.mask is None else f"the {'member' if kind == 'tar' else 'column'} {columns.mask!r}"
     return Understood(
         uri=uri,
         form=_FORMS[kind],
@@ -71,8 +88,9 @@ def understood(
         bytes=sum(files.values()),
         images=plan.images,
         captions=captions,
-        captioned=captioned if counted else None,
-        masks=columns.mask,
+        captioned=captioned,
+        masks=columns.masks or masks,
+        failed=sum(part.rows for part in plan.partitions if part.kind == "failed"),
         left_out=plan.skipped,
     )
 

@@ -8,7 +8,17 @@ from typing import Any
 from p2pz_ray.config import Section
 from p2pz_ray.errors import ConfigError
 
-_PLACES = ("output", "run", "student", "input.uri", "collection.uri", "inversion.cache", "pairs.runs", "pairs.tables")
+_PLACES = (
+    "output",
+    "run",
+    "student",
+    "input.uri",
+    "input.masks",
+    "collection.uri",
+    "inversion.cache",
+    "pairs.runs",
+    "pairs.tables",
+)
 """Folders that are written or are large: what is relative would lie in the job's own folder, and go with it."""
 _FILES = ("direction", "sentences.files.source", "sentences.files.target", "embeddings.source", "embeddings.target")
 """Files that are read: what is relative must be among those sent."""

@@ -138,7 +138,7 @@ class Translator:
 
     def _mask(self, item: Item) -> NDArray[np.bool_] | None:
         """Where the item may be edited, fitted as its picture is; padding never is."""
-        if self.job.columns.mask is None:
+        if self.job.columns.mask is None and self.job.columns.masks is None:
             return None
         if item.mask is None:
             raise ImageError("It has no mask.")

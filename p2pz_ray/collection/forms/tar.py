@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-from p2pz_ray.collection.failure import StorageError, shown
+from p2pz_ray.collection.failure import shown
 from p2pz_ray.collection.partition import Source, file_id
 from p2pz_ray.collection.schema import Columns
 from p2pz_ray.collection.store import Store
@@ -34,7 +34,7 @@ _TEXT = 1 << 20  # bytes of a caption's member that are read
 
 @dataclass(frozen=True)
 class Sample:
-    """Where a sample stands: the key of its members, and the byte at which its first header begins and the last ends."""
+    """Where a sample stands: the key of its members, and the bytes from its first header to its last member's end."""
 
     key: str
     begin: int
@@ -66,11 +66,27 @@ def samples(store: Store, path: str, columns: Columns) -> tuple[list[Sample], in
                     tar.members = []  # type: ignore[attr-defined]  # it would keep them all
         except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
             raise ConfigError(
-                f"{shown(store.name(path))} isn't a readable tar ({first_line(error)}): write it again, unpack it if it "
-                "is compressed, or leave it out."
+                f"{shown(store.name(path))} isn't a readable tar ({first_line(error)}): write it again, unpack it "
+                "if it is compressed, or leave it out."
             ) from error
     kept = [sample for sample, picture in found if picture]
     return kept, len(found) - len(kept)
+
+
+def renamed(path: str, found: Sequence[Sample]) -> dict[int, str]:
+    """Ids of their own, by row, for samples whose key an earlier one of the tar has."""
+    count: dict[str, int] = {}
+    taken = {sample.key for sample in found}
+    ids: dict[int, str] = {}
+    for row, sample in enumerate(found):
+        number = count[sample.key] = count.get(sample.key, 0) + 1
+        if number > 1:
+            while f"{sample.key}#{number}" in taken:
+                number += 1
+            count[sample.key] = number
+            taken.add(f"{sample.key}#{number}")
+            ids[row] = sample_id(path, f"{sample.key}#{number}")
+    return ids
 
 
 def sources(path: str, fingerprint: str, found: Sequence[Sample], per_partition: int) -> Iterator[list[Source]]:
@@ -196,12 +212,9 @@ class _Onwards(io.RawIOBase):
         stop = self._size if size < 0 else min(self._size, self._position + size)
         if stop <= self._position:
             return b""
-        if not self._start <= self._position or stop > self._start + len(self._held):
-            try:
-                held = self._store.read_range(self._path, self._position, min(self._size, max(stop, self._position + _CHUNK)))
-            except StorageError:
-                raise
-            self._start, self._held = self._position, held
+        if self._position < self._start or stop > self._start + len(self._held):
+            end = min(self._size, max(stop, self._position + _CHUNK))
+            self._start, self._held = self._position, self._store.read_range(self._path, self._position, end)
         found = self._held[self._position - self._start : stop - self._start]
         self._position += len(found)
         return found
