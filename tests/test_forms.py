@@ -69,7 +69,7 @@ def test_captions_stand_beside_pictures_as_text_or_json(tmp_path: Path, remote: 
         ("f.png", PNG, None),
     ]
     assert "'e.json' is not valid JSON" in str(items[3].error)
-    assert line.endswith("; captions of 4 images from files beside them; 1 other name left out")
+    assert line.endswith("; captions of 4 images (1 without) from files beside them; 1 other name left out")
     assert [item.caption for item in read(uri, Columns(caption=None))[0]] == [None] * 5
 
 
@@ -144,7 +144,7 @@ def test_an_image_folder_is_read_by_its_metadata(tmp_path: Path, name: str, remo
     ]
     assert [id.replace("test", "train") for id, *_ in found[:3]] == [id for id, *_ in found[3:]]
     assert "no such file" in str(items[2].error)
-    assert "captions of 4 images from the column 'text'; masks from the column 'mask_file_name'" in line
+    assert "captions of 4 images (2 without) from the column 'text'; masks from the column 'mask_file_name'" in line
 
 
 @pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])

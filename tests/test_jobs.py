@@ -269,7 +269,7 @@ def test_a_plan_says_what_a_run_would_do_and_makes_nothing(
     assert main(["plan", str(file), "--measure", "4", "--price", "2.5"]) == 0
     out = capsys.readouterr().out
     assert "6 images in 1 Parquet file" in out
-    assert "captions of 6 images from 'caption'" in out
+    assert "captions of 6 images from the column 'caption'" in out
     assert "12 pairs from 3 partitions of at most 2 images" in out
     assert re.search(r"[\d.]+ images/s by one replica on cpu \(4 images tried\)", out)
     assert re.search(r"  8 replicas: \d+ s, [\d.]+ in all \(no more have work\)", out)
@@ -376,7 +376,7 @@ def test_what_was_understood_is_one_line(tmp_path: Path) -> None:
     columns, uri = Columns(caption="text", mask="mask"), f"{tmp_path}/t"
     line = str(understood(uri, make_plan(uri, columns), columns, counted=True))
     assert line.startswith(f"{uri}: 2 images in 1 Parquet file, ")
-    assert line.endswith("; captions of 1 image from 'text'; masks from 'mask'")
+    assert line.endswith("; captions of 1 image (1 without) from the column 'text'; masks from the column 'mask'")
 
 
 def test_a_shell_completes_verbs_and_options(tmp_path: Path) -> None:

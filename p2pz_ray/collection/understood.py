@@ -49,6 +49,8 @@ class Understood:
         captions = "no captions"
         if self.captions is not None:
             number = "" if self.captioned is None else f" of {count(self.captioned, 'image')}"
+            missing = 0 if self.captioned is None else self.images - self.failed - self.captioned
+            number += f" ({missing:,} without)" if missing else ""
             captions = f"captions{number} from {self.captions}"
         masks = "" if self.masks is None else f"; masks from {shown(self.masks)}"
         failed = f"; {self.failed:,} of the images couldn't be downloaded" if self.failed else ""

@@ -9,7 +9,8 @@
         concurrency=4,
     )
 
-A row's pixels are those that a run of the same configuration makes of it. What a run promises beyond them, Ray Data
+A row's pixels are those that a run of the same configuration makes of it, up to the rounding that the size of a batch
+and the number of cores decide. What a run promises beyond them, Ray Data
 doesn't: a stage that fails is done again, so that what it wrote itself may stand twice; nothing goes on after a driver
 ends; no partition is set aside that kills its process.
 """
@@ -21,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
+import torch
 from PIL import Image
 
 from p2pz_ray.collection.cells import pictures, plain, texts
@@ -49,6 +52,7 @@ class EditBatch:
         found = configuration(config, settings, TranslateConfig)
         if found.inversion.cache is not None:
             raise ConfigError("inversion.cache keeps a run's partitions, and EditBatch has none: leave it out.")
+        _keep_to_own_cores()
         # What a replica reads of a run, its directions, is gone again once the model has it.
         with TemporaryDirectory() as folder:
             job = unplanned(found.model_copy(update={"output": folder, "output_storage_options": {}}))
@@ -94,6 +98,13 @@ class EditBatch:
                 raise ConfigError(f"The column {name!r} names pictures by path: read them into it first.")
             found += data
         return found
+
+
+def _keep_to_own_cores() -> None:
+    """As a run's replicas do: an actor computes with the cores that it was given, and rounds as they do."""
+    if ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None:
+        cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+        torch.set_num_threads(max(1, int(cores)))
 
 
 def _png(pixels: Any) -> bytes:
