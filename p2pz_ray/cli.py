@@ -1,9 +1,11 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line: one verb a job.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 finished, but more images failed than allowed.
 """
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -14,11 +16,14 @@ from typing import Any
 from p2pz_ray import __version__
 from p2pz_ray.errors import ConfigError, P2PZError
 
+FORMATS = ("webdataset", "imagefolder", "instructpix2pix", "img2img-turbo", "parquet")
+_DUPLICATES = "of sources closer than so many grey levels keep the first; 0 keeps all; default: 1"
 DONE, FAILED, WRONG, TOO_MANY_FAILED = 0, 1, 2, 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    _never_fail_to_print()
     given = _parsed(arguments)
     _quiet()
     verb: Callable[[argparse.Namespace], int] = given.verb
@@ -50,12 +55,10 @@ def world(given: argparse.Namespace) -> int:
 
 def direction(given: argparse.Namespace) -> int:
     from p2pz_ray.config import DirectionConfig, load
+    from p2pz_ray.jobs import direction
 
     config = load(*_split(given.settings), DirectionConfig)
-    from p2pz_ray.running.direction import write_direction
-
-    made = write_direction(config)
-    tokens, width = made.embedding.shape
+    tokens, width = direction(config).embedding.shape
     ends = config.embeddings or config
     print(f"Wrote the direction {ends.source} → {ends.target} ({tokens}×{width}): {config.output}")
     return DONE
@@ -63,10 +66,9 @@ def direction(given: argparse.Namespace) -> int:
 
 def translate(given: argparse.Namespace) -> int:
     from p2pz_ray.config import TranslateConfig, load
+    from p2pz_ray.jobs import translate
 
     config = load(*_split(given.settings), TranslateConfig)
-    from p2pz_ray.running.run import translate
-
     summary = translate(config)
     print(summary)
     allowed = config.tolerance.failed_images
@@ -80,40 +82,26 @@ def translate(given: argparse.Namespace) -> int:
 
 
 def distill(given: argparse.Namespace) -> int:
-    from p2pz_ray.config import load
-    from p2pz_ray.distill.config import DistillConfig
+    from p2pz_ray.jobs import distill
 
-    config = load(*_split(given.settings), DistillConfig)
-    from p2pz_ray.distill.run import distill
-
-    print(distill(config))
+    path, settings = _split(given.settings)
+    print(distill(path, *settings))
     return DONE
 
 
 def evaluate(given: argparse.Namespace) -> int:
-    from p2pz_ray.config import load
-    from p2pz_ray.evaluation.config import EvaluateConfig
+    from p2pz_ray.jobs import evaluate
 
-    config = load(*_split(given.settings), EvaluateConfig)
-    from p2pz_ray.evaluation.evaluate import evaluate
-    from p2pz_ray.evaluation.summary import lines
-    from p2pz_ray.running.cluster import connected
+    path, settings = _split(given.settings)
+    print(evaluate(path, *settings))
+    return DONE
 
-    with connected(config):
-        found = evaluate(config)
-    print("\n".join(lines(found)))
-    if config.report:
-        from p2pz_ray.evaluation.report import write_report
 
-        truth = config.collection.uri if config.collection and config.metrics.truth else None
-        written = write_report(
-            config.run,
-            storage_options=config.storage_options,
-            truth_uri=truth,
-            student_uri=config.student,
-            pictures=config.pictures,
-        )
-        print(written)
+def plan(given: argparse.Namespace) -> int:
+    from p2pz_ray.jobs import plan
+
+    path, settings = _split(given.settings)
+    print(plan(path, *settings, measure=given.measure, price=given.price))
     return DONE
 
 
@@ -129,9 +117,33 @@ def report(given: argparse.Namespace) -> int:
 
 
 def status(given: argparse.Namespace) -> int:
-    from p2pz_ray.running.status import status
+    from p2pz_ray.running.status import status, watch
 
-    print(status(given.run))
+    if given.watch:
+        watch(given.run, lambda found: print(found.to_json() if given.json else found, flush=True))
+        return DONE
+    found = status(given.run)
+    print(found.to_json() if given.json else found)
+    return DONE
+
+
+def export(given: argparse.Namespace) -> int:
+    from p2pz_ray.export.job import export
+
+    print(
+        export(
+            given.run,
+            given.out,
+            given.format,
+            filter=given.filter,
+            edit=given.edit,
+            instruction=given.prompt or None,
+            duplicates=given.duplicates,
+            test=given.test,
+            seed=given.seed,
+            push=given.push,
+        )
+    )
     return DONE
 
 
@@ -140,6 +152,7 @@ def submit(given: argparse.Namespace) -> int:
         from p2pz_ray.config import DirectionConfig, TranslateConfig, load
         from p2pz_ray.distill.config import DistillConfig
         from p2pz_ray.evaluation.config import EvaluateConfig
+        from p2pz_ray.running.reach import check_reaches
 
         path, overrides = _split(given.settings)
         kinds: dict[str, Any] = {
@@ -148,7 +161,8 @@ def submit(given: argparse.Namespace) -> int:
             "distill": DistillConfig,
             "evaluate": EvaluateConfig,
         }
-        _check_reaches(load(path, overrides, kinds[given.job]), overrides)
+        config = load(path, overrides, kinds[given.job])
+        check_reaches(config, overrides, Path(given.working_dir))
     from p2pz_ray.running.submit import JobServer
 
     server = JobServer(given.address)
@@ -165,30 +179,13 @@ def submit(given: argparse.Namespace) -> int:
     return server.follow(job)
 
 
-def _check_reaches(config: Any, overrides: Sequence[str]) -> None:
-    """Raise ConfigError for what another machine can't reach or shouldn't be told."""
-    named = [(key, uri) for key in ("output", "run", "student") if (uri := getattr(config, key, None)) is not None]
-    for key in ("input", "collection"):
-        if getattr(config, key, None) is not None:
-            named.append((f"{key}.uri", getattr(config, key).uri))
-    if hasattr(config, "pairs"):
-        named += [(f"pairs.{kind}", uri) for kind in ("runs", "tables") for uri in getattr(config.pairs, kind)]
-    for key, uri in named:
-        if "://" not in uri and not os.path.isabs(uri):
-            raise ConfigError(
-                f"{key} is {uri}, which on the cluster would lie in the job's own folder and go with it: give a URI, "
-                "or a full path that all its machines share."
-            )
-    if any("storage_options" in override for override in overrides):
-        raise ConfigError(
-            "storage_options on the command line would stand in the cluster's list of jobs and in its logs: give its "
-            "machines the rights themselves, or write them into the configuration file."
-        )
-
-
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """argparse takes settings from one place alone: those that stand behind an option are added here."""
     parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks how a line goes on; pip install 'p2pz_ray[completion]'
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     given, rest = parser.parse_known_args(arguments)
     if rest and (not hasattr(given, "settings") or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -259,6 +256,27 @@ def _parser() -> argparse.ArgumentParser:
 
     adding = verb(status, "how a run stands, from its manifests")
     adding.add_argument("run", metavar="RUN")
+    adding.add_argument("--watch", action="store_true", help="again whenever something was committed, until it ends")
+    adding.add_argument("--json", action="store_true", help="as a JSON object a line")
+
+    adding = verb(plan, "what a translation would do: images, partitions, requests; with --measure hours and cost")
+    adding.add_argument("settings", nargs="+", metavar="CONFIG or KEY=VALUE", help="as translate takes them")
+    adding.add_argument("--measure", type=_positive, metavar="N", help="translate N images here, to learn how fast")
+    adding.add_argument("--price", type=float, metavar="PRICE", help="of a replica's hour; with --measure")
+
+    adding = verb(export, "a run's kept pairs in the form that another project's trainer reads")
+    adding.add_argument("run", metavar="RUN")
+    adding.add_argument("out", metavar="OUT", help="folder or URI")
+    adding.add_argument("--format", choices=FORMATS, required=True)
+    adding.add_argument("--filter", help="a condition over the columns of the scores, such as 'mask_overlap >= 0.7'")
+    adding.add_argument("--edit", help="which, where the run has several; default: all")
+    adding.add_argument(
+        "--prompt", action="append", metavar="TEXT", help="of a pair; {source}, {target}, {a_target}; may be repeated"
+    )
+    adding.add_argument("--duplicates", type=float, default=1.0, metavar="LEVELS", help=_DUPLICATES)
+    adding.add_argument("--test", type=float, default=0.1, metavar="SHARE", help="of the source pictures; default: 0.1")
+    adding.add_argument("--seed", type=int, default=0, help="of the choice among several prompts")
+    adding.add_argument("--push", metavar="hf://datasets/OWNER/NAME", help="send it to the hub, as one commit")
     return parser
 
 
@@ -277,6 +295,13 @@ def _positive(text: str) -> int:
 def _complain(sentence: str, code: int) -> int:
     print(f"p2pz: {sentence}", file=sys.stderr)
     return code
+
+
+def _never_fail_to_print() -> None:
+    """What a terminal or a log file can't show, such as "→" or a name that isn't UTF-8, is backslash-escaped there."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _quiet() -> None:

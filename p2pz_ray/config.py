@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from p2pz_ray.config_file import load
+from p2pz_ray.config_file import load, validated
 from p2pz_ray.config_record import difference, fingerprint, record
 from p2pz_ray.editing.settings import GuidanceSettings, InversionSettings
 from p2pz_ray.language.sentences import SentenceSource, Template, TextFile, article
 
-__all__ = ["DirectionConfig", "TranslateConfig", "difference", "fingerprint", "load", "record"]
+__all__ = ["DirectionConfig", "TranslateConfig", "difference", "fingerprint", "load", "record", "validated"]
 
 
 def _written(text: str) -> str:
@@ -83,10 +83,11 @@ class ColumnsConfig(Section):
 
 
 class InputConfig(Section):
-    """The collection: a folder of images, Parquet or Arrow files."""
+    """The collection: a folder of images, tables or tars."""
 
     uri: Text
     columns: ColumnsConfig = ColumnsConfig()
+    masks: Text | None = None  # a folder of masks for a folder of images, by the same names
     storage_options: dict[str, Any] = {}  # handed to fsspec
     images_per_partition: Count = 64
     max_images: Count | None = None
@@ -206,6 +207,7 @@ class OutputFormatConfig(Section):
 
     format: Literal["png", "jpeg", "webp"] = "png"
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # of jpeg and webp
+    mark: Literal["xmp", "none"] = "xmp"  # whether an edited picture's metadata say that, how and by what it was edited
 
 
 @dataclass(frozen=True)

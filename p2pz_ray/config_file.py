@@ -4,7 +4,8 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import fsspec
 import yaml
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.uri import unquoted
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -20,13 +22,20 @@ def load(path: str | None, overrides: Sequence[str], kind: type[C]) -> C:
     """The configuration in the YAML file `path` (a path or any fsspec URI; None: an empty one), with
     `overrides` set.
 
-    An override is KEY=VALUE: KEY's parts are joined by dots, VALUE is YAML, and "KEY=" alone sets null.
+    An override is KEY=VALUE, KEY's parts joined by dots. VALUE is the text as it stands where the key takes text;
+    numbers, true and false, lists, mappings and null are read as YAML where the key takes those. "KEY=" alone sets
+    null, and quotation marks around a whole text are taken off.
     Raises ConfigError with one sentence that names the file, the line or the key.
     """
     where = path if path is not None else "The configuration"
-    values = {} if path is None else _read(path)
+    return validated({} if path is None else _read(path), overrides, kind, where)
+
+
+def validated(values: dict[str, Any], overrides: Sequence[str], kind: type[C], where: str = "The configuration") -> C:
+    """The configuration of these values, with `overrides` set; `where` they come from, for a sentence. Raises as
+    `load` does."""
     for override in overrides:
-        _override(values, override)
+        _override(values, override, kind)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -65,7 +74,7 @@ def _parse(text: str | bytes, where: str) -> Any:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        with fsspec.open(path, "rb") as file:
+        with fsspec.open(unquoted(path), "rb") as file:
             text = file.read()
     except FileNotFoundError:
         raise ConfigError(f"There is no configuration file {path}: check the path.") from None
@@ -80,13 +89,13 @@ def _read(path: str) -> dict[str, Any]:
     return values
 
 
-def _override(values: dict[str, Any], override: str) -> None:
+def _override(values: dict[str, Any], override: str, kind: type[BaseModel]) -> None:
     """Set one KEY=VALUE in `values`, making the mappings on the way to it."""
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise ConfigError(f"Can't read the override {override!r}: write KEY=VALUE, such as seed=7 or input.uri=photos.")
-    value = _parse(text, f"The value of {key.strip()}")
+    value = _value(text, _annotation(kind, parts), f"The value of {key.strip()}")
     for depth, part in enumerate(parts[:-1], start=1):
         if values.get(part) is None:
             values[part] = {}
@@ -99,6 +108,93 @@ def _override(values: dict[str, Any], override: str) -> None:
         values[part] = dict(values[part])  # an alias in the YAML shares one mapping between several keys
         values = values[part]
     values[parts[-1]] = value
+
+
+def _annotation(kind: Any, parts: Sequence[str]) -> Any:
+    """The type of the key whose parts these are; Any for a key that isn't known or lies in a free mapping."""
+    for part in parts:
+        options = list(_options(kind))
+        sections = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+        fields = [section.model_fields[part] for section in sections if part in section.model_fields]
+        mappings = [option for option in options if get_origin(option) is dict]
+        if fields:
+            kind = fields[0].annotation
+        elif mappings:
+            kind = get_args(mappings[0])[1]
+        else:
+            return Any
+    return kind
+
+
+def _options(annotation: Any) -> Iterator[Any]:
+    """The types of a union, what is annotated without its annotations."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _options(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _options(member)
+    else:
+        yield annotation
+
+
+def _value(text: str, annotation: Any, where: str) -> Any:
+    """What the text of an override sets a key of this type to."""
+    options = list(_options(annotation))
+    if not text or (text in ("null", "~") and (Any in options or type(None) in options)):
+        return None
+    kinds = [type(value) for option in options if get_origin(option) is Literal for value in get_args(option)]
+    if str in (*options, *kinds) and not {bool, int, float} & {*options, *kinds}:
+        return _unquoted(text)
+    lists = [option for option in options if get_origin(option) in (list, tuple)]
+    items = [item for option in lists for item in _options(get_args(option)[0])]
+    short = str in items or any(map(_has_short_form, options))
+    if text[0] in "[{" or (not short and (lists or any(map(_is_mapping, options)))):
+        try:
+            found = _parse(text, where)
+        except ConfigError:
+            if not short and Any not in options:
+                raise
+            found = None
+        if isinstance(found, (list if lists else dict) if short else (list, dict)):
+            return found
+    return _unquoted(text) if short or text[0] in "\"'" else _scalar(text)
+
+
+def _is_mapping(option: Any) -> bool:
+    return get_origin(option) is dict or (isinstance(option, type) and issubclass(option, BaseModel))
+
+
+def _has_short_form(option: Any) -> bool:
+    """Whether this is a section that a plain text can stand for, as a checkpoint's name does."""
+    return (
+        isinstance(option, type)
+        and issubclass(option, BaseModel)
+        and any(v.info.mode == "before" for v in option.__pydantic_decorators__.model_validators.values())
+    )
+
+
+def _unquoted(text: str) -> str:
+    """The text as it stands; within quotation marks that hold it whole, what YAML reads there."""
+    if len(text) > 1 and text[0] in "\"'" and text[-1] == text[0]:
+        try:
+            value = yaml.load(text, _Loader)
+        except yaml.YAMLError:
+            return text
+        return value if isinstance(value, str) else text
+    return text
+
+
+def _scalar(text: str) -> Any:
+    """A number, true, false or null as YAML writes them; any other text as it stands, with no comment in it."""
+    loader = _Loader("")
+    try:
+        node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)
+        return loader.construct_object(node)
+    except (yaml.YAMLError, ValueError):  # an impossible date
+        return text
+    finally:
+        loader.dispose()
 
 
 _WANTED = {

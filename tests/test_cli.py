@@ -16,13 +16,19 @@ import ray
 import torch
 import yaml
 from PIL import Image
+from ray.util.metrics import Counter, Gauge, Histogram
 from tiny_job import pairs_of, tiny_settings
 
 from p2pz_ray import EditDirection, __version__
 from p2pz_ray.cli import main
+from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.schema import collection_schema
+from p2pz_ray.config import TranslateConfig
+from p2pz_ray.errors import ConfigError
 from p2pz_ray.mini import MODEL
 from p2pz_ray.mini.world import Scene, render
+from p2pz_ray.running.cluster import connected
+from p2pz_ray.running.metrics import DriverMetrics, ReplicaMetrics, tag
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,6 +76,11 @@ WRONG: dict[str, tuple[Callable[[Path, Path], dict[str, Any]], str]] = {
     "size the model can't halve": (lambda f, m: {"image": {"size": 60}}, "image.size"),
     "no GPU": (lambda f, m: {"device": "cuda"}, "no GPU"),
     "no cluster": (lambda f, m: {"ray": {"address": "127.0.0.1:9"}}, "127.0.0.1:9"),
+    "a dashboard's address": (lambda f, m: {"ray": {"address": "http://h:8265"}}, "no address of a Ray cluster"),
+    "a secure dashboard's": (lambda f, m: {"ray": {"address": "https://h"}}, "leave it out to start Ray on this"),
+    "another scheme": (lambda f, m: {"ray": {"address": "tcp://h:6379"}}, "ray.address is tcp://h:6379"),
+    "output inside the input by its URI": (lambda f, m: {"output": (f / "world/run").as_uri()}, "lies inside"),
+    "inversions inside the input": (lambda f, m: {"inversion": {"cache": f"{f}/run/../world/x"}}, "lies inside"),
     "unknown protocol": (lambda f, m: {"output": "nope://run"}, "nope"),
 }
 
@@ -86,6 +97,82 @@ def test_a_wrong_configuration_ends_with_2_and_one_sentence_before_ray(
     assert named in line
     assert out == ""
     assert not (tmp_path / "run" / "data").exists()
+
+
+PLACES = {
+    "a long TMPDIR": ({"TMPDIR": f"/tmp/{'x' * 60}"}, "TMPDIR is /tmp/xxx"),
+    "a long RAY_TMPDIR": ({"RAY_TMPDIR": f"/tmp/{'x' * 60}", "TMPDIR": "/tmp"}, "RAY_TMPDIR is /tmp/xxx"),
+    "a RAY_TMPDIR that can't be made": ({"RAY_TMPDIR": "/proc/nope"}, "where Ray can't make its folder"),
+    "a TMPDIR that is a file": ({"TMPDIR": "/dev/null"}, "where Ray can't make its folder"),
+    "a relative RAY_TMPDIR": ({"RAY_TMPDIR": "scratch"}, "Ray needs a full path"),
+    "letters beyond ASCII": ({"TMPDIR": "/tmp/zoë"}, "letters beyond ASCII"),
+    "letters that are no text": ({"TMPDIR": "/tmp/zo\udceb"}, "letters beyond ASCII"),
+    "a dashboard in RAY_ADDRESS": ({"RAY_ADDRESS": "http://127.0.0.1:8265"}, "RAY_ADDRESS is http://127.0.0.1:8265"),
+    "a secure one": ({"RAY_ADDRESS": "https://ray.example.org"}, "unset it to start Ray on this machine"),
+    "a scheme that Ray lacks": ({"RAY_ADDRESS": "grpc://head:10001"}, "RAY_ADDRESS is grpc://head:10001"),
+    "nobody there": ({"RAY_ADDRESS": "127.0.0.1:9"}, "check RAY_ADDRESS"),
+}
+
+
+@pytest.mark.parametrize("case", [*PLACES])
+def test_a_place_where_ray_can_not_be_is_a_sentence_that_names_the_variable(
+    case: str, monkeypatch: pytest.MonkeyPatch, no_ray: None
+) -> None:
+    variables, said = PLACES[case]
+    for name in ("RAY_ADDRESS", "RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught, connected(TranslateConfig.model_validate(SMALL)):
+        pass
+    assert said in str(caught.value)
+    assert "RAY_TMPDIR" in str(caught.value) or "RAY_ADDRESS" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+SMALL = {"input": {"uri": "in"}, "output": "out", "edits": {"e": {"source": "cat", "target": "dog"}}}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("name", ["d→×.safetensors", "写真.safetensors", "caf\udce9.safetensors"])
+def test_a_terminal_that_can_not_show_a_name_still_gets_its_line(
+    tmp_path: Path, tiny_model: Path, encoding: str, name: str, monkeypatch: pytest.MonkeyPatch, no_ray: None
+) -> None:
+    shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", shown)
+    words = ["source=cat", "target=dog", "count=2", f"model={tiny_model}"]
+    assert main(["direction", *words, f"output={tmp_path}/{name}"]) == 0
+    shown.flush()
+    assert shown.buffer.getvalue().startswith(b"Wrote the direction cat ")
+    assert main(["status", f"{tmp_path}/no {name}"]) == 2
+
+
+@pytest.mark.parametrize("name", ["Läufe/x", "写真 🐱", "caf\udce9", 'a "b" \n c'])
+def test_a_run_is_told_of_under_any_name_and_never_fails_for_it(local_ray: None, name: str) -> None:
+    manifest = Manifest("p", "1", "data/p.parquet", 2, 4, 3, 1, "", "", 0.0, 1.0, {"model": 0.5})
+    metrics = ReplicaMetrics(name)
+    metrics.committed(manifest)
+    driver = DriverMetrics(name)
+    driver.replicas.set(1)
+    assert metrics.images.metric.info["default_tags"]["run"] == tag(name)
+    # Ray itself takes the tag: what is told isn't merely passed over.
+    metrics.images.metric.inc(1)
+    assert tag(name).isascii()
+    assert "\n" not in tag(name)
+
+
+def test_a_metric_that_fails_is_passed_over(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = ReplicaMetrics("run")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no agent")
+
+    for kind, method in ((Counter, "inc"), (Histogram, "observe"), (Gauge, "set")):
+        monkeypatch.setattr(kind, method, fail)
+    metrics.committed(Manifest("p", "1", "f", 2, 4, 3, 1, "", "", 0.0, 1.0, {"model": 0.5}))
+    DriverMetrics("run").lost.inc()
+    monkeypatch.setattr(Counter, "__init__", fail)
+    DriverMetrics("run").lost.inc()
 
 
 def test_a_missing_configuration_file_ends_with_2(no_ray: None, capsys: pytest.CaptureFixture[str]) -> None:

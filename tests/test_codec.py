@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
+from p2pz_ray.collection import codec
 from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.errors import ConfigError, ImageError
 
@@ -69,7 +71,7 @@ def test_a_png_of_the_policys_size_keeps_its_exact_pixels(fit: str) -> None:
     [
         (b"", "empty"),
         (b"once upon a time", "not an image"),
-        (b"<!DOCTYPE html><html></html>", "not an image"),
+        (b"<!DOCTYPE html><html></html>", "a web page"),
         (b"\x89PNG\r\n\x1a\n", "not an image"),
         (encode(noise(64, 64))[:4000], "can't be decoded"),
         (encode(noise(64, 64), "jpeg")[:2000], "can't be decoded"),
@@ -286,3 +288,204 @@ def test_real_photos_decode() -> None:
     assert photos
     for path in photos:
         assert decode(path.read_bytes(), DecodePolicy((64, 64))).std() > 5
+
+
+# What people's files hold beyond a plain 8-bit sRGB picture
+
+
+def with_text(data: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG with more chunks, before its pixels and after them."""
+    more = b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
+    end = data.rindex(b"IEND") - 4
+    return data[:33] + more + data[33:end] + more + data[end:]
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"tEXt", b"workflow\0" + b"x" * (2 << 20)),
+        (b"zTXt", b"prompt\0\0" + zlib.compress(bytes(200 << 20))),
+        (b"iTXt", b"parameters\0\0\0\0\0" + b"y" * (3 << 20)),
+        (b"iTXt", b"compressed\0\1\0\0\0" + zlib.compress(bytes(200 << 20))),
+        (b"zTXt", b"broken\0\0nothing compressed"),
+    ],
+    ids=lambda chunk: chunk[0].decode() + str(len(chunk[1])),
+)
+def test_a_pngs_text_is_no_matter_of_its_picture(chunk: tuple[bytes, bytes]) -> None:
+    pixels = noise(32, 32)
+    assert np.array_equal(decode(with_text(encode(pixels), chunk), POLICY), pixels)
+
+
+RAMP = np.repeat(np.linspace(0, 1, 32)[None], 32, axis=0)
+
+
+def deep_png(values: np.ndarray) -> bytes:
+    """(H, W, 3) or (H, W, 4) uint16 as a PNG of 16 bits, which Pillow can't write."""
+    height, width, channels = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
+
+
+def deep_tiff(values: np.ndarray, order: str = "<") -> bytes:
+    """(H, W, 3) uint16 as an uncompressed TIFF of 16 bits."""
+    height, width, _ = values.shape
+    pixels = values.astype(f"{order}u2").tobytes()
+    entries = [(256, 4, width), (257, 4, height), (258, 3, 16), (259, 3, 1), (262, 3, 2), (273, 4, 0), (277, 3, 3)]
+    entries += [(278, 4, height), (279, 4, len(pixels))]
+    bits = 8 + 2 + 12 * len(entries) + 4
+    body = struct.pack(f"{order}H", len(entries))
+    for tag, kind, value in entries:
+        count, value = (3, bits) if tag == 258 else (1, bits + 6 if tag == 273 else value)
+        body += struct.pack(f"{order}HHI", tag, kind, count)
+        short = kind == 3 and count == 1
+        body += struct.pack(f"{order}HH", value, 0) if short else struct.pack(f"{order}I", value)
+    body += struct.pack(f"{order}I", 0) + struct.pack(f"{order}HHH", 16, 16, 16)
+    return (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8) + body + pixels
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("form", ["I;16 PNG", "int32 TIFF", "uint16 TIFF", "RGB PNG", "RGBA PNG", "RGB TIFF", "RGB MM"])
+def test_samples_that_fill_fewer_bits_than_their_file_keep_their_brightness(form: str, bits: int) -> None:
+    values = np.round(RAMP * ((1 << bits) - 1)).astype(np.uint16)
+    colours = np.stack([values, values[:, ::-1], values], axis=2)
+    opaque = np.full((32, 32, 1), 65535, np.uint16)
+    data = {
+        "I;16 PNG": lambda: saved(Image.fromarray(values)),
+        "int32 TIFF": lambda: saved(Image.fromarray(values.astype(np.int32)), "TIFF"),
+        "uint16 TIFF": lambda: saved(Image.fromarray(values), "TIFF"),
+        "RGB PNG": lambda: deep_png(colours),
+        "RGBA PNG": lambda: deep_png(np.concatenate([colours, opaque], axis=2)),
+        "RGB TIFF": lambda: deep_tiff(colours),
+        "RGB MM": lambda: deep_tiff(colours, ">"),
+    }[form]()
+    said: list[str] = []
+    pixels = decode(data, POLICY, said.append)
+    assert np.abs(pixels[..., 0] - RAMP * 255).max() <= 1
+    if "RGB" in form:
+        assert np.abs(pixels[..., 1] - RAMP[:, ::-1] * 255).max() <= 1
+    assert len(said) == (bits < 16)
+    assert all(f"{bits} bits" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize("largest", [1000, 4095, 50_000])
+def test_a_tag_that_names_the_largest_value_sets_the_scale(largest: int) -> None:
+    values = np.round(RAMP * largest * 0.5).astype(np.uint16)  # a dark picture, and it stays dark
+    said: list[str] = []
+    pixels = decode(saved(Image.fromarray(values), "TIFF", tiffinfo={281: largest}), POLICY, said.append)
+    assert np.abs(pixels[..., 0] - RAMP * 127.5).max() <= 1
+    assert said == [f"It is scaled by its tag, from 0 … {largest} to 0 … 255."]
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (32, 32, 3)])
+def test_a_black_picture_of_16_bits_stays_black(shape: tuple[int, ...]) -> None:
+    values = np.zeros(shape, np.uint16)
+    said: list[str] = []
+    data = deep_png(values) if len(shape) == 3 else saved(Image.fromarray(values))
+    assert decode(data, POLICY, said.append).max() == 0
+    assert said == []
+
+
+def profile(gamma: float, red: tuple[float, float], green: tuple[float, float], blue: tuple[float, float]) -> bytes:
+    """An ICC profile of these primaries (xy) with the white of D50 and a gamma curve, written by hand."""
+    columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in (red, green, blue)]).T
+    white = np.array([0.9642, 1.0, 0.8249])
+    columns = columns * np.linalg.solve(columns, white)
+
+    def fixed(values: np.ndarray) -> bytes:
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    text = b"text\0\0\0\0none\0\0\0\0"
+    description = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(4 + 4 + 2 + 1 + 67)
+    description += bytes(-len(description) % 4)
+    tags = [(b"desc", description), (b"cprt", text), (b"wtpt", b"XYZ \0\0\0\0" + fixed(white))]
+    tags += [(name, b"XYZ \0\0\0\0" + fixed(columns[:, i])) for i, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))]
+    tags += [(name, curve) for name in (b"rTRC", b"gTRC", b"bTRC")]
+    table, body, offset = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for name, content in tags:
+        table += name + struct.pack(">II", offset + len(body), len(content))
+        body += content
+    head = struct.pack(">I4sI4s4s4s", offset + len(body), b"none", 0x02100000, b"mntr", b"RGB ", b"XYZ ")
+    head += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + fixed(white)
+    return head.ljust(128, b"\0") + table + body
+
+
+WIDE = {  # primaries adapted to D50
+    "Adobe RGB": (2.2, (0.648, 0.331), (0.230, 0.702), (0.156, 0.066)),
+    "ProPhoto RGB": (1.8, (0.7347, 0.2653), (0.1596, 0.8404), (0.0366, 0.0001)),
+    "Display P3": (2.2, (0.693, 0.317), (0.274, 0.681), (0.156, 0.075)),
+    "Rec. 2020": (2.2, (0.7177, 0.2881), (0.1849, 0.7740), (0.1318, 0.0534)),
+}
+
+
+@pytest.mark.parametrize("space", [*WIDE])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF", "RGBA", "P"])
+def test_wide_colours_become_srgb(space: str, form: str) -> None:
+    colour = np.full((32, 32, 3), (180, 90, 60), np.uint8)
+    image = Image.fromarray(colour)
+    icc = profile(*WIDE[space])
+    if form in ("RGBA", "P"):
+        image = image.convert(form)
+    options = {"quality": 100, "subsampling": 0} if form == "JPEG" else {"lossless": True} if form == "WEBP" else {}
+    data = saved(image, form if form not in ("RGBA", "P") else "PNG", icc_profile=icc, **options)
+    red, _, blue = decode(data, POLICY)[9, 9].astype(int)
+    plain = decode(saved(image), POLICY)[9, 9].astype(int)
+    assert red - plain[0] >= 8  # the same numbers name a stronger red in a wider space
+    assert red - blue > plain[0] - plain[2]
+
+
+def test_a_profile_that_says_srgb_is_broken_or_of_other_pixels_changes_nothing() -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pixels = noise(32, 32)
+    for icc in (srgb, b"no profile", srgb[:200], bytes(300)):
+        assert np.array_equal(decode(saved(Image.fromarray(pixels), icc_profile=icc), POLICY), pixels)
+    grey = Image.new("L", (32, 32), 90)
+    assert decode(saved(grey, icc_profile=profile(*WIDE["Adobe RGB"])), POLICY)[0, 0].tolist() == [90, 90, 90]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(99), "It is JPEG 2000"),
+        (b"\xff\x4f\xff\x51" + bytes(99), "It is JPEG 2000"),
+        (b"8BPS\0\1" + bytes(99), "It is a Photoshop document"),
+        (b"\0\0\0\x18ftypmp42" + bytes(99), "It is a video"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "git lfs pull"),
+        (b"\xef\xbb\xbf<!DOCTYPE html><title>404</title>", "It is a web page"),
+        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "It is an SVG drawing"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "It is XML"),
+        (b"PK\x03\x04" + bytes(99), "It is a zip archive"),
+        (b"II*\0\x10\0\0\0CR\2\0" + bytes(99), "It is a Canon raw picture"),
+        (bytes(128) + b"DICM" + bytes(99), "It is a DICOM picture"),
+    ],
+)
+def test_what_is_named_like_a_picture_and_is_something_else_says_what_it_is(data: bytes, said: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        decode(data, POLICY)
+    assert_sentence(caught.value)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(("package", "format"), [("pillow_heif", "HEIF"), ("pillow_jxl", "JXL")])
+def test_heic_and_jpeg_xl_are_decoded_where_their_packages_are(
+    package: str, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = pytest.importorskip(package)
+    if format == "HEIF":
+        module.register_heif_opener()
+    data = saved(Image.fromarray(quarters(64)), format, quality=95)
+    codec._registered.cache_clear()
+    assert np.abs(decode(data, POLICY).astype(int)[4:12, 4:12] - (255, 0, 0)).max() <= 12
+    codec._registered.cache_clear()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImageError, match=r"It is (HEIC|JPEG XL), .*install p2pz_ray\[pictures\]"):
+        decode(data, POLICY)
+    codec._registered.cache_clear()

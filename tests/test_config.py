@@ -75,6 +75,60 @@ def test_overrides_win_over_the_file_and_are_typed_as_yaml(tmp_path: Path) -> No
     assert config.input.storage_options == {"client_kwargs": {"endpoint_url": "http://localhost:9000"}}
 
 
+TEXTS = [
+    *("x/cats #2", "#1", "[new] cats", "{old} cats", "%cats", "@x", "*.png", "&x", "!x", "|", ">", "- x", "? x", "`x"),
+    *("2024", "1e3", "0x1F", "1_000", "yes", "off", "true", "null", "~", "2024-02-30", "12:30", "a: b: c", "a:", "---"),
+    *("it's", 'a "b" c', "'", " x ", "x\\n", "Läufe/写真", "caf\udce9"),
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize(
+    "key",
+    [
+        "input.uri",
+        "output",
+        "edits.cat2dog.sentences.endpoint.model",
+        "model",
+        "model.name",
+        "input.columns.id",
+        "guidance.negative",
+    ],
+)
+def test_a_text_is_set_as_it_stands(key: str, text: str) -> None:
+    endpoint = "edits.cat2dog.sentences.endpoint={base_url: http://h/v1, model: m}"
+    found: Any = small(endpoint, f"{key}={text}")
+    for part in key.split("."):
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
+    assert (found.name if key == "model" else found) == text
+
+
+@pytest.mark.parametrize("text", ["null", "~", ""])
+def test_null_is_read_where_a_text_may_be_left_out(text: str) -> None:
+    assert small(f"captions.column={text}").captions.column is None
+    assert small("captions.column=nulls").captions.column == "nulls"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("'a #b'", "a #b"), ('"[x]"', "[x]"), ('"tab\\t"', "tab\t"), ("''", ""), ("'a' b'", "'a' b'")]
+)
+def test_quotation_marks_around_a_whole_text_are_taken_off(value: str, text: str) -> None:
+    assert small(f"guidance.negative={value}").guidance.negative == text
+
+
+def test_lists_mappings_and_numbers_are_read_where_the_key_takes_them() -> None:
+    config = small("guidance.layers=[mid_block, 'up #1']", "edits={e: {source: cat, target: dog, strength: 2.0}}")
+    assert config.guidance.layers == ["mid_block", "up #1"]
+    assert config.edits["e"].strength == 2.0
+    free = small("input.storage_options.a=5", "input.storage_options.b=x #y", "input.storage_options.c=[1, x]")
+    assert free.input.storage_options == {"a": 5, "b": "x #y", "c": [1, "x"]}
+    assert load(None, ["pairs.runs=x #2", "output=o"], DistillConfig).pairs.runs == ["x #2"]
+    assert load(None, ["pairs.runs=[x, y]", "output=o", "export=[onnx]"], DistillConfig).pairs.runs == ["x", "y"]
+    evaluation = load(None, ["run=2024", "metrics.clip=[new] clip", "metrics.pixels=off"], EvaluateConfig)
+    assert (evaluation.run, evaluation.metrics.pixels) == ("2024", False)
+    assert evaluation.metrics.clip.model.name == "[new] clip"
+
+
 def test_an_override_of_one_alias_leaves_the_other_alone(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text("input: {uri: a}\noutput: o\nedits:\n  a: &e {source: cat, target: dog}\n  b: *e\n")
@@ -130,8 +184,10 @@ def test_short_forms_stand_for_the_long_ones() -> None:
         ("=3", ["'=3'", "KEY=VALUE"]),
         ("input..uri=x", ["KEY=VALUE"]),
         ("output.uri=x", ["Can't set output.uri", "output is 'runs/x'"]),
-        ("captions.otherwise=a: b: c", ["captions.otherwise", "not valid YAML"]),
-        ("output=&x", ["output"]),
+        ("image.size=[64, 64", ["image.size", "not valid YAML"]),
+        ("seed=5 #6", ["seed is '5 #6'", "a whole number"]),
+        ("seed=[5]", ["seed is [5]", "a whole number"]),
+        ("device=[cpu]", ["device is '[cpu]'"]),
     ],
 )
 def test_a_wrong_override_is_refused_in_one_sentence_that_names_the_key(override: str, parts: list[str]) -> None:

@@ -5,6 +5,8 @@ import itertools
 import os
 import tempfile
 from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -467,24 +469,123 @@ def test_images_are_read_from_columns_of_every_accepted_type(tmp_path: Path, kin
     assert [item.data for item in read(str(tmp_path), make_plan(str(tmp_path)))] == [PNG, PNG + b"\0"]
 
 
-@pytest.mark.parametrize(
-    "ids",
-    [
-        pa.array([7, 8], pa.int32()),
-        pa.array(["7", "8"], pa.large_string()),
-        pa.array(["7", "8"], pa.string_view()),
-        pa.array(["7", "8"]).dictionary_encode(),
-    ],
-    ids=lambda ids: str(ids.type)[:10],
-)
+IDS: list[tuple[pa.Array, list[str]]] = [
+    (pa.array([7, 8], pa.int32()), ["7", "8"]),
+    (pa.array([7, 2**64 - 1], pa.uint64()), ["7", "18446744073709551615"]),
+    (pa.array(["7", "8"], pa.large_string()), ["7", "8"]),
+    (pa.array(["7", "8"], pa.string_view()), ["7", "8"]),
+    (pa.array(["7", "8"]).dictionary_encode(), ["7", "8"]),
+    (pa.array([7, 8]).dictionary_encode(), ["7", "8"]),
+    (pa.array([b"7", b"\xff"]), ["7", "\\xff"]),
+    (pa.array([b"7", b"8"], pa.binary(1)), ["7", "8"]),
+    (pa.array([b"7", b"8"], pa.binary_view()), ["7", "8"]),
+    (pa.array([7.0, 8.5]), ["7", "8.5"]),
+    (pa.array([7.0, None], pa.float32()), ["7", "FILE#1"]),
+    (pa.array([7.0, float("nan")]), ["7", "FILE#1"]),
+    (pa.array([Decimal("7.10"), None]), ["7.10", "FILE#1"]),
+    (pa.array([date(2026, 1, 2), None]), ["2026-01-02", "FILE#1"]),
+    (pa.array([True, None]), ["True", "FILE#1"]),
+    (pa.nulls(2), ["FILE#0", "FILE#1"]),
+]
+
+
+@pytest.mark.parametrize(("ids", "expected"), IDS, ids=lambda value: str(getattr(value, "type", ""))[:12])
 @pytest.mark.parametrize("form", FORMS)
-def test_ids_and_captions_of_every_accepted_type_are_read(tmp_path: Path, ids: pa.Array, form: str) -> None:
-    captions = pa.array(["one", None]).dictionary_encode()
-    table = pa.table({"key": ids, "photo": [PNG, PNG], "text": captions})
-    Store(str(tmp_path)).write(*FORMS[form](table))
-    columns = Columns(id="key", image="photo", caption="text")
+def test_ids_of_every_type_that_can_be_read_are(tmp_path: Path, ids: pa.Array, expected: list[str], form: str) -> None:
+    name, data = FORMS[form](pa.table({"key": ids, "image": [PNG, PNG]}))
+    Store(str(tmp_path)).write(name, data)
+    columns = Columns(id="key")
     items = read(str(tmp_path), make_plan(str(tmp_path), columns), columns)
-    assert [(item.id, item.caption) for item in items] == [("7", "one"), ("8", None)]
+    assert [item.id for item in items] == [id.replace("FILE", name) for id in expected]
+
+
+CAPTIONS: list[tuple[pa.Array, list[str | None]]] = [
+    (pa.array(["one", None]).dictionary_encode(), ["one", None]),
+    (pa.array(["one", ""], pa.large_string()), ["one", None]),
+    (pa.array([b"one", b"\xe9"]), ["one", "\\xe9"]),
+    (pa.array([["one"], []]), ["one", None]),
+    (pa.array([[None, "", "one", "two"], None]), ["one", None]),
+    (pa.array([["one"], ["two"]], pa.large_list(pa.large_string())), ["one", "two"]),
+    (pa.array([["one"], None], pa.list_(pa.string(), 1)), ["one", None]),
+    (pa.array([[b"one"], [b"\xe9"]]), ["one", "\\xe9"]),
+    (pa.nulls(2), [None, None]),
+]
+
+
+@pytest.mark.parametrize(("captions", "expected"), CAPTIONS, ids=lambda value: str(getattr(value, "type", ""))[:20])
+@pytest.mark.parametrize("form", FORMS)
+def test_captions_of_every_type_that_can_be_read_are(
+    tmp_path: Path, captions: pa.Array, expected: list[str | None], form: str
+) -> None:
+    table = pa.table({"id": ["a", "b"], "image": [PNG, PNG], "text": captions})
+    Store(str(tmp_path)).write(*FORMS[form](table))
+    columns = Columns(caption="text")
+    items = read(str(tmp_path), make_plan(str(tmp_path), columns), columns)
+    assert [item.caption for item in items] == expected
+
+
+def test_what_is_not_read_is_not_looked_at(tmp_path: Path) -> None:
+    """Of columns under the default names too, where the configuration says that none is read."""
+    table = pa.table({"image": [PNG], "caption": [{"en": "a cat"}], "mask": [5], "scores": [[[1.0]]]})
+    Store(str(tmp_path)).write("a.parquet", parquet(table))
+    assert [item.caption for item in read(str(tmp_path), make_plan(str(tmp_path), Columns(caption=None)))] == [None]
+    with pytest.raises(ConfigError, match="caption column 'caption' has type struct"):
+        make_plan(str(tmp_path))
+
+
+def test_a_shard_without_anything_in_a_column_is_no_reason_to_refuse_the_others(tmp_path: Path) -> None:
+    columns = Columns(mask="mask")
+    full = pa.table({"id": ["a"], "image": [PNG], "caption": ["one"], "mask": [PNG]})
+    Store(str(tmp_path)).write("a.parquet", parquet(full))
+    for name in full.schema.names:
+        empty = full.set_column(full.schema.get_field_index(name), name, pa.nulls(1))
+        Store(str(tmp_path)).write(f"no-{name}.parquet", parquet(empty))
+    items = read(str(tmp_path), make_plan(str(tmp_path), columns), columns)
+    assert [(item.data, item.caption, item.mask) for item in items] == [
+        (PNG, "one", PNG),
+        (PNG, None, PNG),
+        (PNG, "one", PNG),
+        (None, "one", None),
+        (PNG, "one", None),
+    ]
+
+
+@pytest.mark.parametrize("coded", ["bytes", "struct", "paths", "members"])
+def test_dictionary_coded_pictures_are_read(tmp_path: Path, coded: str) -> None:
+    Store(str(tmp_path)).write("x.png", PNG)
+    pictures = {
+        "bytes": pa.array([PNG, PNG]).dictionary_encode(),
+        "struct": pa.DictionaryArray.from_arrays(pa.array([0, 0]), pa.array([{"bytes": PNG, "path": "x"}], IMAGE)),
+        "paths": pa.array(["x.png", "x.png"]).dictionary_encode(),
+        "members": pa.StructArray.from_arrays([pa.array([PNG, PNG]).dictionary_encode()], names=["bytes"]),
+    }[coded]
+    Store(str(tmp_path)).write("a.arrow", arrow(pa.table({"id": ["a", "b"], "image": pictures})))
+    uri = f"{tmp_path}/*.arrow"
+    assert [(item.id, item.data) for item in read(uri, make_plan(uri))] == [("a", PNG), ("b", PNG)]
+
+
+@pytest.mark.parametrize("form", ["struct", "paths", "uri", "null bytes"])
+def test_masks_by_path_are_read_as_images_are(tmp_path: Path, form: str) -> None:
+    Store(str(tmp_path)).write("masks/m.png", PNG + b"m")
+    masks = {
+        "struct": [{"bytes": None, "path": "masks/m.png"}, {"bytes": None, "path": "masks/none.png"}, None],
+        "null bytes": [
+            {"bytes": None, "path": "masks/m.png"},
+            {"bytes": b"", "path": "x"},
+            {"bytes": None, "path": ""},
+        ],
+        "paths": ["masks/m.png", "masks/none.png", None],
+        "uri": [f"file://{tmp_path}/masks/m.png", "http://localhost/m.png", None],
+    }[form]
+    kind = IMAGE if isinstance(masks[0], dict) else pa.string()
+    table = pa.table({"id": ["a", "b", "c"], "image": [PNG] * 3, "m": pa.array(masks, kind)})
+    Store(str(tmp_path)).write("t.parquet", parquet(table))
+    uri, columns = f"{tmp_path}/*.parquet", Columns(mask="m")
+    first, second, third = read(uri, make_plan(uri, columns), columns)
+    assert (first.data, first.mask, first.error) == (PNG, PNG + b"m", None)
+    assert (second.data, second.mask) == (None, None)
+    assert "Its mask" in str(second.error)
+    assert (third.data, third.mask, third.error) == (PNG, None, None)  # whether it needs one, the translator knows
 
 
 def test_pictures_named_by_path_are_found_beside_the_table(place: tuple[str, dict[str, Any] | None]) -> None:

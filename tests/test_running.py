@@ -574,9 +574,9 @@ def test_the_dashboard_shows_what_runs_count_and_nothing_else() -> None:
     asked = {name for text in _strings(board) for name in re.findall(r"ray_(p2pz_\w+)", text)}
     counted: set[str] = set()
     for metrics in (ReplicaMetrics("run"), DriverMetrics("run")):
-        for metric in vars(metrics).values():
-            end = {Histogram: "_bucket", Counter: "_total"}.get(type(metric), "")
-            counted.add(metric.info["name"] + end)  # as Prometheus sees it
+        for told in vars(metrics).values():
+            end = {Histogram: "_bucket", Counter: "_total"}.get(type(told.metric), "")
+            counted.add(told.metric.info["name"] + end)  # as Prometheus sees it
     assert asked == counted
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
 

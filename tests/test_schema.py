@@ -103,8 +103,9 @@ def test_every_usual_image_column_is_accepted(kind: pa.DataType) -> None:
         ([("image", pa.struct([("pixels", pa.binary())]))], "image column 'image' has type struct"),
         ([("image", pa.struct([("bytes", pa.string())]))], "image column 'image' has type struct"),
         ([("image", IMAGE), ("image", IMAGE)], "2 columns named 'image'"),
-        ([("image", IMAGE), ("id", pa.float64())], "id column 'id' has type double"),
-        ([("image", IMAGE), ("caption", pa.list_(pa.string()))], "caption column 'caption' has type list"),
+        ([("image", IMAGE), ("id", pa.list_(pa.string()))], "id column 'id' has type list"),
+        ([("image", IMAGE), ("caption", pa.int64())], "caption column 'caption' has type int64"),
+        ([("image", IMAGE), ("caption", pa.list_(pa.int64()))], "caption column 'caption' has type list"),
     ],
 )
 def test_a_wrong_column_is_named_with_the_file(fields: list[tuple[str, pa.DataType]], words: str) -> None:

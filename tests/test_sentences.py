@@ -87,9 +87,39 @@ def test_a_text_file_gives_its_lines_from_any_uri(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "lines", "lacking"),
+    [
+        ("cat", ["A cat sleeps", "It dreams of mice", "He's black and white"], [2, 3]),
+        ("mouse", ["A mouse in the hay", "Mice run about"], [2]),
+        ("Katze", ["Eine Katze schläft", "Zwei KATZEN spielen", "Kätzchen trinken Milch"], [3]),
+        ("猫", ["一只猫在睡觉", "两只小猫在玩", "它很可爱"], [3]),
+        ("kissa", ["kissan häntä", "kissat", "koira"], [3]),
+        ("gatto", ["i gatti", "le gatte", "felini", "micio", "un gatto"], [1, 2, 3, 4]),
+    ],
+)
+def test_lines_are_used_as_they_were_chosen_and_those_without_the_word_are_shown_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, word: str, lines: list[str], lacking: list[int]
+) -> None:
+    path = tmp_path / "bank.txt"
+    path.write_text("\n".join(lines))
+    assert sentences(TextFile(str(path)), word) == lines
+    [record] = caplog.records
+    message = record.getMessage()
+    assert message.startswith(f"{len(lacking)} of {len(lines)} sentences in {path} lack the word {word!r}")
+    assert [number for number in range(1, 4) if f"line {number}: " in message] == lacking[:3]
+
+
+def test_a_file_whose_every_line_has_the_word_warns_of_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cat.txt").write_text("A cat sleeps\nCats play\na category\nno word, but never reached")
+    assert len(sentences(TextFile(str(tmp_path / "cat.txt")), "cat", 3)) == 3
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
     ("content", "parts"),
     [
-        (b"a cat\n\na category\n", ["Line 3", "'cat'"]),
         (b"\n \n", ["no sentences"]),
         (b"a cat \xff", ["not UTF-8", "byte 6"]),
         (None, ["no sentence file"]),

@@ -98,6 +98,42 @@ def test_a_folder_too_large_is_refused_naming_what_is_large(tmp_path: Path, monk
         files_to_send(tmp_path)
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9.yaml", b"deeper/\xff\xfe", b"\xc3"])
+def test_a_name_that_is_not_utf8_is_refused_with_a_sentence_or_ignored(tmp_path: Path, name: bytes) -> None:
+    fill(tmp_path, ["p2pz_ray/__init__.py"])
+    path = os.path.join(os.fsencode(tmp_path), name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb"):
+        pass
+    with pytest.raises(ConfigError, match=r"isn't UTF-8.*\.rayignore") as caught:
+        files_to_send(tmp_path)
+    str(caught.value).encode()
+    (tmp_path / ".rayignore").write_text("caf*\ndeeper\n/?\n")
+    assert set(files_to_send(tmp_path)) == {"p2pz_ray/__init__.py", ".rayignore"}
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "gitignore"])
+def test_what_may_not_be_read_is_refused_with_a_sentence(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, ["p2pz_ray/__init__.py", "private/notes.txt"])
+    (tmp_path / "private/.gitignore").write_text("x")
+    at = tmp_path / "private" / {"file": "notes.txt", "folder": "", "gitignore": ".gitignore"}[what]
+
+    def refused(kept: Any) -> Any:
+        def method(self: Path, *arguments: Any, **options: Any) -> Any:
+            if self == at:
+                raise PermissionError(13, "Permission denied", str(self))
+            return kept(self, *arguments, **options)
+
+        return method
+
+    name = {"file": "read_bytes", "folder": "iterdir", "gitignore": "read_text"}[what]
+    monkeypatch.setattr(Path, name, refused(getattr(Path, name)))
+    with pytest.raises(ConfigError, match=r"private.* can't be read, .*Permission denied.*\.rayignore"):
+        archive(files_to_send(tmp_path))
+
+
 # ------------------------------------------------------------------------------------- what is refused before Ray
 
 GOOD = ["input.uri=/photos", "output=/run", "edits.e.source=cat", "edits.e.target=dog"]
@@ -112,6 +148,28 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no address": ([*GOOD, "--address", "127.0.0.1:9"], "is no web address"),
     "wrong job": (["--job", "direction", "source=cat", "target=dog", "output=d.safetensors"], "output is d.safe"),
     "a run beside the job": (["--job", "evaluate", "run=runs/cat2dog"], "run is runs/cat2dog"),
+    "inversions beside the job": ([*GOOD, "inversion.cache=cache"], "inversion.cache is cache"),
+    "a direction that isn't sent": (
+        ["input.uri=/photos", "output=/run", "edits.e.direction=no/d.safetensors", "captions.otherwise=x"],
+        "edits.e.direction is no/d.safetensors, which isn't among the files",
+    ),
+    "sentences that aren't sent": (
+        [*GOOD, "edits.e.sentences.files={source: /cat.txt, target: no/dog.txt}"],
+        "edits.e.sentences.files.target is no/dog.txt",
+    ),
+    "a direction's sentences": (
+        ["--job", "direction", "source=cat", "target=dog", "output=/d", "sentences.files={source: a.txt, target: /b}"],
+        "sentences.files.source is a.txt",
+    ),
+    "embeddings that aren't sent": (
+        ["--job", "direction", "embeddings={source: a.pt, target: /b.pt}", "output=/d"],
+        "embeddings.source is a.pt",
+    ),
+    "a scorer's model that isn't sent": (
+        ["--job", "evaluate", "run=/run", "metrics.clip=.."],
+        "metrics.clip.model is .., a folder of this machine",
+    ),
+    "a model that isn't sent": ([*GOOD, "model=.."], "model is .., a folder of this machine"),
     "follow nowhere": (["--follow", "raysubmit_1"], "No Ray cluster"),
 }
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from p2pz_ray.collection.colour import to_srgb
+from p2pz_ray.collection.depth import deep_colours, one_channel
+from p2pz_ray.collection.signature import kind_of
 from p2pz_ray.errors import ConfigError, ImageError, first_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """What is decoded. Pillow knows more, but every decoder is code that strangers' files run through."""
+_EXTRA = {"HEIC": ("HEIF", "pillow_heif"), "JPEG XL": ("JXL", "pillow_jxl")}
+"""What is decoded where a package for it is installed: its format and the package, as Pillow and Python know them."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -30,6 +37,8 @@ _TURNS = {
 _ORIENTATION = 0x0112
 
 _QUIET = threading.Lock()
+_PNG = b"\x89PNG\r\n\x1a\n"
+_LONGEST_TEXT = 1 << 20  # bytes of a PNG's text chunk that Pillow reads
 
 
 @dataclass(frozen=True)
@@ -63,12 +72,13 @@ class DecodePolicy:
             raise ConfigError(f"background is {self.background}: give three values from 0 to 255.")
 
 
-def decode(data: bytes, policy: DecodePolicy) -> np.ndarray:
-    """An encoded image as (H, W, 3) uint8 RGB of the policy's size.
+def decode(data: bytes, policy: DecodePolicy, say: Callable[[str], None] | None = None) -> np.ndarray:
+    """An encoded image as (H, W, 3) uint8 RGB of the policy's size, in the colours of sRGB.
 
     Of animations the first frame; turned upright by its EXIF orientation; transparent pixels over the policy's
-    background; greyscale, palette, CMYK and 16-bit images converted. An 8-bit RGB image that has the policy's size
-    already keeps its exact pixels.
+    background; greyscale, palette, CMYK and 16-bit images converted, and others' colours by the profile they hold.
+    Of 16-bit samples that fill fewer bits, the scale is that of those bits; `say` is given the sentence. An 8-bit
+    image in sRGB that has the policy's size already keeps its exact pixels.
 
     Raises `ImageError`, with a sentence that leaves naming the image to the caller, for whatever is no usable image.
     """
@@ -77,12 +87,16 @@ def decode(data: bytes, policy: DecodePolicy) -> np.ndarray:
     if len(data) > policy.max_bytes:
         raise ImageError(f"It has {len(data):,} bytes, more than the {policy.max_bytes:,} allowed.")
     try:
+        data = _without_text(data)
         with _opened(data) as image:
             _check_sides(image, policy)
             # A JPEG can be decoded at a fraction of its size; twice the target leaves the resampling its detail.
             image.draft(None, (2 * max(policy.size), 2 * max(policy.size)))
             image.load()
-            upright = _upright(_to_rgb(image, policy.background), image)
+            colours, said = _to_rgb(data, image, policy.background)
+            upright = _upright(colours, image)
+            if said and say is not None:
+                say(said)
         return np.array(_fitted(upright, policy))
     except ImageError:
         raise
@@ -92,10 +106,16 @@ def decode(data: bytes, policy: DecodePolicy) -> np.ndarray:
         raise ImageError(f"It can't be decoded: {first_line(error)}.") from error
 
 
-def encode(pixels: np.ndarray, format: Literal["png", "jpeg", "webp"] = "png", quality: int = 95) -> bytes:
+def encode(
+    pixels: np.ndarray,
+    format: Literal["png", "jpeg", "webp"] = "png",
+    quality: int = 95,
+    xmp: bytes | None = None,
+) -> bytes:
     """(H, W, 3) uint8 RGB pixels as a PNG (lossless), JPEG (full colour resolution) or WebP (lossy) file.
 
-    `quality` (1 to 100) is for JPEG and WebP. Raises `ValueError` for other pixels and formats.
+    `quality` (1 to 100) is for JPEG and WebP; `xmp` is a packet of metadata that the file is to hold. Raises
+    `ValueError` for other pixels and formats.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"pixels must be (H, W, 3) uint8, not {pixels.shape} {pixels.dtype}")
@@ -106,8 +126,14 @@ def encode(pixels: np.ndarray, format: Literal["png", "jpeg", "webp"] = "png", q
     }
     if format not in options:
         raise ValueError(f"format must be png, jpeg or webp, not {format!r}")
+    more: dict[str, Any] = {}
+    if xmp is not None and format == "png":
+        more["pnginfo"] = PngImagePlugin.PngInfo()
+        more["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
+    elif xmp is not None:
+        more["xmp"] = xmp
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format.upper(), **options[format])
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format.upper(), **options[format], **more)
     return buffer.getvalue()
 
 
@@ -123,15 +149,55 @@ def _quiet() -> Iterator[None]:
 
 
 def _opened(data: bytes) -> Image.Image:
+    kind = kind_of(data)
+    formats: tuple[str, ...] = FORMATS
+    if kind is not None and kind[0] in _EXTRA and _registered(kind[0]):
+        formats, kind = (_EXTRA[kind[0]][0],), None
     try:
+        if kind is not None:
+            raise UnidentifiedImageError
         with _quiet():
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+            return Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError:
         raise ImageError(
             "Its width times height is so large that decoding it could exhaust memory: scale it down."
         ) from None
     except UnidentifiedImageError:
+        if kind is not None:
+            raise ImageError(f"It is {kind[0]}, not an image in a supported format: {kind[1]}.") from None
         raise ImageError(f"It is not an image in a supported format ({', '.join(FORMATS)}).") from None
+
+
+@cache
+def _registered(kind: str) -> bool:
+    """Whether the package that decodes this kind is there; Pillow knows of it then."""
+    format, package = _EXTRA[kind]
+    try:
+        module = importlib.import_module(package)
+    except ImportError:
+        return False
+    if format == "HEIF":
+        module.register_heif_opener()
+    return format in Image.registered_extensions().values()
+
+
+def _without_text(data: bytes) -> bytes:
+    """A PNG without its text, which may be large, or compressed larger than memory, and is no part of the picture.
+
+    Uncompressed international text stays, in which an orientation may stand, unless it is large.
+    """
+    if not data.startswith(_PNG):
+        return data
+    kept, position = [_PNG], len(_PNG)
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4])
+        kind, end = data[position + 4 : position + 8], position + 12 + length
+        content = data[position + 8 : min(end, position + 8 + 256)]
+        plain = kind == b"iTXt" and length <= _LONGEST_TEXT and content.partition(b"\0")[2][:1] == b"\0"
+        if kind not in (b"tEXt", b"zTXt", b"iTXt") or plain:
+            kept.append(data[position:end])
+        position = end
+    return b"".join([*kept, data[position:]])
 
 
 def _check_sides(image: Image.Image, policy: DecodePolicy) -> None:
@@ -143,32 +209,26 @@ def _check_sides(image: Image.Image, policy: DecodePolicy) -> None:
         raise ImageError(f"It has {image.width} × {image.height} pixels; each side needs at least {policy.min_side}.")
 
 
-def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def _to_rgb(data: bytes, image: Image.Image, background: tuple[int, int, int]) -> tuple[Image.Image, str | None]:
+    """A loaded image in sRGB; and what was assumed of its samples, if anything was."""
+    said = None
+    profile = image.info.get("icc_profile")
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
-    if image.has_transparency_data:
+        values, said = one_channel(image)
+        return to_srgb(Image.fromarray(values), profile).convert("RGB"), said
+    deep = deep_colours(data, image, FORMATS)
+    transparent = image.has_transparency_data
+    if deep is not None:
+        image, said = deep
+    if transparent:
         rgba = image.convert("RGBA")
+        colours = to_srgb(rgba.convert("RGB"), profile)
+        colours.putalpha(rgba.getchannel("A"))
         below = Image.new("RGBA", rgba.size, (*background, 255))
-        return Image.alpha_composite(below, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> np.ndarray:
-    """One-channel integers of 16 bits, or floats of 0…1 or 0…255, as (H, W) uint8.
-
-    Pillow's own conversion clips them at 255, which turns most such images white.
-    """
-    values = np.asarray(image).astype(np.float32)
-    low, high = float(values.min()), float(values.max())
-    if image.mode == "F":
-        if not (low >= 0 and high <= 255):  # also when there is a NaN
-            raise ImageError("Its floating-point pixels reach beyond 0 to 255: save it with 8 or 16 bits.")
-        scale = 255.0 if high <= 1 else 1.0
-    else:
-        if not (low >= 0 and high <= 65535):
-            raise ImageError("Its integer pixels reach beyond 16 bits: save it with 8 or 16 bits.")
-        scale = 1 / 257
-    return np.round(values * scale).astype(np.uint8)
+        return Image.alpha_composite(below, colours).convert("RGB"), said
+    if image.mode in ("P", "1"):
+        image = image.convert("RGB")
+    return to_srgb(image, profile).convert("RGB"), said
 
 
 def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:

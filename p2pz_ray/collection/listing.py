@@ -80,7 +80,7 @@ def walk(store: Store, pattern: str | None, wanted: Callable[[str], bool]) -> Li
 def _walk_remote(store: Store, wanted: Callable[[str], bool], depth: int | None) -> Iterator[Entry | None]:
     prefix = store.full("").rstrip("/") + "/"
     for path, found in store.find(depth).items():
-        relative = path.removeprefix(prefix).lstrip("/")
+        relative = path.removeprefix(prefix)  # a key may begin with "/" below its folder
         hidden = any(part.startswith(".") for part in relative.split("/"))
         yield Entry(relative, fingerprint(found)) if wanted(relative) and not hidden else None
 

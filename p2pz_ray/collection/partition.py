@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from p2pz_ray.errors import ConfigError
 
-Kind = Literal["files", "parquet", "arrow"]
+Kind = Literal["files", "captioned", "parquet", "arrow", "jsonl", "csv", "tar", "failed"]
 PLAN_VERSION = 1
 
 
@@ -21,9 +21,10 @@ class Source:
     path: relative to the collection's folder.
     fingerprint: the file's version (size and ETag or time) when it was planned.
     problem: a sentence, if planning found that the file can't be read.
-    piece: row group (Parquet) or record batch (Arrow) in the file; an image file is one piece.
+    piece: row group (Parquet) or record batch (Arrow) in the file; an image file is one piece, and where it has a
+    caption beside it which kind of file that is; of a tar the byte at which its samples begin.
     start, stop: rows of that piece.
-    offset: rows of the file before that piece.
+    offset: rows of the file before that piece; of a caption's file its version; of a tar the byte where samples end.
     """
 
     path: str

@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 
 from p2pz_ray.collection.failure import StorageError, shown
+from p2pz_ray.collection.forms import img2dataset, sidecar, tar
+from p2pz_ray.collection.forms.metadata import is_metadata
+from p2pz_ray.collection.leftovers import leftovers
 from p2pz_ray.collection.listing import Entry, Listing, locate, walk
 from p2pz_ray.collection.partition import Kind, Partition, Plan, Source, file_id, row_id
 from p2pz_ray.collection.schema import Columns
 from p2pz_ray.collection.store import Store
 from p2pz_ray.collection.table import TableFile
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.uri import MAGIC
 
 _DECODED = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp"),
@@ -28,6 +32,7 @@ _KINDS: dict[Kind, tuple[str, ...]] = {
     "files": (*_DECODED, *_NOT_DECODED),
     "parquet": (".parquet", ".pq"),
     "arrow": (".arrow", ".feather", ".ipc"),
+    "tar": (".tar",),
 }
 
 
@@ -40,11 +45,11 @@ def make_plan(
 ) -> Plan:
     """The partitions of a collection, about `images_per_partition` rows each, the first `max_images` rows in all.
 
-    `uri` is a folder (walked with all below it), a single file, or a glob, of images by their extension or of
-    Parquet or Arrow IPC files. The same content gives the same plan. Image files become one row each, whatever is
-    wrong with them. Row groups and record batches are kept together, but larger ones are cut into even ranges of
-    rows. Of rows with the same id, the first keeps it and the others are `renamed`; finding them takes 8 bytes
-    of memory an id (thrice that while they are compared).
+    `uri` is a folder (walked with all below it), a single file, or a glob, of images by their extension, of Parquet or
+    Arrow IPC files, or of tars (see `forms`). The same content gives the same plan. Image files become one row each,
+    whatever is wrong with them. Row groups and record batches are kept together, but larger ones are cut into even
+    ranges of rows. Of rows with the same id, the first keeps it and the others are `renamed`; finding them takes 8
+    bytes of memory an id (thrice that while they are compared).
 
     Raises `ConfigError` if nothing is there or the storage can't be reached, if kinds are mixed, or if a table is
     broken or lacks a column.
@@ -58,20 +63,87 @@ def make_plan(
         store, pattern = locate(Store(uri, storage_options))
     except StorageError as error:  # nothing has worked yet: an endpoint, credentials or options that never will
         raise ConfigError(str(error)) from error
-    listing = walk(store, pattern, lambda path: _kind(path) is not None)
+    listing = walk(store, pattern, lambda path: _kind(path) is not None or _is_companion(path))
+    companions = {e.path: e.fingerprint for e in listing.entries if _is_companion(e.path) and e.problem is None}
+    listing = Listing([entry for entry in listing.entries if not _is_companion(entry.path)], listing.skipped)
+    if pattern is None or MAGIC.search(pattern):  # a file that is named itself is what is meant
+        listing = _without_leftovers(store, listing)
+    described, left = _described(listing.entries), 0
+    failures: list[Partition] = []
+    downloads = img2dataset.metadata(companions) & {entry.path for entry in listing.entries}
+    if described:
+        left = len(listing.entries) - len(described)
+        listing = Listing(described, listing.skipped)
+    elif downloads and any(_kind(entry.path) != "parquet" for entry in listing.entries):
+        records = [entry for entry in listing.entries if entry.path in downloads]
+        listing = Listing([entry for entry in listing.entries if entry.path not in downloads], listing.skipped)
+        for record in records if max_images is None else ():
+            version = store.fingerprint(record.path)
+            packs = img2dataset.failed(store, record.path, version, images_per_partition)
+            failures += [Partition.of("failed", pack) for pack in packs]
     kind = _only_kind(uri, listing)
     if kind == "files":
-        partitions = _plan_files(listing.entries[:max_images], images_per_partition)
+        partitions = _plan_files(listing.entries[:max_images], images_per_partition, companions)
+        stems = {posixpath.splitext(entry.path)[0] for entry in listing.entries}
+        left += sum(posixpath.splitext(path)[0] not in stems for path in companions)
+    elif kind == "tar":
+        partitions, empty = _plan_tars(store, listing.entries, columns, images_per_partition, max_images)
+        left += empty + len(companions)
     else:
         partitions = _plan_tables(store, kind, listing.entries, columns, images_per_partition, max_images)
+        left = max(0, left - sum(partition.rows for partition in partitions)) + len(companions)
+    left -= len(downloads)  # their statistics
+    partitions += failures
     if not partitions:
         raise ConfigError(f"{shown(uri)} holds no rows.")
-    return Plan(tuple(partitions), listing.skipped)
+    return Plan(tuple(partitions), listing.skipped + max(0, left))
+
+
+def _is_companion(path: str) -> bool:
+    """Whether a file may say something of a picture beside it, or of what img2dataset wrote."""
+    return posixpath.splitext(path)[1].lower() in sidecar.EXTENSIONS
+
+
+def _described(entries: list[Entry]) -> list[Entry]:
+    """The files that describe the pictures beside them, where that is what they do."""
+    found = [entry for entry in entries if is_metadata(entry.path)]
+    alone = len(found) == len(entries) and all(_kind(entry.path) == "parquet" for entry in found)
+    return [] if alone else found
+
+
+def _plan_tars(
+    store: Store, entries: list[Entry], columns: Columns, per_partition: int, max_images: int | None
+) -> tuple[list[Partition], int]:
+    """The partitions of tars, a run of samples each; and how many samples have no picture."""
+    partitions: list[Partition] = []
+    wanted, empty = max_images, 0
+    for entry in entries:
+        if wanted == 0:
+            break
+        if entry.problem:
+            raise ConfigError(f"{shown(store.name(entry.path))}: {entry.problem}")
+        version = store.fingerprint(entry.path)
+        found, without = tar.samples(store, entry.path, columns)
+        empty += without
+        found = found[:wanted]
+        wanted = None if wanted is None else wanted - len(found)
+        partitions += _named(
+            "tar", tar.sources(entry.path, version, found, per_partition), tar.renamed(entry.path, found)
+        )
+    return partitions, empty
 
 
 def _kind(path: str) -> Kind | None:
+    if is_metadata(path) and not path.endswith(".parquet"):
+        return "jsonl" if path.endswith(".jsonl") else "csv"
     extension = posixpath.splitext(path)[1].lower()
     return next((kind for kind, extensions in _KINDS.items() if extension in extensions), None)
+
+
+def _without_leftovers(store: Store, listing: Listing) -> Listing:
+    left = leftovers(store, (entry.path for entry in listing.entries if _kind(entry.path) in ("parquet", "arrow")))
+    kept = [entry for entry in listing.entries if entry.path not in left]
+    return Listing(kept, listing.skipped + len(left))
 
 
 def _only_kind(uri: str, listing: Listing) -> Kind:
@@ -79,7 +151,7 @@ def _only_kind(uri: str, listing: Listing) -> Kind:
     kinds = kinds or {_kind(entry.path) for entry in listing.entries}
     kinds.discard(None)
     if not kinds:
-        raise ConfigError(f"{shown(uri)} holds no images ({', '.join(_DECODED)}) and no Parquet or Arrow files.")
+        raise ConfigError(f"{shown(uri)} holds no images ({', '.join(_DECODED)}) and no Parquet, Arrow or tar files.")
     if len(kinds) > 1:
         raise ConfigError(
             f"{shown(uri)} holds several kinds of input ({', '.join(sorted(map(str, kinds)))}): "
@@ -88,7 +160,7 @@ def _only_kind(uri: str, listing: Listing) -> Kind:
     return kinds.pop() or "files"
 
 
-def _plan_files(entries: list[Entry], per_partition: int) -> list[Partition]:
+def _plan_files(entries: list[Entry], per_partition: int, companions: dict[str, str]) -> list[Partition]:
     ids = [file_id(entry.path) for entry in entries]
     renamed = {}
     # Only an escaped name can equal another, so only then are the names worth holding in a set.
@@ -100,8 +172,9 @@ def _plan_files(entries: list[Entry], per_partition: int) -> list[Partition]:
             if id in taken:
                 renamed[row] = _free(id, 2, taken.__contains__)[0]
             taken.add(renamed.get(row, id))
-    sources = [Source(entry.path, entry.fingerprint, entry.problem) for entry in entries]
-    return _named("files", _packed(sources, per_partition), renamed)
+    sources = sidecar.captioned(entries, companions)
+    kind: Kind = "captioned" if any(source.piece for source in sources) else "files"
+    return _named(kind, _packed(sources, per_partition), renamed)
 
 
 def _plan_tables(

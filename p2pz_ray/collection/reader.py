@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 from p2pz_ray.collection.failure import FileError, StorageError, shown
+from p2pz_ray.collection.forms import img2dataset, sidecar, tar
 from p2pz_ray.collection.listing import locate
 from p2pz_ray.collection.partition import Kind, Partition, Source, file_id, row_id
 from p2pz_ray.collection.schema import Columns
@@ -51,13 +52,24 @@ def read_partition(
     """
     store, _ = locate(Store(uri, storage_options))
     renamed = dict(partition.renamed)
-    if partition.kind == "files":
+    columns = columns or Columns()
+    if partition.kind in ("files", "captioned"):
+        masks = None if columns.masks is None else Store(columns.masks, storage_options)
         for row, source in enumerate(partition.sources):
             id = renamed.get(row, file_id(source.path))
-            yield _file_item(store, source, id, max_bytes)
+            yield _file_item(store, source, id, columns, masks, max_bytes)
+        return
+    if partition.kind == "tar":
+        for row, item in enumerate(_tar_items(store, partition.sources, columns, max_bytes)):
+            yield replace(item, id=renamed.get(row, item.id))
+        return
+    if partition.kind == "failed":
+        for source in partition.sources:
+            for id, caption, sentence in img2dataset.failures(store, source, columns):
+                yield Item(id, None, caption, sentence)
         return
     fetch = _Fetcher(store, storage_options, max_bytes)
-    items = _table_items(store, partition.kind, partition.sources, columns or Columns(), fetch)
+    items = _table_items(store, partition.kind, partition.sources, columns, fetch)
     for row, item in enumerate(items):
         if row in renamed:
             sentence = f"Its id {item.id!r} belongs to an earlier row: give each row an id of its own."
@@ -65,14 +77,38 @@ def read_partition(
         yield item
 
 
-def _file_item(store: Store, source: Source, id: str, max_bytes: int) -> Item:
+def _file_item(store: Store, source: Source, id: str, columns: Columns, masks: Store | None, max_bytes: int) -> Item:
     if source.problem:
         return Item(id, None, None, source.problem)
+    caption = mask = None
     try:
+        caption = sidecar.caption(store, source, columns)
         data = store.read(source.path, max_bytes)
+        if masks is not None:
+            mask = sidecar.mask(masks, source.path, max_bytes)
     except FileError as error:
-        return Item(id, None, None, error.reason)
-    return Item(id, data, None, None) if data else Item(id, None, None, "The file is empty (0 bytes).")
+        return Item(id, None, caption, error.reason)
+    except ImageError as error:
+        return Item(id, None, caption, str(error))
+    return Item(id, data, caption, None, mask) if data else Item(id, None, caption, "The file is empty (0 bytes).")
+
+
+def _tar_items(store: Store, sources: tuple[Source, ...], columns: Columns, max_bytes: int) -> Iterator[Item]:
+    for source in sources:
+        if store.fingerprint(source.path) != source.fingerprint:
+            raise P2PZError(
+                f"{shown(store.name(source.path))} changed since the plan was made: put it back or start a new run."
+            )
+        for id, found in tar.read(store, source, columns):
+            data: bytes | None = found.get("data")
+            sentence: str | None = found.get("error")
+            size = len(data or b"")
+            if sentence is None and not size:
+                sentence = "Its image is empty (0 bytes)."
+            elif size > max_bytes:
+                sentence = f"It has {size:,} bytes, more than the {max_bytes:,} allowed."
+            data = None if sentence else data
+            yield Item(id, data, found.get("caption"), sentence, found.get("mask"))
 
 
 def _table_items(
@@ -112,47 +148,57 @@ class _Fetcher:
 
     def item(self, row: Row, id: str, table_path: str) -> Item:
         """The row's item; `table_path` is the file that the row's path is relative to."""
+        mask = None
         try:
-            data = row.data if row.data is not None else self._fetched(row.path, table_path)
+            if not row.data and row.path is None and row.problem:
+                raise ImageError(img2dataset.sentence(row.problem))
+            data = self._checked(row.data, row.path, table_path, "image")
+            if row.mask is not None or row.mask_path is not None:
+                mask = self._checked(row.mask, row.mask_path, table_path, "mask")
         except ImageError as error:
             return Item(id, None, row.caption, str(error))
-        if not data:
-            return Item(id, None, row.caption, "Its image is empty (0 bytes).")
-        if len(data) > self._max_bytes:
-            sentence = f"It has {len(data):,} bytes, more than the {self._max_bytes:,} allowed."
-            return Item(id, None, row.caption, sentence)
-        if row.mask is not None and len(row.mask) > self._max_bytes:
-            sentence = f"Its mask has {len(row.mask):,} bytes, more than the {self._max_bytes:,} allowed."
-            return Item(id, None, row.caption, sentence)
-        return Item(id, data, row.caption, None, row.mask)
+        return Item(id, data, row.caption, None, mask)
 
-    def _fetched(self, path: str | None, table_path: str) -> bytes:
+    def _checked(self, data: bytes | None, path: str | None, table_path: str, what: str) -> bytes:
+        """A picture's bytes, fetched where its row holds none; `what` it is, for a sentence."""
+        if data is None:
+            data = self._fetched(path, table_path, what)
+        if not data:
+            raise ImageError(f"Its {what} is empty (0 bytes).")
+        if len(data) > self._max_bytes:
+            it = "It" if what == "image" else "Its mask"
+            raise ImageError(f"{it} has {len(data):,} bytes, more than the {self._max_bytes:,} allowed.")
+        return data
+
+    def _fetched(self, path: str | None, table_path: str, what: str) -> bytes:
         if path is None:
-            raise ImageError("Its image is null.")
+            raise ImageError(f"Its {what} is null.")
         if "://" in path:
-            return self._fetched_from_uri(path)
+            return self._fetched_from_uri(path, what)
         if path.startswith("/") and not self._store.local:
-            raise ImageError(f"Its image's path {path!r} must be relative to the table's file, or a URI.")
+            raise ImageError(f"Its {what}'s path {path!r} must be relative to the table's file, or a URI.")
         root = self._store.root
         folder, name = posixpath.split(posixpath.normpath(posixpath.join(root, posixpath.dirname(table_path), path)))
         if folder.startswith(".."):
-            raise ImageError(f"Its image's path {path!r} leads out of the storage.")
+            raise ImageError(f"Its {what}'s path {path!r} leads out of the storage.")
         try:
             return self._store.rebased(folder).read(name, self._max_bytes)
         except FileError as error:
-            raise ImageError(f"Its image {path!r} can't be used: {error.reason}") from error
+            raise ImageError(f"Its {what} {path!r} can't be used: {error.reason}") from error
 
-    def _fetched_from_uri(self, uri: str) -> bytes:
+    def _fetched_from_uri(self, uri: str, what: str) -> bytes:
         protocol = uri.partition("://")[0]
         if protocol not in (*self._own, *_OPEN_PROTOCOLS):
-            raise ImageError(f"Its image is at {uri!r}, and {protocol!r} isn't fetched from: copy it beside the table.")
+            raise ImageError(
+                f"Its {what} is at {uri!r}, and {protocol!r} isn't fetched from: copy it beside the table."
+            )
         try:
             return Store(uri, self._options if protocol in self._own else None).read("", self._max_bytes)
         except FileError as error:
-            raise ImageError(f"Its image {uri!r} can't be used: {error.reason}") from error
+            raise ImageError(f"Its {what} {uri!r} can't be used: {error.reason}") from error
         except StorageError as error:
             if protocol in self._own:
                 raise
-            raise ImageError(f"Its image can't be fetched: {error}") from error
+            raise ImageError(f"Its {what} can't be fetched: {error}") from error
         except ConfigError as error:
-            raise ImageError(f"Its image can't be fetched: {error}") from error
+            raise ImageError(f"Its {what} can't be fetched: {error}") from error

@@ -24,16 +24,21 @@ _DTYPES = {pa.string(): "string", pa.int64(): "int64"}
 class Columns:
     """What the columns of a collection's tables are called.
 
-    id: strings or integers; may be absent under this default name, and ids are then made from file and row.
+    id: text, bytes, numbers or dates; may be absent under this default name, and ids are then made from file and row.
     image: struct<bytes, path>, the encoded bytes themselves, or a path (relative to the table's file) or URI.
-    caption: strings; may be absent under this default name.
-    mask: struct<bytes, path> or the encoded bytes themselves of a picture; None reads none.
+    caption: text, or lists of it, whose first is taken; may be absent under this default name. None reads none.
+    mask: as an image; None reads none.
+    masks: a folder's URI, of masks for a folder of images, by the same names; None reads none.
+
+    In a tar, image and mask are what follows a member's first dot, such as mask.png. Each column may be dictionary-
+    coded, and of type null where a file has nothing in it.
     """
 
     id: str = "id"
     image: str = "image"
-    caption: str = "caption"
+    caption: str | None = "caption"
     mask: str | None = None
+    masks: str | None = None
 
 
 def pairs_schema(extra_metadata: dict[str, str] | None = None) -> pa.Schema:
@@ -95,40 +100,62 @@ def check_schema(schema: pa.Schema, where: str, columns: Columns | None = None) 
                 "store it as a plain type."
             )
     _check_column(schema, where, columns.image, "image", True, "struct<bytes, path>, bytes or paths", _is_image)
-    _check_column(schema, where, columns.id, "id", columns.id != Columns.id, "strings or integers", _is_id)
-    _check_column(schema, where, columns.caption, "caption", columns.caption != Columns.caption, "strings", is_text)
+    _check_column(schema, where, columns.id, "id", columns.id != Columns.id, "text, numbers or dates", _is_id)
+    if columns.caption is not None:
+        needed = columns.caption != Columns.caption
+        _check_column(schema, where, columns.caption, "caption", needed, "text or lists of it", _is_caption)
     if columns.mask is not None:
-        _check_column(schema, where, columns.mask, "mask", True, "struct<bytes, path> or bytes", _holds_bytes)
+        _check_column(schema, where, columns.mask, "mask", True, "struct<bytes, path>, bytes or paths", _is_image)
 
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether a column of this type holds strings."""
-    if pa.types.is_dictionary(kind):
-        return is_text(kind.value_type)
+    kind = decoded(kind)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def is_bytes(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds bytes of any length."""
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+    """Whether a column of this type holds bytes."""
+    kind = decoded(kind)
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds lists, however it stores them."""
+    tests = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
+    return any(getattr(pa.types, test)(kind) for test in tests)
+
+
+def decoded(kind: pa.DataType) -> pa.DataType:
+    """The type of the values, of a column that is dictionary- or run-end-coded too."""
+    return decoded(kind.value_type) if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind) else kind
 
 
 def _is_id(kind: pa.DataType) -> bool:
-    return is_text(kind) or bool(pa.types.is_integer(kind))
+    tests = (pa.types.is_null, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
+    plain = decoded(kind)
+    return is_text(kind) or is_bytes(kind) or pa.types.is_temporal(plain) or any(test(plain) for test in tests)
+
+
+def _is_caption(kind: pa.DataType) -> bool:
+    plain = decoded(kind)
+    if is_list(plain):
+        return _is_caption(plain.value_type)
+    return is_text(plain) or is_bytes(plain) or bool(pa.types.is_null(plain))
 
 
 def _is_image(kind: pa.DataType) -> bool:
+    kind = decoded(kind)
     if not pa.types.is_struct(kind):
-        return is_text(kind) or is_bytes(kind)
-    members = {field.name: field.type for field in kind}
-    checks = [test(members[name]) for name, test in (("bytes", is_bytes), ("path", is_text)) if name in members]
+        return is_text(kind) or is_bytes(kind) or bool(pa.types.is_null(kind))
+    members = {field.name: decoded(field.type) for field in kind}
+    checks = [
+        test(members[name]) or pa.types.is_null(members[name])
+        for name, test in (("bytes", is_bytes), ("path", is_text))
+        if name in members
+    ]
     return bool(checks) and all(checks)
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return any(field.name == "bytes" and is_bytes(field.type) for field in kind)
-    return is_bytes(kind)
 
 
 def _check_column(

@@ -24,6 +24,7 @@ from p2pz_ray.collection import local
 from p2pz_ray.collection.failure import FileError, MissingFileError, StorageError, TakenNameError, shown
 from p2pz_ray.collection.local import TEMPORARY, info, irregular, missing
 from p2pz_ray.errors import ConfigError, first_line
+from p2pz_ray.uri import unquoted
 
 T = TypeVar("T")
 
@@ -32,8 +33,12 @@ ATTEMPTS = 4
 FIRST_PAUSE = 0.25
 """Seconds before the second call, give or take half; doubled before each one after."""
 
-# What makes a file its own version, in the order of trust: S3 and HTTP, GCS, then whatever carries a time.
-_VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "version_id", "LastModified", "mtime", "updated", "created")
+# What makes a file its own version, in the order of trust: S3 and HTTP, GCS, the Hugging Face hub, then whatever
+# carries a time.
+_VERSION_KEYS = (
+    *("ETag", "etag", "generation", "md5Hash", "version_id", "xet_hash", "blob_id"),
+    *("LastModified", "mtime", "updated", "created"),
+)
 
 
 class Store:
@@ -51,7 +56,7 @@ class Store:
             raise ConfigError("The URI is empty: give a local folder or a URI such as s3://bucket/folder.")
         self.uri = uri
         try:
-            self.fs, root = fsspec.core.url_to_fs(os.path.expanduser(uri), **(storage_options or {}))
+            self.fs, root = fsspec.core.url_to_fs(os.path.expanduser(unquoted(uri)), **(storage_options or {}))
         except ImportError as error:
             raise ConfigError(f"{uri} needs a package that isn't installed ({error}).") from error
         except (ValueError, TypeError) as error:

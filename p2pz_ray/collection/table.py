@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,11 +14,15 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from p2pz_ray.collection.cells import pictures, plain, texts
 from p2pz_ray.collection.failure import shown
-from p2pz_ray.collection.schema import Columns, check_schema, is_bytes, is_text
+from p2pz_ray.collection.forms.metadata import as_named, rows
+from p2pz_ray.collection.schema import Columns, check_schema, is_bytes
 from p2pz_ray.collection.store import RemoteFile, Store
 from p2pz_ray.errors import ConfigError, first_line
 
+PROBLEM = "error_message"
+"""The column in which img2dataset says why a picture isn't there."""
 BATCH_ROWS = 16
 """Rows read at a time: memory holds a few pictures, not a row group of them."""
 
@@ -40,6 +45,8 @@ class Row:
     path: str | None
     caption: str | None
     mask: bytes | None = None
+    mask_path: str | None = None
+    problem: str | None = None
 
 
 class TableFile:
@@ -52,13 +59,14 @@ class TableFile:
     def __init__(self, store: Store, path: str, kind: str, columns: Columns) -> None:
         self.name = shown(store.name(path))
         self.size = store.size(path)
-        self._columns = columns
         self._file = store.open(path)
         try:
             with self._reading():
                 self._reader = self._opened(kind, store.local)
                 self._present = set(self._reader.schema.names)  # a damaged one may not even be text
-            check_schema(self._reader.schema, self.name, columns)
+            self._columns, by_path = as_named(columns, self._reader.schema)
+            self._above = f"{posixpath.dirname(path)}/".lstrip("/") if by_path else ""
+            check_schema(self._reader.schema, self.name, self._columns)
         except UNREADABLE as error:
             self._file.close()
             raise self._broken(error) from error
@@ -88,43 +96,61 @@ class TableFile:
             raise self._broken(ValueError(f"it claims {sum(pieces):,} rows in {self.size:,} bytes"))
         return pieces
 
+    @property
+    def caption_column(self) -> str | None:
+        """The column of captions, None where there is none."""
+        return self._columns.caption if self._columns.caption in self._present else None
+
     def ids(self, piece: int, start: int, stop: int) -> list[str | None]:
         """The ids of some rows of a piece. Where they can't be read, and in a file without them, they are None."""
+        found = self._texts(self._columns.id, piece, start, stop)
+        return [None if id is None else f"{self._above}{id}" for id in found]
+
+    def captions(self, piece: int, start: int, stop: int) -> list[str | None]:
+        """The captions of some rows of a piece, None where there are none."""
+        return self._texts(self._columns.caption, piece, start, stop)
+
+    def _texts(self, column: str | None, piece: int, start: int, stop: int) -> list[str | None]:
         # From a whole batch on, so that of a broken column every range of rows finds the same part readable.
         aligned = start - start % BATCH_ROWS
-        ids: list[str | None] = []
-        if self._columns.id in self._present:
+        found: list[str | None] = []
+        if column is not None and column in self._present:
             with suppress(*UNREADABLE), self._reading():
-                for batch in self._reader.read(piece, aligned, stop, [self._columns.id]):
-                    ids += _texts(batch.column(0))
-        return (ids + [None] * (stop - aligned - len(ids)))[start - aligned :]
+                for batch in self._reader.read(piece, aligned, stop, [column]):
+                    found += texts(batch.column(0))
+        return (found + [None] * (stop - aligned - len(found)))[start - aligned :]
 
     def rows(self, piece: int, start: int, stop: int) -> Iterator[Row]:
         """Some rows of a piece, a few in memory at a time. Raises one of `UNREADABLE` where the file is broken."""
         columns = self._columns
-        wanted = (columns.id, columns.image, columns.caption, columns.mask)
+        wanted = (columns.id, columns.image, columns.caption, columns.mask, PROBLEM)
         names = [name for name in wanted if name is not None and name in self._present]
         with self._reading():
             for batch in self._reader.read(piece, start, stop, list(dict.fromkeys(names))):
-                nothing = pa.nulls(batch.num_rows, pa.string())
-                image = batch.column(columns.image)
-                data, paths = nothing, nothing
-                if pa.types.is_struct(image.type):
-                    parts = _members(image)
-                    data, paths = parts.get("bytes", nothing), parts.get("path", nothing)
-                elif is_text(self._reader.schema.field(columns.image).type):
-                    paths = image
-                else:
-                    data = image
-                ids = _texts(batch.column(columns.id) if columns.id in names else nothing)
-                captions = _texts(batch.column(columns.caption) if columns.caption in names else nothing)
-                masks = batch.column(columns.mask) if columns.mask in names else nothing
-                if pa.types.is_struct(masks.type):
-                    masks = _members(masks)["bytes"]
-                for i, (id, path, caption) in enumerate(zip(ids, _texts(paths), captions, strict=True)):
-                    yield Row(id, data[i].as_py(), path, caption, masks[i].as_py())
+                nothing = pa.nulls(batch.num_rows)
+                part = {name: batch.column(name) for name in batch.schema.names}
+                data, paths = pictures(part[columns.image], self._type(columns.image))
+                masks, mask_paths = [nothing.to_pylist()] * 2
+                if columns.mask is not None:
+                    masks, mask_paths = pictures(part[columns.mask], self._type(columns.mask))
+                ids = texts(part.get(columns.id, nothing))
+                captions = texts(part.get(columns.caption or "", nothing))
+                problems = self._problems(batch)
+                for id, *rest in zip(ids, data, paths, captions, masks, mask_paths, problems, strict=True):
+                    yield Row(None if id is None else f"{self._above}{id}", *rest)
 
-    def _opened(self, kind: str, local: bool) -> _Parquet | _ArrowFile | _ArrowStream:
+    def _problems(self, batch: pa.RecordBatch) -> list[str | None]:
+        """Why a picture isn't there, as img2dataset wrote it down."""
+        if PROBLEM not in batch.schema.names:
+            return [None] * batch.num_rows
+        return texts(batch.column(PROBLEM))
+
+    def _type(self, name: str) -> pa.DataType:
+        return self._reader.schema.field(name).type
+
+    def _opened(self, kind: str, local: bool) -> _Parquet | _ArrowFile | _ArrowStream | _Rows:
+        if kind in ("jsonl", "csv"):
+            return _Rows(rows(self._file.read(), kind))
         if kind == "parquet":
             return _Parquet(self._file)
         if self._file.read(len(_ARROW_FILE)) == _ARROW_FILE:
@@ -164,6 +190,23 @@ class _Parquet:
             if position >= stop:
                 return
         raise ValueError(f"row group {piece} ends after {position} of {stop} rows")
+
+
+class _Rows:
+    """Rows that are all in memory: the small tables that describe pictures beside them."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table.combine_chunks()
+        self.schema: pa.Schema = table.schema
+
+    def pieces(self) -> list[int]:
+        return [self._table.num_rows]
+
+    def read(self, piece: int, start: int, stop: int, names: list[str]) -> Iterator[pa.RecordBatch]:
+        if self._table.num_rows < stop:
+            raise ValueError(f"it has {self._table.num_rows} of {stop} rows")
+        for batch in self._table.slice(start, stop - start).select(names).to_batches():
+            yield from _part(batch, 0, batch.num_rows)
 
 
 class _ArrowFile:
@@ -218,11 +261,6 @@ class _ArrowStream:
         yield from _part(batch.select(names), start, stop)
 
 
-def _members(column: pa.Array) -> dict[str, pa.Array]:
-    """A struct's columns by name, null where the struct is."""
-    return dict(zip((field.name for field in column.type), column.flatten(), strict=True))
-
-
 def _source(file: BinaryIO, local: bool) -> Any:
     """The file from its beginning as Arrow reads it: mapped where local, so that only what is used is read."""
     file.seek(0)
@@ -241,31 +279,7 @@ def _part(batch: pa.RecordBatch, start: int, stop: int) -> Iterator[pa.RecordBat
     for row in range(first, last, BATCH_ROWS):
         part = batch.slice(row, min(BATCH_ROWS, last - row))
         # Text becomes bytes first: a caption that isn't UTF-8 must not condemn the rows around it.
-        columns = [_as_bytes(column) for column in part.columns]
+        columns = [plain(column) for column in part.columns]
         for column in columns:
             column.validate(full=True)  # offsets in a broken file may point anywhere in memory
         yield pa.RecordBatch.from_arrays(columns, names=part.schema.names)
-
-
-def _as_bytes(column: pa.Array) -> pa.Array:
-    kind = column.type
-    if pa.types.is_struct(kind):
-        column.validate()
-        return pa.StructArray.from_arrays(
-            [_as_bytes(part) for part in column.flatten()], names=[field.name for field in kind]
-        )
-    if pa.types.is_dictionary(kind) and is_text(kind):
-        column.validate(full=True)
-        return _as_bytes(column.dictionary_decode())
-    if pa.types.is_string_view(kind):
-        return column.cast(pa.binary_view())
-    if is_text(kind):
-        return column.cast(pa.large_binary() if pa.types.is_large_string(kind) else pa.binary())
-    return column
-
-
-def _texts(column: pa.Array) -> list[str | None]:
-    """Strings (as text or as bytes) or integers as text; what isn't UTF-8 is backslash-escaped, "" is None."""
-    values = (value.as_py() for value in column)
-    texts = (v.decode("utf-8", "backslashreplace") if isinstance(v, bytes) else v for v in values)
-    return [None if text is None or text == "" else str(text) for text in texts]

@@ -18,7 +18,7 @@ from p2pz_ray.errors import ConfigError, first_line
 BATCH_ROWS = 32
 _BROKEN = (pa.ArrowException, OSError, ValueError)
 # Of a run's own columns, what a filter can ask for.
-_PLAIN = ("id", "edit", "status")
+_PLAIN = ("id", "edit", "status", "caption")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ the seed and the position alone.
 import hashlib
 import io
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from p2pz_ray.collection.alike import Alike
 from p2pz_ray.collection.codec import FORMATS, DecodePolicy, decode, encode
 from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.distill.config import DistillConfig, check_size
@@ -45,7 +46,7 @@ def prepare_pairs(config: DistillConfig, folder: RunFolder) -> dict[str, Any]:
     candidates = source.candidates()
     parts: dict[str, _Writer] = {part: _Writer(folder, part) for part in ("train", "test")}
     size = config.image.size
-    alike = _Alike(config.pairs.duplicates)
+    alike = Alike(config.pairs.duplicates)
     for one, before, after in source.pictures(candidates):
         if before is None or after is None:
             source.drop("has both pictures")
@@ -177,28 +178,6 @@ class _Writer:
         self._folder.store.write(file, buffer.getvalue())
         self._shards.append({"file": file, "rows": len(self._waiting)})
         self._waiting, self._bytes = [], 0
-
-
-class _Alike:
-    """Near duplicates among pictures: 8×8 thumbnails that differ by less than `levels` grey levels on average."""
-
-    def __init__(self, levels: float) -> None:
-        self._levels = levels
-        self._by_mean: dict[int, list[NDArray[np.float32]]] = {}
-
-    def seen(self, pixels: Pixels) -> bool:
-        """Whether one like it was shown before; if not, it counts from now on."""
-        if not self._levels:
-            return False
-        thumbnail = np.asarray(Image.fromarray(pixels).resize((8, 8), Image.Resampling.BOX), np.float32)
-        place = int(thumbnail.mean() / self._levels)  # what differs little differs little in its mean
-        near: Iterator[NDArray[np.float32]] = (
-            other for key in (place - 1, place, place + 1) for other in self._by_mean.get(key, ())
-        )
-        if any(float(np.abs(thumbnail - other).mean()) < self._levels for other in near):
-            return True
-        self._by_mean.setdefault(place, []).append(thumbnail)
-        return False
 
 
 def _own_size(data: bytes, id: str) -> tuple[int, int]:

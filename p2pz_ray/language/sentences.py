@@ -1,5 +1,6 @@
 """Sentence banks: many sentences that all contain one word, from which an edit direction's mean is taken."""
 
+import logging
 import random
 import re
 from collections.abc import Iterable
@@ -13,6 +14,9 @@ from p2pz_ray.language.bank import FRAMES, SLOTS
 
 MAX_TEMPLATES = 20_000
 MAX_WORDS = 16
+
+LOG = logging.getLogger("p2pz_ray")
+_SHOWN = 3  # lines that lack their word
 
 _SLOT = re.compile(r"\{(\w+?)\d?\}")
 _ARTICLE = re.compile(r"<a> (?=(\S+))")
@@ -59,19 +63,25 @@ class TextFile:
     storage_options: dict = field(default_factory=dict)
 
     def sentences(self, word: str, count: int) -> list[str]:
-        """The first `count` sentences. ConfigError for a file that can't be read or a line without `word`."""
-        found = []
+        """The first `count` sentences, as whoever wrote them chose them. Lines that lack `word` are counted and shown
+        in one warning: a pronoun or another form of it may stand there. ConfigError for a file that can't be read."""
+        found: list[str] = []
+        lacking: list[str] = []
         for number, line in enumerate(self._text().splitlines(), start=1):
             sentence = " ".join(line.split())
-            if sentence and not mentions(sentence, word):
-                raise ConfigError(
-                    f"Line {number} of {self.uri} lacks the word {word!r}: put the word into it or take the line out."
-                )
-            if sentence:
+            if sentence and len(found) < count:
                 found.append(sentence)
+                if word.casefold() not in sentence.casefold():
+                    lacking.append(f"line {number}: {sentence[:60]!r}")
         if not found:
-            raise ConfigError(f"{self.uri} has no sentences: write one sentence with {word!r} on each line.")
-        return found[:count]
+            raise ConfigError(f"{self.uri} has no sentences: write one sentence about {word!r} on each line.")
+        if lacking:
+            shown = "; ".join(lacking[:_SHOWN]) + (" …" if len(lacking) > _SHOWN else "")
+            LOG.warning(
+                "%s of %s sentences in %s lack the word %r and are used as they stand (%s).",
+                *(f"{len(lacking):,}", f"{len(found):,}", self.uri, word, shown),
+            )
+        return found
 
     def _text(self) -> str:
         try:

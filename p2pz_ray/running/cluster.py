@@ -14,8 +14,9 @@ import torch
 
 import p2pz_ray
 from p2pz_ray.config import Device, Processes, RayConfig
-from p2pz_ray.errors import ConfigError
+from p2pz_ray.errors import ConfigError, first_line
 from p2pz_ray.running.job import Job
+from p2pz_ray.running.ray_folder import check_address, check_ray_folder
 from p2pz_ray.running.ray_private import JOB_VARIABLE, loopback_alone, outward_address, started_here
 from p2pz_ray.running.replica import Replica
 
@@ -44,14 +45,16 @@ def connected(config: Placed) -> Iterator[None]:
         yield
         return
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    named = "ray.address" if config.ray.address else "RAY_ADDRESS"
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address and address != "local":
-        _check_reachable(address)
+        check_address(address, named)
+        _check_reachable(address, named)
         try:
             with loopback_alone() if _on_loopback_alone(address) else nullcontext():
                 ray.init(address=address, runtime_env=_own_code(), **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"There is no Ray cluster at {address} ({error}): check ray.address.") from error
+            raise ConfigError(f"There is no Ray cluster at {address} ({first_line(error)}): check {named}.") from error
     else:
         _start(config, quiet)
     try:
@@ -66,7 +69,7 @@ def _own_code() -> dict[str, Any]:
     return {} if JOB_VARIABLE in os.environ else {"py_modules": [str(Path(p2pz_ray.__file__).parent)]}
 
 
-def _check_reachable(address: str) -> None:
+def _check_reachable(address: str, named: str) -> None:
     """Ray itself would wait ten minutes for a head node that isn't there."""
     place = _host_and_port(address)
     if place is None:
@@ -74,7 +77,7 @@ def _check_reachable(address: str) -> None:
     try:
         _call(*place)
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"There is no Ray cluster at {address} ({error}): check ray.address.") from error
+        raise ConfigError(f"There is no Ray cluster at {address} ({first_line(error)}): check {named}.") from error
 
 
 def _on_loopback_alone(address: str) -> bool:
@@ -103,6 +106,7 @@ def _start(config: Placed, quiet: dict[str, Any]) -> None:
     if (config.device == "cuda" or config.replicas.gpus) and not torch.cuda.is_available():
         key = "device is cuda" if config.device == "cuda" else f"replicas.gpus is {config.replicas.gpus}"
         raise ConfigError(f"{key}, but this machine has no GPU: set device to cpu, or ray.address to a cluster's.")
+    check_ray_folder()
     # Who may call Ray's ports may run code. From 2.60 Ray asks for a token unless RAY_AUTH_MODE says otherwise; given
     # one of this run's own, it leaves none behind in the home folder.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))

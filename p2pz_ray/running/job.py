@@ -33,4 +33,4 @@ class Job:
 def columns_of(config: TranslateConfig) -> Columns:
     """What the collection's columns are called."""
     named = config.input.columns
-    return Columns(named.id, named.image, config.captions.column or Columns.caption, named.mask)
+    return Columns(named.id, named.image, config.captions.column, named.mask, config.input.masks)

@@ -37,3 +37,8 @@ def committed(run: str, manifest: Manifest) -> None:
 
 def failed(run: str, partition: str, image: str, sentence: str) -> None:
     LOG.warning(sentence, extra={"p2pz": {"run": run, "partition": partition, "image": image}})
+
+
+def assumed(run: str, partition: str, image: str, sentence: str) -> None:
+    """What had to be guessed of a picture that is translated all the same."""
+    LOG.info(sentence, extra={"p2pz": {"run": run, "partition": partition, "image": image}})

@@ -11,7 +11,8 @@ from typing import Any
 from ray._private.thirdparty.pathspec import PathSpec  # what Ray itself reads ignore files with
 
 import p2pz_ray
-from p2pz_ray.errors import ConfigError
+from p2pz_ray.collection.failure import shown
+from p2pz_ray.errors import ConfigError, first_line
 
 EXCLUDED = (
     ".git .hg .svn .venv venv node_modules __pycache__ *.py[co] *.egg-info .*_cache .hypothesis .ipynb_checkpoints "
@@ -36,6 +37,12 @@ def files_to_send(folder: Path) -> dict[str, Path]:
     if "p2pz_ray/__init__.py" not in files:
         own = Path(p2pz_ray.__file__).parent
         files |= {f"p2pz_ray/{name}": file for name, file in _walk(own, own, [_rules(own, EXCLUDED.split())])}
+    for name in files:
+        if not _is_utf8(name):
+            raise ConfigError(
+                f"{folder} has a file {shown(name)}, whose name isn't UTF-8 and can't be sent: rename it, or name "
+                "it in .rayignore."
+            )
     sizes = {name: file.stat().st_size for name, file in files.items()}
     if sum(sizes.values()) > LARGEST:
         tops: Counter[str] = Counter()
@@ -56,7 +63,14 @@ def archive(files: dict[str, Path]) -> bytes:
         for name, file in sorted(files.items()):
             entry = zipfile.ZipInfo(name)
             entry.external_attr = (0o755 if os.access(file, os.X_OK) else 0o644) << 16
-            package.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
+            try:
+                content = file.read_bytes()
+            except OSError as error:
+                raise ConfigError(
+                    f"{file} can't be read, so it can't be sent ({first_line(error)}): give yourself the right, or "
+                    "name it in .rayignore."
+                ) from None
+            package.writestr(entry, content, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
@@ -64,11 +78,27 @@ def megabytes(count: int) -> str:
     return f"{count / 1e6:,.1f} MB"
 
 
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _walk(folder: Path, root: Path, rules: _Rules) -> Iterator[tuple[str, Path]]:
-    for name in (".gitignore", ".rayignore"):
-        if (folder / name).is_file():
-            rules = [*rules, _rules(folder, (folder / name).read_text(errors="replace").splitlines())]
-    for path in sorted(folder.iterdir()):
+    try:
+        for name in (".gitignore", ".rayignore"):
+            if (folder / name).is_file():
+                rules = [*rules, _rules(folder, (folder / name).read_text(errors="replace").splitlines())]
+        children = sorted(folder.iterdir())
+    except OSError as error:
+        where = shown(str(error.filename or folder))
+        raise ConfigError(
+            f"{where} can't be read, so it can't be sent ({first_line(error)}): give yourself the right, or name it in "
+            "a .rayignore beside it."
+        ) from None
+    for path in children:
         below = path.is_dir() and not path.is_symlink()
         if any(spec.match_file(f"{path.relative_to(base).as_posix()}{'/' * below}") for base, spec in rules):
             continue

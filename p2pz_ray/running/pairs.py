@@ -63,8 +63,12 @@ class Pairs:
 
     def to_parquet(self, metadata: dict[str, str]) -> bytes:
         """All rows, as a Parquet file whose schema carries `metadata`."""
+        return table_bytes(self.to_table(metadata))
+
+    def to_table(self, metadata: dict[str, str]) -> pa.Table:
+        """All rows; `metadata` stands in the schema."""
         rows = [pair for number in sorted(self._rows) for pair in self._rows[number]]
-        return table_bytes(pa.Table.from_pylist(rows, pairs_schema(metadata)))
+        return pa.Table.from_pylist(rows, pairs_schema(metadata))
 
     def _row(
         self,

@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler
 from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.plan import make_plan
+from p2pz_ray.collection.store import Store
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import identity, locate, locate_vae
@@ -24,6 +25,7 @@ from p2pz_ray.language.checkpoint import load_pretrained
 from p2pz_ray.running.direction import edit_directions, load_direction, loras_of, save_direction
 from p2pz_ray.running.job import Job, columns_of
 from p2pz_ray.student import Student
+from p2pz_ray.uri import lies_inside, unquoted
 
 
 def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
@@ -42,11 +44,13 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
             return None
     elif folder.store.list("data"):
         raise ConfigError(f"{config.output} holds data/ of something that is no run: choose another output.")
-    if f"{config.output}/".startswith(f"{config.input.uri.rstrip('/')}/"):
+    source = Store(config.input.uri, config.input.storage_options)
+    if lies_inside(folder.store, source):
         raise ConfigError(f"output {config.output} lies inside input.uri {config.input.uri}: choose another output.")
-    if f"{config.inversion.cache}/".startswith(f"{config.input.uri.rstrip('/')}/"):
-        raise ConfigError(f"inversion.cache {config.inversion.cache} lies inside input.uri: choose another place.")
-    plan = _plan(config, folder)
+    cache = config.inversion.cache
+    if cache is not None and lies_inside(Store(cache, config.inversion.cache_storage_options), source):
+        raise ConfigError(f"inversion.cache {cache} lies inside input.uri {config.input.uri}: choose another place.")
+    plan, config = _plan(config, folder)
     if config.student is not None:
         given = _student(config)
     else:
@@ -69,6 +73,17 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
     _refuse(config.output, _changed_ingredients(config, ingredients, given.ingredients))
     plan = folder.create_plan(plan)
     return Job(given.config, given.size, _together(fingerprint(config), ingredients), ingredients), plan
+
+
+def unplanned(config: TranslateConfig) -> Job:
+    """A job without a collection, for pictures that are handed to it; its directions are written to `config.output`.
+    Raises ConfigError as `prepare` does."""
+    config = _absolute(config)
+    folder = RunFolder(config.output, config.output_storage_options)
+    given = _student(config) if config.student is not None else _diffusion(config, None)
+    for direction in given.directions.values():
+        save_direction(folder, direction)
+    return Job(given.config, given.size, _together(fingerprint(config), given.ingredients), given.ingredients)
 
 
 @dataclass(frozen=True)
@@ -120,11 +135,13 @@ def _student(config: TranslateConfig) -> _Given:
     return _Given(size, {"student": student.digest}, config)
 
 
-def _plan(config: TranslateConfig, folder: RunFolder) -> Plan:
-    """The plan of the collection as it is now; a run goes on only if that is what it began with."""
+def _plan(config: TranslateConfig, folder: RunFolder) -> tuple[Plan, TranslateConfig]:
+    """The plan of the collection as it is now, and the configuration with the images in a partition that it took; a
+    run goes on, with its own partitions, only if that is what it began with."""
     given = config.input
-    plan = make_plan(given.uri, columns_of(config), given.storage_options, given.images_per_partition, given.max_images)
     before = folder.plan()
+    recorded = (folder.config() or {}).get("input") or {}
+    plan, images = make_partitions(config, recorded.get("images_per_partition") if before is not None else None)
     if before is not None:
         changed = len({p.id for p in before.partitions} ^ {p.id for p in plan.partitions})
         if changed:
@@ -132,7 +149,26 @@ def _plan(config: TranslateConfig, folder: RunFolder) -> Plan:
                 f"{given.uri} has changed since {config.output} was begun ({changed} partitions differ): "
                 "restore the files, or choose another output."
             )
-    return plan
+    cut = given.model_copy(update={"images_per_partition": images})
+    return plan, config.model_copy(update={"input": cut})
+
+
+def make_partitions(config: TranslateConfig, images: int | None = None) -> tuple[Plan, int]:
+    """The plan of a configuration's collection, of `images` in a partition; and that number.
+
+    None: as many as it says, or fewer where some of its replicas would have nothing to do.
+    """
+    given = config.input
+
+    def cut(per_partition: int) -> tuple[Plan, int]:
+        columns, options = columns_of(config), given.storage_options
+        return make_plan(given.uri, columns, options, per_partition, given.max_images), per_partition
+
+    plan, used = cut(images or given.images_per_partition)
+    replicas = config.replicas.bounds[1]
+    if images is None and len(plan.partitions) < min(replicas, plan.images):
+        plan, used = cut(plan.images // replicas or 1)
+    return plan, used
 
 
 def _size(config: TranslateConfig, checkpoint: Path) -> tuple[int, int]:
@@ -170,7 +206,8 @@ def _absolute(config: TranslateConfig) -> TranslateConfig:
     here = model.vae is not None and Path(model.vae).expanduser().is_dir()
     vae = _absolute_uri(model.vae) if model.vae is not None and here else model.vae
     model = model.model_copy(update={"loras": loras, "vae": vae})
-    given = given.model_copy(update={"uri": _absolute_uri(given.uri)})
+    masks = None if given.masks is None else _absolute_uri(given.masks)
+    given = given.model_copy(update={"uri": _absolute_uri(given.uri), "masks": masks})
     if inversion.cache is not None:
         inversion = replace(inversion, cache=_absolute_uri(inversion.cache))
     student = None if config.student is None else _absolute_uri(config.student)
@@ -180,6 +217,7 @@ def _absolute(config: TranslateConfig) -> TranslateConfig:
 
 
 def _absolute_uri(uri: str) -> str:
+    uri = unquoted(uri)
     return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
 
 

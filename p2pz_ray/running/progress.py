@@ -2,26 +2,65 @@
 
 import sys
 import time
-from typing import TextIO
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TextIO
 
-from tqdm import tqdm
+from p2pz_ray.amount import count
 
 LINE_EVERY = 10.0  # seconds between two lines of a log
 
 
-class Progress:
-    """Images done of `total`, of which `done` were there already and `failed` are error rows."""
+@dataclass(frozen=True)
+class Reached:
+    """How far a run is. images, failed: done and gone wrong, of `total`; rate: images a second; left: seconds, None
+    while that can't be told; replicas: with their model loaded."""
 
-    def __init__(self, total: int, done: int, failed: int, stream: TextIO | None = None) -> None:
+    images: int
+    total: int
+    failed: int
+    rate: float
+    left: float | None
+    replicas: int
+
+    def __str__(self) -> str:
+        share = f"{self.images:,} of {count(self.total, 'image')} ({self.images / max(1, self.total):.0%})"
+        parts = [
+            share,
+            f"{self.rate:.2f} images/s",
+            *([f"{duration(self.left)} left"] if self.left is not None else []),
+        ]
+        ready = count(self.replicas, "replica") if self.replicas else "waiting for a replica"
+        return ", ".join([*parts, f"{self.failed:,} failed", ready])
+
+
+class Progress:
+    """Images done of `total`, of which `done` were there already and `failed` are error rows.
+
+    on_progress: called with how far it is, instead of anything being shown of it.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        done: int,
+        failed: int,
+        stream: TextIO | None = None,
+        on_progress: Callable[[Reached], None] | None = None,
+    ) -> None:
         self.total, self.done, self.failed = total, done, failed
         self.before = done
         self.stream = stream or sys.stderr
         self.began: float | None = None
         """When the first replica was ready: loading a model is no part of the speed."""
-        self.bar: tqdm | None = None
+        self.on_progress = on_progress
+        self.bar: Any = None
         self._shown = done
         self._next_line = time.monotonic() + LINE_EVERY
-        if self.stream.isatty():
+        self._said_unknown = False
+        if on_progress is None and (self.stream.isatty() or in_notebook()):
+            from tqdm.auto import tqdm  # a widget in a notebook, a bar on a terminal
+
             self.bar = tqdm(
                 total=total,
                 initial=done,
@@ -50,8 +89,10 @@ class Progress:
             if self.bar is not None:
                 self.bar.unpause()
         self._shown = max(self._shown, min(self.total, self.done + underway))
-        if self.bar is not None:
-            ready = f"{replicas} replicas" if self.began else "waiting for a replica"
+        if self.on_progress is not None:
+            self.on_progress(self.reached(replicas))
+        elif self.bar is not None:
+            ready = count(replicas, "replica") if self.began else "waiting for a replica"
             self.bar.set_postfix_str(f"{self.failed:,} failed, {ready}", refresh=False)
             self.bar.update(self._shown - self.bar.n)
             self.bar.refresh()
@@ -70,14 +111,22 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
+    def reached(self, replicas: int) -> Reached:
+        """How far it is, with so many replicas at work."""
+        left = (self.total - self._shown) / self.rate if self.rate > 0 else None
+        return Reached(self._shown, self.total, self.failed, self.rate, left, replicas if self.began else 0)
+
     def _line(self, replicas: int) -> str:
-        share = f"{self._shown:,} of {self.total:,} images ({self._shown / max(1, self.total):.0%})"
-        speed = f"{self.rate:.2f} images/s"
-        left = (
-            f"{duration((self.total - self._shown) / self.rate)} left" if self.rate > 0 else "time left not known yet"
-        )
-        ready = f"{replicas} replicas" if self.began else "waiting for a replica"
-        return f"{time.strftime('%H:%M:%S')}  {share}, {speed}, {left}, {self.failed:,} failed, {ready}"
+        reached = self.reached(replicas)
+        unknown = reached.left is None and not self._said_unknown
+        self._said_unknown = self._said_unknown or unknown
+        note = "; how long it takes isn't known before the first are done" if unknown else ""
+        return f"{time.strftime('%H:%M:%S')}  {reached}{note}"
+
+
+def in_notebook() -> bool:
+    """Whether this process is a notebook's kernel, where a bar is a widget."""
+    return "ipykernel" in sys.modules
 
 
 def duration(seconds: float) -> str:

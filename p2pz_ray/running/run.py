@@ -4,19 +4,21 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from p2pz_ray.amount import count
 from p2pz_ray.collection.manifest import Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition, Plan
 from p2pz_ray.collection.reader import read_partition
+from p2pz_ray.collection.understood import understood
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.errors import P2PZError
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import Pairs
 from p2pz_ray.running.prepare import prepare
-from p2pz_ray.running.progress import Progress, duration
+from p2pz_ray.running.progress import Progress, Reached, duration
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,15 @@ class Summary:
         return self.failed / max(1, self.rows)
 
     def __str__(self) -> str:
-        pairs = f"{self.rows:,} pairs of {self.images:,} images: {self.ok:,} ok, {self.failed:,} failed"
+        pairs = f"{count(self.rows, 'pair')} of {count(self.images, 'image')}: {self.ok:,} ok, {self.failed:,} failed"
         if not self.fresh:
             return f"{self.output} is finished already, so there was nothing to do ({pairs})."
         return f"{self.output}: {pairs}, in {duration(self.seconds)}."
 
 
-def translate(config: TranslateConfig) -> Summary:
-    """Translate a collection into a run, or go on with one that was begun.
+def translate(config: TranslateConfig, on_progress: Callable[[Reached], None] | None = None) -> Summary:
+    """Translate a collection into a run, or go on with one that was begun. `on_progress` is called with how far it is,
+    instead of a bar.
 
     Raises ConfigError, before Ray starts, for everything that can be known to be wrong by then; P2PZError where the
     work can't go on or was interrupted: the same call then goes on from what is committed.
@@ -63,14 +66,22 @@ def translate(config: TranslateConfig) -> Summary:
     manifests = folder.manifests(plan.partitions, job.fingerprint)
     left = [partition for partition in plan.partitions if partition.id not in manifests]
     if left:
-        _work(job, plan, left, manifests)
+        _work(job, plan, left, manifests, on_progress)
     summary = _summary(config.output, plan, manifests)
     folder.finish(plan, {key: value for key, value in asdict(summary).items() if key not in ("output", "fresh")})
     return summary
 
 
-def _work(job: Job, plan: Plan, left: list[Partition], manifests: dict[str, Manifest]) -> None:
+def _work(
+    job: Job,
+    plan: Plan,
+    left: list[Partition],
+    manifests: dict[str, Manifest],
+    on_progress: Callable[[Reached], None] | None,
+) -> None:
     """Work off the partitions that are left, adding their manifests."""
+    import ray
+
     from p2pz_ray.running.cluster import (  # Ray is loaded once everything is known to be right
         connected,
         lacking,
@@ -84,12 +95,15 @@ def _work(job: Job, plan: Plan, left: list[Partition], manifests: dict[str, Mani
             plan.images,
             sum(manifest.images for manifest in manifests.values()),
             sum(manifest.failed for manifest in manifests.values()) // len(job.config.edits),
+            on_progress=on_progress,
         )
         actors = replicas(job, len(left))
+        given = job.config.input
+        progress.say(str(understood(given.uri, plan, job.columns, given.storage_options)))
         begun = f", {len(manifests)} of them done before" if manifests else ""
         progress.say(
-            f"{plan.images:,} images in {len(plan.partitions):,} partitions{begun}; "
-            f"{len(actors)} replicas are loading the model."
+            f"{count(plan.images, 'image')} in {count(len(plan.partitions), 'partition')}{begun}; "
+            f"{count(len(actors), 'replica')} {'is' if len(actors) == 1 else 'are'} loading the model."
         )
         pool = Pool(
             actors,
@@ -105,11 +119,14 @@ def _work(job: Job, plan: Plan, left: list[Partition], manifests: dict[str, Mani
         except KeyboardInterrupt:
             done = len(manifests)
             raise P2PZError(
-                f"Stopped with {done:,} of {len(plan.partitions):,} partitions done: "
+                f"Stopped with {done:,} of {count(len(plan.partitions), 'partition')} done: "
                 "the same command goes on from there."
             ) from None
         finally:
             progress.close()
+            for actor in actors:  # a notebook that keeps the error keeps the actors too, and their GPUs
+                with suppress(Exception):
+                    ray.kill(actor, no_restart=True)
 
 
 def quarantine(job: Job, partition: Partition, sentence: str) -> Manifest:

@@ -1,9 +1,10 @@
 """How a run stands, from its manifests alone: no Ray, no driver, from any machine."""
 
+import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from p2pz_ray.collection.manifest import Manifest, RunFolder
@@ -58,6 +59,10 @@ class Status:
             )
         return "\n  ".join([text, *self._details()])
 
+    def to_json(self) -> str:
+        """All of it as a JSON object on one line."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
     def _details(self) -> list[str]:
         lines = []
         if self.usual is not None:
@@ -100,6 +105,24 @@ def status(uri: str, storage_options: dict[str, Any] | None = None) -> Status:
         slowest=tuple((id, seconds) for seconds, id in took[:SLOWEST] if usual and seconds > UNUSUAL * usual),
         replicas=_replicas(manifests),
     )
+
+
+def watch(
+    uri: str,
+    show: Callable[[Status], None],
+    storage_options: dict[str, Any] | None = None,
+    pause: float = 5.0,
+) -> Status:
+    """Look at a run every `pause` seconds and show it whenever something was committed, until it has finished."""
+    shown: tuple[int, bool] | None = None
+    while True:
+        found = status(uri, storage_options)
+        if shown != (found.done, found.finished):
+            show(found)
+            shown = (found.done, found.finished)
+        if found.finished:
+            return found
+        time.sleep(pause)
 
 
 def _replicas(manifests: Sequence[Manifest]) -> tuple[ReplicaShare, ...]:

@@ -6,19 +6,23 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from p2pz_ray import __version__
 from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.collection.manifest import Manifest
+from p2pz_ray.collection.mark import xmp
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.reader import Item, read_partition
+from p2pz_ray.config import TranslateConfig
 from p2pz_ray.editing.model import chosen_device
 from p2pz_ray.editing.passes import out_of_memory
 from p2pz_ray.errors import ConfigError, ImageError
@@ -64,6 +68,8 @@ class Translator:
         """Images given to the engine at once; halved for good whenever memory runs out. Where the configuration names
         no number, doubled as long as a GPU has room."""
         self.grows = config.batch_size is None
+        self.marks = [mark(config, name) for name in config.edits]
+        """What each edit's pictures say of themselves."""
         self.underway = 0
         """Images of the current partition that are translated already."""
         self._unwritten: dict[str, dict[str, Any]] = {}
@@ -84,12 +90,12 @@ class Translator:
         behind: deque[Future[None]] = deque()
         clock = time.perf_counter()
         with ThreadPoolExecutor(1) as writer:
-            for batch in ahead(self._batches(partition), AHEAD):
+            for batch in ahead(self.batches(self._items(partition), partition.id), AHEAD):
                 seconds["waiting"] += time.perf_counter() - clock
                 clock = time.perf_counter()
-                edited = self._edited(batch.pictures)
+                edited = self.edited(batch.pictures)
                 seconds["model"] += time.perf_counter() - clock
-                behind.append(writer.submit(self._write, pairs, batch, edited))
+                behind.append(writer.submit(self.write, pairs, batch, edited))
                 self.underway += len(batch.pictures) + len(batch.broken)
                 clock = time.perf_counter()
                 while len(behind) > AHEAD:
@@ -122,21 +128,20 @@ class Translator:
         del self._unwritten[partition.id]
         return manifest
 
-    def _batches(self, partition: Partition) -> Iterator[Batch]:
+    def _items(self, partition: Partition) -> Iterator[Item]:
+        given = self.job.config.input
+        max_bytes = self.job.config.image.max_bytes
+        return read_partition(given.uri, partition, self.job.columns, given.storage_options, max_bytes)
+
+    def batches(self, items: Iterable[Item], partition: str) -> Iterator[Batch]:
+        """The items decoded, as many together as the engine may be given at once; `partition` is named in the log."""
         config, batch = self.job.config, Batch()
-        items = read_partition(
-            config.input.uri,
-            partition,
-            self.job.columns,
-            config.input.storage_options,
-            config.image.max_bytes,
-        )
         for row, item in enumerate(items):
             try:
                 if item.data is None:
                     raise ImageError(item.error or "There is no image in this row.")
                 caption = item.caption if config.captions.column else None
-                pixels = decode(item.data, self.policy)
+                pixels = decode(item.data, self.policy, partial(log.assumed, config.output, partition, item.id))
                 batch.pictures.append(Picture(row, item.id, pixels, caption, self._mask(item)))
             except ImageError as error:
                 batch.broken.append((row, item, str(error)))
@@ -148,7 +153,7 @@ class Translator:
 
     def _mask(self, item: Item) -> NDArray[np.bool_] | None:
         """Where the item may be edited, fitted as its picture is; padding never is."""
-        if self.job.columns.mask is None:
+        if self.job.columns.mask is None and self.job.columns.masks is None:
             return None
         if item.mask is None:
             raise ImageError("It has no mask.")
@@ -157,7 +162,7 @@ class Translator:
         except ImageError as error:
             raise ImageError(f"Its mask can't be used: {error}") from error
 
-    def _edited(self, pictures: list[Picture]) -> list[Edited]:
+    def edited(self, pictures: list[Picture]) -> list[Edited]:
         """Translate pictures, as many at once as fit."""
         edited: list[Edited] = []
         while len(edited) < len(pictures):
@@ -188,10 +193,11 @@ class Translator:
             return [Edited(pictures[0].caption, None, sentence)]
         if exhausted:
             self.batch_size, self.grows = len(pictures) // 2, False
-            return self._edited(pictures)
+            return self.edited(pictures)
         return [edited for picture in pictures for edited in self._together([picture])]
 
-    def _write(self, pairs: Pairs, batch: Batch, edited: list[Edited]) -> None:
+    def write(self, pairs: Pairs, batch: Batch, edited: list[Edited]) -> None:
+        """Encode a batch into pairs."""
         format = self.job.config.output_format
         for row, item, sentence in batch.broken:
             pairs.fail(row, item.id, sentence, item.caption)
@@ -203,10 +209,21 @@ class Translator:
             else:
                 faults = result.faults or (None,) * len(result.pixels)
                 pictures = [
-                    encode(pixels, format.format, format.quality) if fault is None else None
-                    for pixels, fault in zip(result.pixels, faults, strict=True)
+                    encode(pixels, format.format, format.quality, mark) if fault is None else None
+                    for pixels, mark, fault in zip(result.pixels, self.marks, faults, strict=True)
                 ]
                 pairs.add(picture.row, picture.id, result.caption, source, pictures, faults)
+
+
+def mark(config: TranslateConfig, edit: str) -> bytes | None:
+    """The metadata of an edit's pictures, None where they are to have none."""
+    if config.output_format.mark == "none":
+        return None
+    name = config.student or config.model.name
+    shown = os.path.basename(name.rstrip("/")) if config.student or os.path.isabs(name) else name
+    words = config.edits[edit]
+    said = f"{words.source} → {words.target}" if words.source and words.target else None
+    return xmp(f"the student {shown}" if config.student else shown, __version__, edit, said)
 
 
 def ahead(items: Iterator[T], depth: int) -> Iterator[T]:

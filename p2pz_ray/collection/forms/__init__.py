@@ -1,0 +1,1 @@
+"""Forms of collections beside plain pictures and tables: how each is recognized, planned and read."""

@@ -1,0 +1,220 @@
+"""WebDataset tars: members of one name before its first dot, one after another, are a sample.
+
+    000000.jpg  000000.txt  000000.json  000001.png  …
+
+A tar is looked through once by its headers, to know its samples; a partition is a run of samples, which is read as one
+range of bytes. Where pictures are small and the tar is remote, hopping from header to header would take longer than
+reading past them, so it is read past them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import posixpath
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, cast
+
+from p2pz_ray.collection.failure import shown
+from p2pz_ray.collection.partition import Source, file_id
+from p2pz_ray.collection.schema import Columns
+from p2pz_ray.collection.store import Store
+from p2pz_ray.errors import ConfigError, ImageError, first_line
+
+PICTURES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm", "avif", "heic", "heif", "jxl", "jp2")
+_SAMPLE = re.compile(r"((?:.*/)?[^.][^./]*)\.([^/]+)")  # the key, and which part of the sample it is
+_SMALL = 256 << 10
+"""Bytes of a picture up to which a remote tar is read past its pictures, and not hopped over them."""
+_CHUNK = 4 << 20
+_TEXT = 1 << 20  # bytes of a caption's member that are read
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Where a sample stands: the key of its members, and the bytes from its first header to its last member's end."""
+
+    key: str
+    begin: int
+    end: int
+
+
+def samples(store: Store, path: str, columns: Columns) -> tuple[list[Sample], int]:
+    """The samples of a tar that have a picture, in its order, and how many have none. Raises `ConfigError` for a file
+    that is no tar, or a cut one."""
+    found: list[tuple[Sample, bool]] = []
+    with store.open(path) as file:
+        source: IO[bytes] = file
+        if not store.local and _first_size(store, path) < _SMALL:
+            source = cast(IO[bytes], _Onwards(store, path))
+        try:
+            with tarfile.open(fileobj=source, mode="r:") as tar:
+                for member in tar:
+                    named = _SAMPLE.fullmatch(member.name.removeprefix("./"))
+                    if not member.isreg() or named is None:
+                        continue
+                    key, part = named[1], named[2].lower()
+                    end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                    picture = _is_picture(part, columns)
+                    if found and found[-1][0].key == key:
+                        last, had = found.pop()
+                        found.append((Sample(key, last.begin, end), had or picture))
+                    else:
+                        found.append((Sample(key, member.offset, end), picture))
+                    tar.members = []  # type: ignore[attr-defined]  # it would keep them all
+        except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+            raise ConfigError(
+                f"{shown(store.name(path))} isn't a readable tar ({first_line(error)}): write it again, unpack it "
+                "if it is compressed, or leave it out."
+            ) from error
+    kept = [sample for sample, picture in found if picture]
+    return kept, len(found) - len(kept)
+
+
+def renamed(path: str, found: Sequence[Sample]) -> dict[int, str]:
+    """Ids of their own, by row, for samples whose key an earlier one of the tar has."""
+    count: dict[str, int] = {}
+    taken = {sample.key for sample in found}
+    ids: dict[int, str] = {}
+    for row, sample in enumerate(found):
+        number = count[sample.key] = count.get(sample.key, 0) + 1
+        if number > 1:
+            while f"{sample.key}#{number}" in taken:
+                number += 1
+            count[sample.key] = number
+            taken.add(f"{sample.key}#{number}")
+            ids[row] = sample_id(path, f"{sample.key}#{number}")
+    return ids
+
+
+def sources(path: str, fingerprint: str, found: Sequence[Sample], per_partition: int) -> Iterator[list[Source]]:
+    """The partitions of a tar: runs of its samples, of nearly equal length."""
+    parts = max(1, round(len(found) / per_partition))
+    for i in range(parts):
+        start, stop = len(found) * i // parts, len(found) * (i + 1) // parts
+        if start < stop:
+            begin, end = found[start].begin, found[stop - 1].end
+            yield [Source(path, fingerprint, None, begin, start, stop, end)]
+
+
+def sample_id(path: str, key: str) -> str:
+    """A sample's id: the tar's path and its key."""
+    return file_id(f"{path}/{key}")
+
+
+def read(store: Store, source: Source, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The samples of a source in order: their ids, and `data`, `caption`, `mask` or `error` of each.
+
+    Raises `StorageError` where the storage fails.
+    """
+    data = store.read_range(source.path, source.piece, source.offset)
+    parts: dict[str, bytes] = {}
+    current: str | None = None
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        for member in tar:
+            named = _SAMPLE.fullmatch(member.name.removeprefix("./"))
+            file = tar.extractfile(member) if member.isreg() and named else None
+            if named is None or file is None:
+                continue
+            if current not in (None, named[1]):
+                yield from _sample(source.path, str(current), parts, columns)
+                parts = {}
+            current = named[1]
+            parts.setdefault(named[2].lower(), file.read())
+    if current is not None:
+        yield from _sample(source.path, current, parts, columns)
+
+
+def _sample(path: str, key: str, parts: dict[str, bytes], columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
+    picture = next((part for part in parts if _is_picture(part, columns)), None)
+    if picture is None:
+        return
+    found: dict[str, Any] = {"data": parts[picture]}
+    try:
+        found["caption"] = _caption(parts, columns)
+    except ImageError as error:
+        found = {"error": str(error)}
+    if columns.mask is not None:
+        mask = next((part for part in parts if _is_part(part, columns.mask)), None)
+        found["mask"] = None if mask is None else parts[mask]
+    yield sample_id(path, key), found
+
+
+def _caption(parts: dict[str, bytes], columns: Columns) -> str | None:
+    """A sample's caption: of the member that the column's name names, of that key in its JSON, or of its .txt."""
+    name = columns.caption
+    if name is None:
+        return None
+    text: Any = None
+    if name in parts or f"{name}.txt" in parts:
+        text = _text(parts.get(name) or parts[f"{name}.txt"])
+    if text is None and "json" in parts:
+        try:
+            about = json.loads(parts["json"][:_TEXT])
+        except ValueError:
+            raise ImageError("Its JSON can't be read.") from None
+        text = about.get(name) if isinstance(about, dict) else None
+    if text is None and "txt" in parts:
+        text = _text(parts["txt"])
+    return " ".join(text.split()) or None if isinstance(text, str) else None
+
+
+def _text(data: bytes) -> str:
+    return data[:_TEXT].decode("utf-8-sig", "backslashreplace")
+
+
+def _is_picture(part: str, columns: Columns) -> bool:
+    if columns.mask is not None and _is_part(part, columns.mask):
+        return False
+    if columns.image != Columns.image:
+        return _is_part(part, columns.image)
+    return posixpath.basename(part).rpartition(".")[2] in PICTURES
+
+
+def _is_part(part: str, name: str) -> bool:
+    """Whether a member is what a configuration names: `mask` or `mask.png` of mask.png."""
+    return part == name.lower() or part.startswith(f"{name.lower()}.")
+
+
+def _first_size(store: Store, path: str) -> int:
+    """The size of the first member, for a guess at all."""
+    head = store.read_range(path, 0, min(tarfile.BLOCKSIZE, store.size(path)))
+    try:
+        return tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape").size
+    except tarfile.TarError:
+        return 0
+
+
+class _Onwards(io.RawIOBase):
+    """A remote file that is read from its beginning to its end, whole chunks at a time; seeking back isn't needed."""
+
+    def __init__(self, store: Store, path: str) -> None:
+        self._store, self._path, self._size = store, path, store.size(path)
+        self._position, self._start, self._held = 0, 0, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        stop = self._size if size < 0 else min(self._size, self._position + size)
+        if stop <= self._position:
+            return b""
+        if self._position < self._start or stop > self._start + len(self._held):
+            end = min(self._size, max(stop, self._position + _CHUNK))
+            self._start, self._held = self._position, self._store.read_range(self._path, self._position, end)
+        found = self._held[self._position - self._start : stop - self._start]
+        self._position += len(found)
+        return found

@@ -1,0 +1,1 @@
+"""A run's kept pairs in the forms that other projects read."""

@@ -1,0 +1,69 @@
+"""The card of an exported data set: what is in it, how it was made, and what doesn't hold for it."""
+
+from collections.abc import Mapping
+
+from p2pz_ray import __version__
+from p2pz_ray.export.forms import Format
+
+_FILES: dict[Format, str] = {
+    "webdataset": "{side}-*.tar",
+    "imagefolder": "{side}/**",
+    "instructpix2pix": "data/{side}-*.parquet",
+    "parquet": "data/{side}-*.parquet",
+}
+_COLUMNS: dict[Format, tuple[tuple[str, str], ...]] = {
+    "webdataset": (
+        ("`source.png`, `edited.png`", "before and after; `.jpg` or `.webp` where the run encodes so"),
+        ("`txt`", "what is said of the pair"),
+        ("`json`", "its id, edit, caption and scores"),
+    ),
+    "imagefolder": (
+        ("`source`, `edited`", "before and after"),
+        ("`prompt`", "what is said of the pair"),
+        ("`id`, `edit`, `caption`", "which source picture, which edit, what the source shows; beside them its scores"),
+    ),
+    "instructpix2pix": (
+        ("`id`, `edit`", "which source picture, which edit"),
+        ("`input_image`", "before"),
+        ("`edit_prompt`", "what is to be done"),
+        ("`edited_image`", "after"),
+    ),
+    "parquet": (
+        ("`id`, `edit`", "which source picture, which edit"),
+        ("`source_image`, `edited_image`", "before and after"),
+        ("`prompt`, `caption`", "what is said of the pair, what the source shows; beside them its scores"),
+    ),
+    "img2img-turbo": (
+        ("`*_A`, `*_B`", "folders: before and after, under one name"),
+        ("`*_prompts.json`", "what is said of each"),
+    ),
+}
+
+
+def card(format: Format, counts: Mapping[str, int], about: str, marked: bool) -> str:
+    """The README.md of an export. counts: pairs on each side; marked: whether the edited pictures say what they are."""
+    sides = [side for side in ("train", "test") if counts.get(side)]
+    head = "---\ntask_categories:\n- image-to-image\n"
+    if format in _FILES:
+        files = "".join(f"  - split: {side}\n    path: {_FILES[format].format(side=side)}\n" for side in sides)
+        head += f"configs:\n- config_name: default\n  data_files:\n{files}"
+    rows = "\n".join(f"| {name} | {meaning} |" for name, meaning in _COLUMNS[format])
+    marks = (
+        " Each edited picture says so in its XMP (IPTC's DigitalSourceType: compositeWithTrainedAlgorithmicMedia)."
+        if marked
+        else ""
+    )
+    return f"""{head}---
+
+# Pairs of pictures before and after an edit
+
+{about}
+
+Made by pix2pix-zero (p2pz_ray {__version__}), so the edited pictures are a diffusion model's, with its faults; the
+model's licence and that of the source pictures hold for them.{marks} {counts.get("train", 0):,} pairs to train on and
+{counts.get("test", 0):,} to test with, split by source picture.
+
+| | |
+|---|---|
+{rows}
+"""

@@ -1,0 +1,169 @@
+"""The forms in which pairs are written, a shard at a time.
+
+webdataset         OUT/{train,test}-00000.tar of KEY.source.png, KEY.edited.png, KEY.txt and KEY.json
+imagefolder        OUT/{train,test}/00000/KEY.source.png, KEY.edited.png and metadata.jsonl, as Hugging Face reads it
+instructpix2pix    OUT/data/{train,test}-00000.parquet with input_image, edit_prompt and edited_image, which
+                   diffusers' train_instruct_pix2pix.py takes by default
+img2img-turbo      OUT/{train,test}_{A,B}/KEY.png and {train,test}_prompts.json, as its paired training reads them
+parquet            OUT/data/{train,test}-00000.parquet with a run's own names for its columns, and its scores
+"""
+
+import io
+import json
+import tarfile
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from p2pz_ray.collection.schema import IMAGE, table_bytes
+from p2pz_ray.collection.store import Store
+from p2pz_ray.export.pair import Kept, Side, extension
+
+Format = Literal["webdataset", "imagefolder", "instructpix2pix", "img2img-turbo", "parquet"]
+SHARD_PAIRS, SHARD_BYTES = 1000, 256 * 2**20
+"""What a shard holds at most, and so what memory does."""
+
+
+class Sharded:
+    """Pairs gathered on each side, and written as one shard when there are enough.
+
+    put: writes a shard, given its side, its number on that side and its pairs.
+    """
+
+    def __init__(self, put: Callable[[Side, int, Sequence[Kept]], None]) -> None:
+        self._put = put
+        self._waiting: defaultdict[Side, list[Kept]] = defaultdict(list)
+        self._bytes: defaultdict[Side, int] = defaultdict(int)
+        self._shards: defaultdict[Side, int] = defaultdict(int)
+
+    def add(self, side: Side, pair: Kept) -> None:
+        size = len(pair.source) + len(pair.edited)
+        if self._waiting[side] and self._bytes[side] + size > SHARD_BYTES:
+            self._flush(side)
+        self._waiting[side].append(pair)
+        self._bytes[side] += size
+        if len(self._waiting[side]) == SHARD_PAIRS:
+            self._flush(side)
+
+    def close(self) -> None:
+        """Write what is left; pairs of a side that has none are nowhere."""
+        for side in list(self._waiting):
+            if self._waiting[side]:
+                self._flush(side)
+
+    def _flush(self, side: Side) -> None:
+        self._put(side, self._shards[side], self._waiting[side])
+        self._shards[side] += 1
+        self._waiting[side], self._bytes[side] = [], 0
+
+
+class TurboFolders:
+    """What img2img-turbo reads has no shards: a file a picture, and one file of prompts a side."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._prompts: defaultdict[Side, dict[str, str]] = defaultdict(dict)
+
+    def add(self, side: Side, pair: Kept) -> None:
+        name = f"{pair.name}.{extension(pair.source)}"
+        self._store.write(f"{side}_A/{name}", pair.source)
+        self._store.write(f"{side}_B/{name}", pair.edited)
+        self._prompts[side][name] = pair.prompt
+
+    def close(self) -> None:
+        for side, found in self._prompts.items():
+            self._store.write(f"{side}_prompts.json", json.dumps(found, indent=1, ensure_ascii=False).encode())
+
+
+def writer(format: Format, store: Store) -> Sharded | TurboFolders:
+    """What writes pairs into a folder in this form."""
+    if format == "img2img-turbo":
+        return TurboFolders(store)
+    put = {
+        "webdataset": _put_tar,
+        "imagefolder": _put_folder,
+        "instructpix2pix": _put_instructions,
+        "parquet": _put_table,
+    }[format]
+    return Sharded(lambda side, number, pairs: put(store, side, number, pairs))
+
+
+def _put_tar(store: Store, side: Side, number: int, pairs: Sequence[Kept]) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for pair in pairs:
+            for name, data in _members(pair).items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    store.write(f"{side}-{number:05}.tar", buffer.getvalue())
+
+
+def _put_folder(store: Store, side: Side, number: int, pairs: Sequence[Kept]) -> None:
+    folder, rows = f"{side}/{number:05}", []
+    for pair in pairs:
+        names = {}
+        for kind, data in (("source", pair.source), ("edited", pair.edited)):
+            names[f"{kind}_file_name"] = f"{pair.name}.{kind}.{extension(data)}"
+            store.write(f"{folder}/{names[f'{kind}_file_name']}", data)
+        rows.append(json.dumps(names | _said(pair), ensure_ascii=False))
+    store.write(f"{folder}/metadata.jsonl", "".join(f"{row}\n" for row in rows).encode("utf-8", "backslashreplace"))
+
+
+def _put_instructions(store: Store, side: Side, number: int, pairs: Sequence[Kept]) -> None:
+    rows = [
+        {
+            "id": pair.id,
+            "edit": pair.edit,
+            "edit_prompt": pair.prompt,
+            "input_image": {"bytes": pair.source, "path": None},
+            "edited_image": {"bytes": pair.edited, "path": None},
+        }
+        for pair in pairs
+    ]
+    kinds = {"id": pa.string(), "edit": pa.string(), "edit_prompt": pa.string()}
+    _put_rows(store, side, number, rows, kinds | {"input_image": IMAGE, "edited_image": IMAGE})
+
+
+def _put_table(store: Store, side: Side, number: int, pairs: Sequence[Kept]) -> None:
+    rows = [
+        _said(pair)
+        | {
+            "source_image": {"bytes": pair.source, "path": f"source.{extension(pair.source)}"},
+            "edited_image": {"bytes": pair.edited, "path": f"edited.{extension(pair.edited)}"},
+        }
+        for pair in pairs
+    ]
+    scores = sorted({name for pair in pairs for name in pair.scores})
+    kinds = {"id": pa.string(), "edit": pa.string(), "source_image": IMAGE, "edited_image": IMAGE}
+    kinds |= {"prompt": pa.string(), "caption": pa.string(), **dict.fromkeys(scores, pa.float64())}
+    _put_rows(store, side, number, rows, kinds)
+
+
+def _put_rows(
+    store: Store, side: Side, number: int, rows: Sequence[dict[str, Any]], kinds: dict[str, pa.DataType]
+) -> None:
+    dtypes = {pa.string(): "string", pa.float64(): "float64"}
+    features = {
+        name: {"_type": "Image"} if kind == IMAGE else {"dtype": dtypes[kind], "_type": "Value"}
+        for name, kind in kinds.items()
+    }
+    schema = pa.schema(list(kinds.items()), {"huggingface": json.dumps({"info": {"features": features}})})
+    store.write(f"data/{side}-{number:05}.parquet", table_bytes(pa.Table.from_pylist(list(rows), schema)))
+
+
+def _members(pair: Kept) -> dict[str, bytes]:
+    """The members of a pair's sample in a tar."""
+    return {
+        f"{pair.name}.source.{extension(pair.source)}": pair.source,
+        f"{pair.name}.edited.{extension(pair.edited)}": pair.edited,
+        f"{pair.name}.txt": pair.prompt.encode("utf-8", "backslashreplace"),
+        f"{pair.name}.json": json.dumps(_said(pair)).encode(),
+    }
+
+
+def _said(pair: Kept) -> dict[str, Any]:
+    """What is known of a pair beside its pictures."""
+    return {"id": pair.id, "edit": pair.edit, "prompt": pair.prompt, "caption": pair.caption, **pair.scores}

@@ -1,0 +1,128 @@
+"""The jobs, one function each, for a notebook or a program; the command line calls the same.
+
+    summary = p2pz_ray.translate({"input": {"uri": "photos"}, "edits": {…}, "output": "runs/x"})
+    summary = p2pz_ray.translate("configs/mini/cat2dog.yaml", "seed=7", on_progress=print)
+
+A configuration is a file's path or URI, a mapping of the same keys, or one that was loaded before. Settings such as
+"seed=7" come after it, as on the command line. A Ray that the process is connected to already is used and left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel
+
+from p2pz_ray.config import DirectionConfig, TranslateConfig, load, validated
+
+if TYPE_CHECKING:
+    from p2pz_ray.distill.run import Distilled
+    from p2pz_ray.editing import EditDirection
+    from p2pz_ray.evaluation.config import EvaluateConfig
+    from p2pz_ray.running.forecast import Forecast
+    from p2pz_ray.running.progress import Reached
+    from p2pz_ray.running.run import Summary
+
+C = TypeVar("C", bound=BaseModel)
+Given = str | Mapping[str, Any] | BaseModel | None
+"""A file's path or URI, a mapping, a loaded configuration; None: the settings alone."""
+
+
+def configuration(given: Given, settings: tuple[str, ...], kind: type[C]) -> C:
+    """What a job is given as its typed configuration. Raises ConfigError with one sentence for what is wrong."""
+    if isinstance(given, kind) and not settings:
+        return given
+    if isinstance(given, BaseModel):
+        given = given.model_dump()
+    if isinstance(given, Mapping):
+        return validated(dict(given), settings, kind)
+    return load(None if given is None else str(given), settings, kind)
+
+
+def translate(config: Given, *settings: str, on_progress: Callable[[Reached], None] | None = None) -> Summary:
+    """Translate a collection into a run, or go on with one that was begun; returns what the run holds.
+
+    on_progress: called about twice a second with how far the run is, instead of a bar; what it raises ends the run,
+    and what is committed stays.
+
+    Raises ConfigError before Ray starts for what can be known to be wrong by then; P2PZError where the work can't go on
+    or was interrupted. Images that failed are no error here: see `summary.failed_share`.
+    """
+    found = configuration(config, settings, TranslateConfig)
+    from p2pz_ray.running.run import translate as run
+
+    return run(found, on_progress)
+
+
+def direction(config: Given, *settings: str) -> EditDirection:
+    """Make an edit direction and save it. Raises as `translate` does."""
+    found = configuration(config, settings, DirectionConfig)
+    from p2pz_ray.running.direction import write_direction
+
+    return write_direction(found)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run is worth. metrics: what RUN/metrics.json holds; report: where the report is, None where none was
+    asked for."""
+
+    metrics: dict[str, Any]
+    report: str | None
+
+    def __str__(self) -> str:
+        from p2pz_ray.evaluation.summary import lines
+
+        return "\n".join([*lines(self.metrics), *([self.report] if self.report else [])])
+
+
+def evaluate(config: Given, *settings: str, say: Callable[[str], None] = print) -> Evaluation:
+    """Score what of a run isn't scored yet, and write its metrics and report. Raises as `translate` does."""
+    found = configuration(config, settings, _evaluate_config())
+    from p2pz_ray.evaluation.evaluate import evaluate as run
+    from p2pz_ray.running.cluster import connected
+
+    with connected(found):
+        metrics = run(found, say)
+    if not found.report:
+        return Evaluation(metrics, None)
+    from p2pz_ray.evaluation.report import write_report
+
+    written = write_report(
+        found.run,
+        storage_options=found.storage_options,
+        truth_uri=found.collection.uri if found.collection and found.metrics.truth else None,
+        student_uri=found.student,
+        pictures=found.pictures,
+    )
+    return Evaluation(metrics, str(written))
+
+
+def distill(config: Given, *settings: str) -> Distilled:
+    """Train a student, or go on with a training that was begun; says how it goes. Raises as `translate` does."""
+    from p2pz_ray.distill.config import DistillConfig
+
+    found = configuration(config, settings, DistillConfig)
+    from p2pz_ray.distill.run import distill as run
+
+    return run(found)
+
+
+def plan(config: Given, *settings: str, measure: int | None = None, price: float | None = None) -> Forecast:
+    """What a translation would do, without doing it: `print` shows it.
+
+    measure: so many images are translated in this process, into a folder that is removed again, to learn how long all
+    would take. price: of a replica's hour, in any currency. Raises ConfigError for what is wrong.
+    """
+    found = configuration(config, settings, TranslateConfig)
+    from p2pz_ray.running.forecast import forecast
+
+    return forecast(found, measure, price)
+
+
+def _evaluate_config() -> type[EvaluateConfig]:
+    from p2pz_ray.evaluation.config import EvaluateConfig
+
+    return EvaluateConfig

@@ -1,0 +1,71 @@
+"""Whether a cluster's machines can reach what a submitted job's configuration names."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from p2pz_ray.config import Section
+from p2pz_ray.errors import ConfigError
+
+_PLACES = (
+    "output",
+    "run",
+    "student",
+    "input.uri",
+    "input.masks",
+    "collection.uri",
+    "inversion.cache",
+    "pairs.runs",
+    "pairs.tables",
+)
+"""Folders that are written or are large: what is relative would lie in the job's own folder, and go with it."""
+_FILES = ("direction", "sentences.files.source", "sentences.files.target", "embeddings.source", "embeddings.target")
+"""Files that are read: what is relative must be among those sent."""
+
+
+def check_reaches(config: Section, overrides: Sequence[str], folder: Path) -> None:
+    """Raise ConfigError for what another machine can't reach, or shouldn't be told. `folder` is the one to send."""
+    for key, uri in _texts(config):
+        if "://" in uri or os.path.isabs(uri):
+            continue
+        if key in _PLACES:
+            raise ConfigError(
+                f"{key} is {uri}, which on the cluster would lie in the job's own folder and go with it: give a URI, "
+                "or a full path that all its machines share."
+            )
+        if any(key == name or key.endswith(f".{name}") for name in _FILES) and not _is_sent(uri, folder):
+            raise ConfigError(
+                f"{key} is {uri}, which isn't among the files that are sent of {folder.resolve()}: put it there where "
+                "no .gitignore or .rayignore names it, or give a URI or a full path that the machines share."
+            )
+        if (key == "model.name" or key.endswith(".model.name")) and Path(uri).is_dir() and not _is_sent(uri, folder):
+            raise ConfigError(
+                f"{key.removesuffix('.name')} is {uri}, a folder of this machine that isn't sent: give a hub id, a "
+                "URI, or a full path that the machines share."
+            )
+    if any("storage_options" in override for override in overrides):
+        raise ConfigError(
+            "storage_options on the command line would stand in the cluster's list of jobs and in its logs: give its "
+            "machines the rights themselves, or write them into the configuration file."
+        )
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """All texts of a configuration with their dotted keys, a list's each under the list's."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item, key)
+    elif isinstance(value, dict | Section):
+        for name, inner in value.items() if isinstance(value, dict) else value:
+            yield from _texts(inner, f"{key}.{name}" if key else str(name))
+
+
+def _is_sent(name: str, folder: Path) -> bool:
+    """Whether a file, or anything below a folder, is sent, at the place where the job looks for it."""
+    from p2pz_ray.running.package import files_to_send
+
+    below = os.path.normpath(name).replace(os.sep, "/")
+    return any(sent == below or sent.startswith(f"{below}/") for sent in files_to_send(folder))
