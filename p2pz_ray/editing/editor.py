@@ -16,7 +16,7 @@ from p2pz_ray.editing.attention import CrossAttentionMaps
 from p2pz_ray.editing.checkpoint import fingerprint, locate
 from p2pz_ray.editing.direction import EditDirection
 from p2pz_ray.editing.guidance import GuidanceSettings, edit, edit_official
-from p2pz_ray.editing.inversion import Inversion, InversionSettings, invert
+from p2pz_ray.editing.inversion import Inversion, InversionSettings, Watch, invert
 from p2pz_ray.editing.model import DiffusionModel
 from p2pz_ray.editing.schedule import Schedule
 from p2pz_ray.editing.text import Condition
@@ -45,6 +45,7 @@ class Editor:
         self.guidance = guidance or GuidanceSettings()
         self.parity = parity
         self.fingerprint = fingerprint
+        self.watch: Watch | None = None
         self.maps = CrossAttentionMaps(model.unet)
 
     @classmethod
@@ -97,7 +98,7 @@ class Editor:
         if any(side % self.model.factor for side in pixels.shape[1:3]):
             raise ValueError(f"images are {pixels.shape[1:3]} pixels: give multiples of {self.model.factor}")
         latents = self.model.encode(pixels)
-        inversion = invert(self.model, latents, list(captions), list(seeds), self.inversion)
+        inversion = invert(self.model, latents, list(captions), list(seeds), self.inversion, self.watch)
         return replace(inversion, images=pixels)
 
     def inverted(
@@ -145,7 +146,7 @@ class Editor:
         )
         cells = None if masks is None else self._cells(masks, inversion)
         if self.parity is None:
-            return edit(self.model, self.maps, inversion, scaled, self.guidance, cells)
+            return edit(self.model, self.maps, inversion, scaled, self.guidance, cells, self.watch)
         if len(inversion.c) != 1 or len(directions) != 1:
             raise ValueError("official parity takes one image and one direction: that is all its reference can do")
         if cells is not None:

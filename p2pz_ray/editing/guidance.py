@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from p2pz_ray.editing.attention import CrossAttentionMaps
-from p2pz_ray.editing.inversion import Inversion
+from p2pz_ray.editing.inversion import Inversion, Watch
 from p2pz_ray.editing.model import DiffusionModel
 from p2pz_ray.editing.schedule import ddim_step, extrapolated
 from p2pz_ray.editing.text import Condition
@@ -68,6 +68,7 @@ def edit(
     directions: Condition,
     settings: GuidanceSettings,
     cells: Tensor | None = None,
+    watch: Watch | None = None,
 ) -> Tensor:
     """B inverted images under K directions → edited latents (B, K, 4, h, w).
 
@@ -120,6 +121,8 @@ def edit(
         x, before = ddim_step(x, mean, here, there), eps
         if free is not None:
             x = torch.where(free, x, inversion.trajectory[i].repeat_interleave(K, dim=0))
+        if watch is not None:
+            watch(ddim_step(x, eps, there, 1.0).unflatten(0, (B, K)))
     return x.unflatten(0, (B, K))
 
 

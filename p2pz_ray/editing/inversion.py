@@ -3,6 +3,7 @@
 Every image has its own generator and its own loss, so that what comes out doesn't depend on who shares the batch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,6 +16,10 @@ from torch import Tensor
 from p2pz_ray.editing.model import DiffusionModel
 from p2pz_ray.editing.schedule import Schedule, ddim_step, extrapolated
 from p2pz_ray.editing.text import Condition
+
+Watch = Callable[[Tensor | None], None]
+"""Called after each step: on the way up with None, on the way down with the clean latents (B, K, 4, h, w) that the step
+predicts. What it raises ends the walk."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ def invert(
     captions: list[str],
     seeds: list[int],
     settings: InversionSettings,
+    watch: Watch | None = None,
 ) -> Inversion:
     """Walk clean latents x (B, 4, h, w) up to noise under their captions, at guidance scale 1."""
     settings = settings.resolve(model)
@@ -81,6 +87,8 @@ def invert(
             step = extrapolated(eps, before, schedule.levels[i - 1], here, there)
         x, before = ddim_step(x, step, here, there), eps
         trajectory.append(x)
+        if watch is not None:
+            watch(None)
     return Inversion(torch.stack(trajectory), c, tuple(captions), schedule)
 
 

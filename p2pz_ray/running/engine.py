@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.store import Store
+from p2pz_ray.config import GuidanceConfig, InversionConfig, ModelConfig
 from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, Inversion, InversionSettings
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.captions import Blip, Captioner
@@ -53,6 +54,40 @@ class Engine(Protocol):
         """The partition has no more pictures."""
 
 
+class Modelled(Protocol):
+    """A configuration, as far as it names a diffusion model and its settings."""
+
+    @property
+    def model(self) -> ModelConfig: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def compile(self) -> bool: ...
+    @property
+    def inversion(self) -> InversionConfig: ...
+    @property
+    def guidance(self) -> GuidanceConfig: ...
+
+
+def load_editor(config: Modelled, device: str) -> Editor:
+    """The configuration's model on a device. Raises ConfigError where it can't be loaded."""
+    return Editor.from_pretrained(
+        config.model.name,
+        revision=config.model.revision,
+        device=device,
+        dtype=_dtype(config.dtype, device),
+        compile=config.compile,
+        inversion=InversionSettings(**config.inversion.settings),
+        guidance=GuidanceSettings(**config.guidance.model_dump()),
+    )
+
+
+def in_one_pass(student: Student, pixels: NDArray[np.uint8], masks: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+    """(B, H, W, 3) → the student's edits of them, outside the masks (B, H, W) the pictures' own pixels."""
+    edited = student(pixels, batch_size=len(pixels))
+    return edited if masks is None else np.where(masks[..., None], edited, pixels)
+
+
 def load_engine(job: Job, device: str) -> Engine:
     """What the job's configuration names, on a device. Raises ConfigError where a part of it can't be loaded."""
     return Diffusion(job, device) if job.config.student is None else OnePass(job, device)
@@ -64,15 +99,7 @@ class Diffusion:
     def __init__(self, job: Job, device: str) -> None:
         config = job.config
         self.job = job
-        self.editor = Editor.from_pretrained(
-            config.model.name,
-            revision=config.model.revision,
-            device=device,
-            dtype=_dtype(config.dtype, device),
-            compile=config.compile,
-            inversion=InversionSettings(**config.inversion.settings),
-            guidance=GuidanceSettings(**config.guidance.model_dump()),
-        )
+        self.editor = load_editor(config, device)
         self.directions = [_direction(job, name) for name in config.edits]
         self.strengths = [edit.strength for edit in config.edits.values()]
         seeing = config.captions.model
@@ -134,9 +161,7 @@ class OnePass:
     def edit(self, pictures: list[Picture]) -> list[Edited]:
         pixels = np.stack([picture.pixels for picture in pictures])
         captions = self.captioner(list(pixels), [picture.caption for picture in pictures])
-        edited, masks = self.student(pixels, batch_size=len(pixels)), _masks(pictures)
-        if masks is not None:
-            edited = np.where(masks[..., None], edited, pixels)
+        edited = in_one_pass(self.student, pixels, _masks(pictures))
         return [Edited(caption, pixels) for caption, pixels in zip(captions, edited[:, None], strict=True)]
 
     def end(self) -> None:

@@ -77,7 +77,7 @@ class _Given:
 def _diffusion(config: TranslateConfig, begun: RunFolder | None) -> _Given:
     """A checkpoint and a direction for each edit, the run's own where it was begun and has them."""
     checkpoint = locate(config.model.name, config.model.revision)
-    size = _size(config, checkpoint)
+    size = picture_size(config.image.size, checkpoint)
     if config.captions.model is not None:
         from transformers import AutoConfig
 
@@ -120,13 +120,14 @@ def _plan(config: TranslateConfig, folder: RunFolder) -> Plan:
     return plan
 
 
-def _size(config: TranslateConfig, checkpoint: Path) -> tuple[int, int]:
-    """(H, W) pixels to translate at; ConfigError for what the model can't halve as often as it does."""
+def picture_size(wanted: tuple[int, int] | None, checkpoint: Path) -> tuple[int, int]:
+    """(H, W) pixels to edit at, the model's own where `wanted` is None; ConfigError for what the model can't halve as
+    often as it does."""
     unet, vae = (_model_config(checkpoint / part / "config.json") for part in ("unet", "vae"))
     factor = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
     step = factor * 2 ** (len(unet.get("block_out_channels", [0] * 4)) - 1)
     side = int(unet.get("sample_size") or 64) * factor
-    size = config.image.size or (side, side)
+    size = wanted or (side, side)
     if any(length % step for length in size):
         raise ConfigError(f"image.size is {list(size)}: the model needs height and width in multiples of {step}.")
     return size
