@@ -23,7 +23,7 @@ from p2pz_ray.serving.config import ServeConfig, is_loopback
 from p2pz_ray.serving.engines import ServedEditor, ServedStudents
 from p2pz_ray.serving.gathering import Gathering, Waiting
 from p2pz_ray.serving.prepare import prepare
-from p2pz_ray.serving.prompt import read
+from p2pz_ray.serving.prompt import read, title
 from p2pz_ray.serving.refusal import busy
 from p2pz_ray.serving.service import Service
 from p2pz_ray.serving.task import Answer, Progress, Task
@@ -176,6 +176,12 @@ def test_what_is_offered_is_listed(client: TestClient, tiny_model: Path) -> None
     assert "/v1/images/edits" in client.get("/openapi.json").json()["paths"]
     made = client.post("/v1/directions", json={"source": "cat", "target": "fox"}).json()
     assert made["edit"] == "cat to fox"
+
+
+def test_an_edit_is_called_by_what_changes() -> None:
+    assert title("sketch2oil", ("sketch of a cat", "oil pastel of a cat")) == "sketch → oil pastel"
+    assert title("cat2hat", ("cat", "cat with a hat")) == "cat: add a hat"
+    assert title("nameless", None) == "nameless"
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,22 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from p2pz_ray import __version__
+from p2pz_ray.mini.scene import KINDS
 from p2pz_ray.serving.guard import Guard
+from p2pz_ray.serving.page import POLICY, page
 from p2pz_ray.serving.refusal import RefusalError
 from p2pz_ray.serving.request import EditRequest, Form, asked, asked_by_form
-from p2pz_ray.serving.service import Service
+from p2pz_ray.serving.scenes import scene
+from p2pz_ray.serving.service import Service, to_base64
 
 FILES, FIELDS = 4, 40
 FORM = {
@@ -48,6 +51,10 @@ def build_app(service: Service) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
 
+    @app.get("/", summary="The page", response_class=HTMLResponse)
+    async def index() -> HTMLResponse:
+        return HTMLResponse(page(), headers={"Content-Security-Policy": POLICY})
+
     @app.get("/healthz", summary="Answers when the model is loaded")
     async def healthz() -> dict[str, Any]:
         return {"status": "ok", "model": offer.model, **await service.facts()}
@@ -63,7 +70,8 @@ def build_app(service: Service) -> FastAPI:
             "object": "list",
             "data": service.edits(),
             "words": config.words.allowed,
-            "scenes": offer.scenes,
+            "scenes": list(KINDS) if offer.scenes else None,
+            "fit": config.image.fit,
             "limits": {"pictures": config.limits.pictures, "steps": config.limits.steps, "body": config.limits.body},
         }
 
@@ -88,6 +96,13 @@ def build_app(service: Service) -> FastAPI:
     async def directions(body: dict[str, str]) -> dict[str, Any]:
         source, target = (" ".join(body.get(key, "").split()) for key in ("source", "target"))
         return await service.make_direction(*service.words(source, target))
+
+    if offer.scenes:
+
+        @app.get("/v1/scene", summary="A scene of the miniature's world, to try edits with")
+        async def draw(kind: str = "cat", seed: Annotated[int, Query(ge=0, lt=2**63)] = 0) -> dict[str, Any]:
+            pixels, said = await asyncio.to_thread(scene, kind, seed, offer.size[0])
+            return {"b64_json": to_base64(pixels), "caption": said}
 
     return app
 

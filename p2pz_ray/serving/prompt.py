@@ -47,6 +47,9 @@ def title(name: str, words: Words | None) -> str:
     source, target = words
     if target.startswith(f"{source} with "):
         return f"{source}: add {target.removeprefix(f'{source} with ')}"
+    of = f" of {source.partition(' of ')[2]}"
+    if " of " in source and target.endswith(of):
+        source, target = source.removesuffix(of), target.removesuffix(of)
     return f"{source} → {target}"
 
 
