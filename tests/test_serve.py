@@ -1,5 +1,6 @@
 """`p2pz serve` as people start it: one service for all tests here, asked over HTTP, then stopped by Ctrl-C."""
 
+import asyncio
 import base64
 import os
 import signal
@@ -16,6 +17,7 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from mcp import Client
 from openai import BadRequestError, OpenAI
 from test_serving import pixels_of
 from test_student_engine import write_student
@@ -124,6 +126,14 @@ def test_the_openai_client_edits_a_picture_and_understands_a_refusal(served: Ser
     assert [model.id for model in client.models.list()] == [tiny_model.name, "student"]
     with picture.open("rb") as image, pytest.raises(BadRequestError, match="names no edit"):
         client.images.edit(model=tiny_model.name, image=image, prompt="make it nicer")
+
+
+def test_an_assistant_reaches_it(served: Served) -> None:
+    async def tools() -> list[str]:
+        async with Client(f"{served.url}/mcp") as client:
+            return [tool.name for tool in (await client.list_tools()).tools]
+
+    assert asyncio.run(tools()) == ["list_edits", "edit_image", "make_direction"]
 
 
 def test_ctrl_c_ends_all_and_leaves_no_process(served: Served) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -174,6 +175,9 @@ def test_what_is_offered_is_listed(client: TestClient, tiny_model: Path) -> None
     assert edits["cat2glasses"]["title"] == "cat: add glasses"
     assert client.get("/healthz").json()["status"] == "ok"
     assert "/v1/images/edits" in client.get("/openapi.json").json()["paths"]
+    docs = client.get("/docs").text
+    assert all(word in docs for word in ("POST /v1/edits", "preview_every", "num_inference_steps"))
+    assert not re.search(r"(src|href)=.?(https?:)?//", docs)
     made = client.post("/v1/directions", json={"source": "cat", "target": "fox"}).json()
     assert made["edit"] == "cat to fox"
 

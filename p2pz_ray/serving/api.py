@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -13,6 +14,8 @@ from starlette.exceptions import HTTPException
 
 from p2pz_ray import __version__
 from p2pz_ray.mini.scene import KINDS
+from p2pz_ray.serving.assistants import build_assistants
+from p2pz_ray.serving.documentation import documentation
 from p2pz_ray.serving.guard import Guard
 from p2pz_ray.serving.page import POLICY, page
 from p2pz_ray.serving.refusal import RefusalError
@@ -42,9 +45,16 @@ FORM = {
 def build_app(service: Service) -> FastAPI:
     """The application of one service."""
     offer = service.offer
+    server, assistants = build_assistants(service)
+
+    @asynccontextmanager
+    async def sessions(_: FastAPI) -> AsyncIterator[None]:
+        async with server.session_manager.run():
+            yield
+
     app = FastAPI(
         title="p2pz serve", version=__version__, description="Edits by pix2pix-zero and its students.",
-        docs_url=None, redoc_url=None,
+        docs_url=None, redoc_url=None, lifespan=sessions,
     )  # fmt: skip
     app.add_middleware(Guard, offer=offer)
     app.add_exception_handler(RefusalError, _refused)
@@ -52,8 +62,12 @@ def build_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
 
     @app.get("/", summary="The page", response_class=HTMLResponse)
-    async def index() -> HTMLResponse:
-        return HTMLResponse(page(), headers={"Content-Security-Policy": POLICY})
+    async def index(request: Request) -> HTMLResponse:
+        return HTMLResponse(page(request.scope.get("root_path", "")), headers={"Content-Security-Policy": POLICY})
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(documentation(app.openapi()), headers={"Content-Security-Policy": POLICY})
 
     @app.get("/healthz", summary="Answers when the model is loaded")
     async def healthz() -> dict[str, Any]:
@@ -104,6 +118,7 @@ def build_app(service: Service) -> FastAPI:
             pixels, said = await asyncio.to_thread(scene, kind, seed, offer.size[0])
             return {"b64_json": to_base64(pixels), "caption": said}
 
+    app.router.routes.extend(assistants.routes)
     return app
 
 

@@ -71,6 +71,14 @@ class LimitsConfig(Section):
     timeout: Annotated[float, Field(gt=0)] = 300.0  # seconds
 
 
+class BulkConfig(Section):
+    """Whole collections, which assistants may send to a cluster."""
+
+    address: Text  # of the cluster's dashboard
+    input: Text  # the folder, or URI, below which collections lie
+    output: Text  # the folder, or URI, below which runs are written
+
+
 class ServeConfig(Section):
     """The service."""
 
@@ -91,6 +99,7 @@ class ServeConfig(Section):
     student_batch: BatchConfig = BatchConfig(size=16, wait=0.002)
     ingresses: Count = 1  # processes that answer HTTP
     limits: LimitsConfig = LimitsConfig()
+    bulk: BulkConfig | None = None  # null: assistants edit single pictures alone
     host: Text = "127.0.0.1"  # the address to listen at
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     hosts: list[Text] = Field(default_factory=list)  # more names by which clients may call it; "*" is any

@@ -84,9 +84,12 @@ class Service:
         """Who makes edits, as GET /v1/models lists them."""
         height, width = self.offer.size
         common = {"object": "model", "created": 0, "owned_by": "p2pz_ray"}
-        found = [{"id": self.offer.model, **common, "kind": "diffusion", "size": [width, height], **await self.facts()}]
+        config = self.offer.config
+        model = {"id": self.offer.model, **common, "kind": "diffusion", "batch": config.batch.size}
+        found = [{**model, "size": [width, height], **await self.facts()}]
         if self.students is not None:
-            found.append({"id": STUDENT, **common, "kind": "student", "edits": list(self.offer.students)})
+            student = {"id": STUDENT, **common, "kind": "student", "batch": config.student_batch.size}
+            found.append({**student, "edits": list(self.offer.students)})
         return found
 
     def edits(self) -> list[dict[str, Any]]:
