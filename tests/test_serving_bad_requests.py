@@ -26,8 +26,8 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
 JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3))
 DAMAGED = st.builds(lambda at, byte: PNG[:at] + byte + PNG[at + 1 :], st.integers(0, 200), st.binary())
 BYTES = st.binary(max_size=200) | DAMAGED
-FIELDS = st.sampled_from("edits mask model seed id steps cfg lambda_xa stream caption x".split())
-FORM = st.sampled_from("prompt n size seed strength model num_inference_steps response_format x".split())
+FIELDS = st.sampled_from(["edits", "mask", "model", "seed", "id", "steps", "cfg", "stream", "caption", "x"])
+FORM = st.sampled_from(["prompt", "n", "size", "seed", "strength", "model", "response_format", "x"])
 KINDS = ["application/json", "multipart/form-data", "multipart/form-data; boundary=x", "text/plain", ""]
 
 
