@@ -188,6 +188,14 @@ def test_an_edit_is_called_by_what_changes() -> None:
     assert title("nameless", None) == "nameless"
 
 
+def test_a_service_may_stand_below_a_path(service: Service) -> None:
+    with TestClient(build_app(service), OWN, root_path="/mini") as client:
+        assert '<base href="/mini/">' in client.get("/mini").text
+        assert '<base href="/mini/">' in client.get("/mini/").text
+        assert client.get("/mini/v1/edits").status_code == 200
+        assert client.post("/mini/mcp", json={}).status_code != 404
+
+
 @pytest.mark.parametrize(
     ("prompt", "edit"),
     [
