@@ -202,6 +202,17 @@ class EditConfig(Section):
         return self
 
 
+def well_named(edits: dict[str, EditConfig]) -> dict[str, EditConfig]:
+    """The edits, if each name is one and those that compose others name edits beside them; else raises ValueError."""
+    for name in edits:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+            raise ValueError(f"names an edit {name!r}: use letters, digits, '_' and '-' alone")
+        for part in edits[name].compose or []:
+            if part not in edits or edits[part].compose is not None:
+                raise ValueError(f"composes {name} of {part!r}: name edits beside it that compose nothing themselves")
+    return edits
+
+
 class OutputFormatConfig(Section):
     """How edited images are encoded."""
 
@@ -317,15 +328,7 @@ class TranslateConfig(Section):
     @field_validator("edits", mode="after")
     @classmethod
     def _names(cls, edits: dict[str, EditConfig]) -> dict[str, EditConfig]:
-        for name in edits:
-            if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-                raise ValueError(f"names an edit {name!r}: use letters, digits, '_' and '-' alone")
-            for part in edits[name].compose or []:
-                if part not in edits or edits[part].compose is not None:
-                    raise ValueError(
-                        f"composes {name} of {part!r}: name edits beside it that compose nothing themselves"
-                    )
-        return edits
+        return well_named(edits)
 
     @model_validator(mode="after")
     def _caption_known(self) -> "TranslateConfig":

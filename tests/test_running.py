@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from ray.util.metrics import Counter, Histogram
+from ray.util.metrics import Counter, Histogram, Metric
 from s3_server import s3_server
 from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_settings
 
@@ -42,6 +42,7 @@ from p2pz_ray.running.progress import Progress, duration
 from p2pz_ray.running.run import translate
 from p2pz_ray.running.status import status
 from p2pz_ray.running.translator import Translator, ahead
+from p2pz_ray.serving.metrics import EngineMetrics, IngressMetrics
 
 ROOT = Path(__file__).parents[1]
 
@@ -569,14 +570,17 @@ def test_what_is_written_of_a_run_names_it_the_partition_and_the_image(translato
     assert (commit["event"], commit["images"], commit["failed"]) == ("partition committed", 4, 8)
 
 
-def test_the_dashboard_shows_what_runs_count_and_nothing_else() -> None:
+def test_the_dashboard_shows_what_runs_and_services_count_and_nothing_else() -> None:
     board = json.loads((ROOT / "cluster" / "grafana.json").read_text())
     asked = {name for text in _strings(board) for name in re.findall(r"ray_(p2pz_\w+)", text)}
     counted: set[str] = set()
-    for metrics in (ReplicaMetrics("run"), DriverMetrics("run")):
-        for told in vars(metrics).values():
-            end = {Histogram: "_bucket", Counter: "_total"}.get(type(told.metric), "")
-            counted.add(told.metric.info["name"] + end)  # as Prometheus sees it
+    told = [
+        metric.metric for metrics in (ReplicaMetrics("run"), DriverMetrics("run")) for metric in vars(metrics).values()
+    ]
+    told += [metric for metrics in (EngineMetrics("model", 8), IngressMetrics()) for metric in vars(metrics).values()]
+    for metric in (one for one in told if isinstance(one, Metric)):
+        end = {Histogram: "_bucket", Counter: "_total"}.get(type(metric), "")
+        counted.add(metric.info["name"] + end)  # as Prometheus sees it
     assert asked == counted
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
 

@@ -14,15 +14,17 @@ from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.collection.store import Store
-from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
+from p2pz_ray.config import CheckpointConfig, TranslateConfig, difference, fingerprint, record
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import identity, locate, locate_vae
 from p2pz_ray.editing.kind import check_kind, read_json
+from p2pz_ray.editing.lora import Lora
 from p2pz_ray.editing.model import TextEncoder
 from p2pz_ray.editing.schedule import Schedule
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.checkpoint import load_pretrained
 from p2pz_ray.running.direction import edit_directions, load_direction, loras_of, save_direction
+from p2pz_ray.running.engine import Modelled
 from p2pz_ray.running.job import Job, columns_of
 from p2pz_ray.student import Student
 from p2pz_ray.uri import lies_inside, unquoted
@@ -102,12 +104,8 @@ class _Given:
 
 def _diffusion(config: TranslateConfig, begun: RunFolder | None) -> _Given:
     """A checkpoint and a direction for each edit, the run's own where it was begun and has them."""
-    half = config.dtype in ("float16", "bfloat16") or (config.dtype == "auto" and config.device != "cpu")
-    checkpoint = locate(config.model.name, config.model.revision, half)
-    vae, loras = None if config.model.vae is None else locate_vae(config.model.vae, half), loras_of(config.model)
-    check_kind(checkpoint)
-    _check_steps(config, checkpoint)
-    size = _size(config, checkpoint)
+    checkpoint, vae, loras = checked_checkpoint(config)
+    size = picture_size(config.image.size, checkpoint)
     if config.captions.model is not None:
         from transformers import AutoConfig
 
@@ -171,19 +169,31 @@ def make_partitions(config: TranslateConfig, images: int | None = None) -> tuple
     return plan, used
 
 
-def _size(config: TranslateConfig, checkpoint: Path) -> tuple[int, int]:
-    """(H, W) pixels to translate at; ConfigError for what the model can't halve as often as it does."""
+def picture_size(wanted: tuple[int, int] | None, checkpoint: Path) -> tuple[int, int]:
+    """(H, W) pixels to edit at, the model's own where `wanted` is None; ConfigError for what the model can't halve as
+    often as it does."""
     unet, vae = (read_json(checkpoint / part / "config.json") for part in ("unet", "vae"))
     factor = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
     step = factor * 2 ** (len(unet.get("block_out_channels", [0] * 4)) - 1)
     side = int(unet.get("sample_size") or 64) * factor
-    size = config.image.size or (side, side)
+    size = wanted or (side, side)
     if any(length % step for length in size):
         raise ConfigError(f"image.size is {list(size)}: the model needs height and width in multiples of {step}.")
     return size
 
 
-def _check_steps(config: TranslateConfig, checkpoint: Path) -> None:
+def checked_checkpoint(config: Modelled) -> tuple[Path, Path | None, list[Lora]]:
+    """The folder of a configuration's checkpoint, that of another autoencoder, and the LoRAs; ConfigError for a
+    checkpoint that can't be edited, or not in so many steps."""
+    half = config.dtype in ("float16", "bfloat16") or (config.dtype == "auto" and config.device != "cpu")
+    checkpoint = locate(config.model.name, config.model.revision, half)
+    vae = None if config.model.vae is None else locate_vae(config.model.vae, half)
+    check_kind(checkpoint)
+    _check_steps(config, checkpoint)
+    return checkpoint, vae, loras_of(config.model)
+
+
+def _check_steps(config: Modelled, checkpoint: Path) -> None:
     """Raise ConfigError for steps that the checkpoint's spacing doesn't lead up to noise."""
     if config.inversion.steps is not None:
         scheduler = DDIMScheduler.from_config(read_json(checkpoint / "scheduler" / "scheduler_config.json"))
@@ -199,24 +209,31 @@ def _pinned(config: TranslateConfig, checkpoint: Path) -> TranslateConfig:
 
 def _absolute(config: TranslateConfig) -> TranslateConfig:
     """Replicas may stand in another folder than the driver, so local paths are made absolute."""
-    model, given, inversion = config.model, config.input, config.inversion
-    if Path(model.name).expanduser().is_dir() and model.name != "mini":
-        model = model.model_copy(update={"name": _absolute_uri(model.name)})
-    loras = [lora.model_copy(update={"name": _absolute_uri(lora.name)}) for lora in model.loras]
-    here = model.vae is not None and Path(model.vae).expanduser().is_dir()
-    vae = _absolute_uri(model.vae) if model.vae is not None and here else model.vae
-    model = model.model_copy(update={"loras": loras, "vae": vae})
-    masks = None if given.masks is None else _absolute_uri(given.masks)
-    given = given.model_copy(update={"uri": _absolute_uri(given.uri), "masks": masks})
+    given, inversion = config.input, config.inversion
+    masks = None if given.masks is None else absolute_uri(given.masks)
+    given = given.model_copy(update={"uri": absolute_uri(given.uri), "masks": masks})
     if inversion.cache is not None:
-        inversion = replace(inversion, cache=_absolute_uri(inversion.cache))
-    student = None if config.student is None else _absolute_uri(config.student)
-    changed = {"model": model, "student": student, "input": given, "inversion": inversion}
-    changed["output"] = _absolute_uri(config.output)
+        inversion = replace(inversion, cache=absolute_uri(inversion.cache))
+    student = None if config.student is None else absolute_uri(config.student)
+    changed = {"model": absolute_model(config.model), "student": student, "input": given, "inversion": inversion}
+    changed["output"] = absolute_uri(config.output)
     return config.model_copy(update=changed)
 
 
-def _absolute_uri(uri: str) -> str:
+def absolute_model(model: CheckpointConfig) -> CheckpointConfig:
+    """A model whose local files are named from the root."""
+
+    def folder(name: str) -> str:
+        return absolute_uri(name) if Path(name).expanduser().is_dir() else name
+
+    name = model.name if model.name == "mini" else folder(model.name)
+    loras = [lora.model_copy(update={"name": absolute_uri(lora.name)}) for lora in model.loras]
+    vae = None if model.vae is None else folder(model.vae)
+    return model.model_copy(update={"name": name, "loras": loras, "vae": vae})
+
+
+def absolute_uri(uri: str) -> str:
+    """A local path from the root; a URI as it is."""
     uri = unquoted(uri)
     return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
 
