@@ -224,3 +224,20 @@ def test_in_half_precision_latents_losses_and_the_compared_maps_stay_float32(tin
         assert set(seen) == {torch.float32}
     whole, half = made.values()
     assert 0 < (half - whole).norm() < 0.2 * whole.norm()  # bfloat16 has three digits, and random weights forgive none
+
+
+@pytest.mark.parametrize("form", ["paper", "official"])
+def test_whoever_watches_is_called_after_each_step_and_sees_the_picture_come(
+    tiny_model: Path, cats: tuple, form: str
+) -> None:
+    guidance = GuidanceSettings(form=form, cfg=2.0)  # type: ignore[arg-type]
+    editor = Editor.from_pretrained(tiny_model, inversion=InversionSettings(steps=4), guidance=guidance)
+    directions = [editor.direction(["a cat"], [f"a {word}"]) for word in ("dog", "fox")]
+    seen: list[torch.Tensor | None] = []
+    editor.watch = seen.append
+    made = editor.edit_latents(editor.invert(cats[0][:3], cats[1][:3], [1, 2, 3]), directions)
+    assert seen[:4] == [None] * 4
+    distances = [float((predicted - made).norm()) for predicted in seen[4:] if predicted is not None]
+    assert len(distances) == 4
+    assert {tuple(predicted.shape) for predicted in seen[4:] if predicted is not None} == {tuple(made.shape)}
+    assert distances[-1] == min(distances)
