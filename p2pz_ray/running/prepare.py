@@ -85,6 +85,7 @@ def unplanned(config: TranslateConfig) -> Job:
     given = _student(config) if config.student is not None else _diffusion(config, None)
     for direction in given.directions.values():
         save_direction(folder, direction)
+    folder.create_json(INGREDIENTS, given.ingredients)
     return Job(given.config, given.size, _together(fingerprint(config), given.ingredients), given.ingredients)
 
 
