@@ -7,7 +7,7 @@ from typing import Any
 from p2pz_ray.lab.bench import Bench, Outcome
 from p2pz_ray.lab.figures import MEASURES, Table, changed, measured
 
-LAMBDAS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+LAMBDAS = (0.0, 0.1, 0.3, 1.0, 2.0)
 """Guidance by the maps, from none to too much."""
 
 
@@ -27,11 +27,11 @@ PARTS = (
     Part("reference reconstructed, as the paper", guidance={"reference": "reconstruction"}),
     Part("no guidance by the maps", guidance={"lambda_xa": 0.0}),
     Part("no regularization", {"regularization": "none"}),
-    Part("… and no guidance", {"regularization": "none"}, {"lambda_xa": 0.0}),
+    Part("no regularization and no guidance", {"regularization": "none"}, {"lambda_xa": 0.0}),
     Part("full regularization, all shifts", {"regularization": "full"}),
     Part("word swap", swap=True),
-    Part("… and no guidance", guidance={"lambda_xa": 0.0}, swap=True),
-    Part("… and no regularization: DDIM with a swapped word", {"regularization": "none"}, {"lambda_xa": 0.0}, True),
+    Part("word swap and no guidance", guidance={"lambda_xa": 0.0}, swap=True),
+    Part("DDIM inversion with a swapped word", {"regularization": "none"}, {"lambda_xa": 0.0}, True),
     Part("guided in the first half", guidance={"guided": 0.5}),
     Part("gradient every 2nd step", guidance={"guided_every": 2}),
     Part("negative every 2nd step", guidance={"negative_every": 2}),
