@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from p2pz_ray.collection.failure import StorageError, shown
+from p2pz_ray.collection.failure import FileError, StorageError, shown
 from p2pz_ray.collection.listing import Entry, Listing, locate, walk
 from p2pz_ray.collection.partition import Kind, Partition, Plan, Source, file_id, row_id
 from p2pz_ray.collection.schema import Columns
@@ -37,6 +38,10 @@ def make_plan(
     storage_options: dict[str, Any] | None = None,
     images_per_partition: int = 64,
     max_images: int | None = None,
+    *,
+    after: Plan | None = None,
+    outside: Sequence[str] = (),
+    skip_unreadable: bool = False,
 ) -> Plan:
     """The partitions of a collection, about `images_per_partition` rows each, the first `max_images` rows in all.
 
@@ -45,6 +50,10 @@ def make_plan(
     wrong with them. Row groups and record batches are kept together, but larger ones are cut into even ranges of
     rows. Of rows with the same id, the first keeps it and the others are `renamed`; finding them takes 8 bytes
     of memory an id (thrice that while they are compared).
+
+    after: a plan of the collection as it was; then the partitions are those of files that came since, or none.
+    outside: URIs of folders that are no input wherever they lie, such as a run's own.
+    skip_unreadable: whether tables that can't be read are left out, and named in the plan, instead of raised.
 
     Raises `ConfigError` if nothing is there or the storage can't be reached, if kinds are mixed, or if a table is
     broken or lacks a column.
@@ -59,14 +68,36 @@ def make_plan(
     except StorageError as error:  # nothing has worked yet: an endpoint, credentials or options that never will
         raise ConfigError(str(error)) from error
     listing = walk(store, pattern, lambda path: _kind(path) is not None)
+    known = frozenset() if after is None else frozenset(s.path for p in after.partitions for s in p.sources)
+    own = [below for below in (_below(store, other) for other in outside) if below is not None]
+    # What is known comes first: of rows with the same id, and of the first so many images, it stays what it was.
+    entries = [entry for entry in listing.entries if not any(f"{entry.path}/".startswith(below) for below in own)]
+    entries.sort(key=lambda entry: entry.path not in known)
+    listing = Listing(entries, listing.skipped)
     kind = _only_kind(uri, listing)
+    unreadable: dict[str, str] = {}
     if kind == "files":
-        partitions = _plan_files(listing.entries[:max_images], images_per_partition)
+        partitions = _plan_files(listing.entries[:max_images], images_per_partition, known)
     else:
-        partitions = _plan_tables(store, kind, listing.entries, columns, images_per_partition, max_images)
-    if not partitions:
+        skipped = unreadable if skip_unreadable else None
+        partitions = _plan_tables(
+            store, kind, listing.entries, columns, images_per_partition, max_images, known, skipped
+        )
+    if not partitions and after is None:
         raise ConfigError(f"{shown(uri)} holds no rows.")
-    return Plan(tuple(partitions), listing.skipped)
+    return Plan(tuple(partitions), listing.skipped, tuple(unreadable.items()))
+
+
+def _below(store: Store, uri: str) -> str | None:
+    """Where a folder lies below the store's, with a "/" behind it; None where it lies elsewhere."""
+    try:
+        other = Store(uri)
+    except ConfigError:
+        return None
+    if type(other.fs) is not type(store.fs):
+        return None
+    roots = [(os.path.realpath(one.root) if store.local else one.root).rstrip("/") + "/" for one in (store, other)]
+    return roots[1].removeprefix(roots[0]) if roots[1].startswith(roots[0]) else None
 
 
 def _kind(path: str) -> Kind | None:
@@ -88,7 +119,7 @@ def _only_kind(uri: str, listing: Listing) -> Kind:
     return kinds.pop() or "files"
 
 
-def _plan_files(entries: list[Entry], per_partition: int) -> list[Partition]:
+def _plan_files(entries: list[Entry], per_partition: int, known: frozenset[str]) -> list[Partition]:
     ids = [file_id(entry.path) for entry in entries]
     renamed = {}
     # Only an escaped name can equal another, so only then are the names worth holding in a set.
@@ -100,35 +131,52 @@ def _plan_files(entries: list[Entry], per_partition: int) -> list[Partition]:
             if id in taken:
                 renamed[row] = _free(id, 2, taken.__contains__)[0]
             taken.add(renamed.get(row, id))
-    sources = [Source(entry.path, entry.fingerprint, entry.problem) for entry in entries]
-    return _named("files", _packed(sources, per_partition), renamed)
+    sources = [Source(entry.path, entry.fingerprint, entry.problem) for entry in entries if entry.path not in known]
+    return _named("files", _packed(sources, per_partition), renamed, len(entries) - len(sources))
 
 
 def _plan_tables(
-    store: Store, kind: Kind, entries: list[Entry], columns: Columns, per_partition: int, max_images: int | None
+    store: Store,
+    kind: Kind,
+    entries: list[Entry],
+    columns: Columns,
+    per_partition: int,
+    max_images: int | None,
+    known: frozenset[str],
+    unreadable: dict[str, str] | None,
 ) -> list[Partition]:
+    """unreadable: takes the tables that can't be read, with the reason; None raises that."""
     pieces: list[Source] = []
     hashes: list[np.ndarray] = []
     wanted = max_images
     for entry in entries:
         if wanted == 0:
             break
-        if entry.problem:
-            raise ConfigError(f"{shown(store.name(entry.path))}: {entry.problem}")
-        # Not the listing's: some storage words the same version differently there.
-        version = store.fingerprint(entry.path)
-        with TableFile(store, entry.path, kind, columns) as table:
-            offset = 0
-            for piece, rows in enumerate(table.pieces()):
-                stop = rows if wanted is None else min(rows, wanted)
-                if stop:
-                    pieces.append(Source(entry.path, version, None, piece, 0, stop, offset))
-                    hashes.append(np.array([_hash(id) for id in _ids(table, pieces[-1])], dtype=np.uint64))
-                offset += rows
-                wanted = None if wanted is None else wanted - stop
-    ranges = [part for piece in pieces for part in _split(piece, per_partition)]
+        try:
+            if entry.problem:
+                raise ConfigError(f"{shown(store.name(entry.path))}: {entry.problem}")
+            # Not the listing's: some storage words the same version differently there.
+            version, offset, found = store.contents(entry.path), 0, []
+            with TableFile(store, entry.path, kind, columns) as table:
+                for piece, rows in enumerate(table.pieces()):
+                    stop = rows if wanted is None else min(rows, wanted)
+                    if stop:
+                        source = Source(entry.path, version, None, piece, 0, stop, offset)
+                        ids = _ids(table, source)
+                        found.append((source, np.array([_hash(id) for id in ids], dtype=np.uint64)))
+                    offset += rows
+                    wanted = None if wanted is None else wanted - stop
+        except (ConfigError, FileError) as error:
+            if unreadable is None or entry.path in known:
+                raise
+            unreadable[entry.path] = str(error)
+            continue
+        pieces += [source for source, _ in found]
+        hashes += [own for _, own in found]
+    ranges = [part for piece in pieces if piece.path not in known for part in _split(piece, per_partition)]
     renamed = _renamed(store, kind, columns, pieces, hashes)
-    return _named(kind, _packed(ranges, per_partition), renamed)
+    first = sum(piece.rows for piece in pieces if piece.path in known)
+    return _named(kind, _packed(ranges, per_partition), renamed, first)
 
 
 def _renamed(
@@ -205,9 +253,9 @@ def _packed(sources: Iterable[Source], per_partition: int) -> Iterator[list[Sour
         yield pack
 
 
-def _named(kind: Kind, packs: Iterable[list[Source]], renamed: dict[int, str]) -> list[Partition]:
+def _named(kind: Kind, packs: Iterable[list[Source]], renamed: dict[int, str], first: int = 0) -> list[Partition]:
+    """The packs as partitions; `first` is the row of the collection with which they begin."""
     partitions = []
-    first = 0
     for pack in packs:
         stop = first + sum(source.rows for source in pack)
         inside = [(row - first, renamed[row]) for row in range(first, stop) if row in renamed] if renamed else []

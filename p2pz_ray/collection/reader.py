@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -42,8 +42,12 @@ def read_partition(
     columns: Columns | None = None,
     storage_options: dict[str, Any] | None = None,
     max_bytes: int = MAX_BYTES,
+    follow: Sequence[str] = (),
 ) -> Iterator[Item]:
     """The partition's rows in order, one at a time; `uri`, `columns` and options are those of `make_plan`.
+
+    A row is a stranger's word: a picture that it names by path must lie in the collection's folder, or its bucket, or
+    below one of the folders of `follow`.
 
     A bad row never hurts its neighbours: what can't be read becomes an `Item` with an error. Only what isn't the
     row's own fault is raised: `StorageError` when the storage itself fails (worth another try), `P2PZError` when a
@@ -56,7 +60,7 @@ def read_partition(
             id = renamed.get(row, file_id(source.path))
             yield _file_item(store, source, id, max_bytes)
         return
-    fetch = _Fetcher(store, storage_options, max_bytes)
+    fetch = _Fetcher(store, storage_options, max_bytes, follow)
     items = _table_items(store, partition.kind, partition.sources, columns or Columns(), fetch)
     for row, item in enumerate(items):
         if row in renamed:
@@ -69,7 +73,7 @@ def _file_item(store: Store, source: Source, id: str, max_bytes: int) -> Item:
     if source.problem:
         return Item(id, None, None, source.problem)
     try:
-        data = store.read(source.path, max_bytes)
+        data = store.read(source.path, max_bytes, source.fingerprint)
     except FileError as error:
         return Item(id, None, None, error.reason)
     return Item(id, data, None, None) if data else Item(id, None, None, "The file is empty (0 bytes).")
@@ -80,7 +84,7 @@ def _table_items(
 ) -> Iterator[Item]:
     for path, group in groupby(sources, key=lambda source: source.path):
         own = list(group)
-        if store.fingerprint(path) != own[0].fingerprint:
+        if store.contents(path) != own[0].fingerprint:
             raise P2PZError(
                 f"{shown(store.name(path))} changed since the plan was made: put it back or start a new run."
             )
@@ -102,13 +106,23 @@ def _source_items(table: TableFile, source: Source, fetch: _Fetcher) -> Iterator
             yield Item(id or row_id(source.path, number + i), None, None, sentence)
 
 
+def _folder(root: str) -> str:
+    return f"/{root.strip('/')}/".replace("//", "/")
+
+
 class _Fetcher:
     """Makes items of rows, following paths and URIs of pictures that a table names without holding them."""
 
-    def __init__(self, store: Store, storage_options: dict[str, Any] | None, max_bytes: int) -> None:
+    def __init__(
+        self, store: Store, storage_options: dict[str, Any] | None, max_bytes: int, follow: Sequence[str]
+    ) -> None:
         self._store, self._options, self._max_bytes = store, storage_options, max_bytes
         protocol = store.fs.protocol
         self._own = (protocol,) if isinstance(protocol, str) else tuple(protocol)
+        # Of an object store the first part of a path is the bucket, which is somebody's as a whole.
+        home = store.root if store.local else store.root.lstrip("/").partition("/")[0]
+        self._open = [(type(store.fs), _folder(home))]
+        self._open += [(type(other.fs), _folder(other.root)) for other in map(Store, follow)]
 
     def item(self, row: Row, id: str, table_path: str) -> Item:
         """The row's item; `table_path` is the file that the row's path is relative to."""
@@ -134,9 +148,9 @@ class _Fetcher:
         if path.startswith("/") and not self._store.local:
             raise ImageError(f"Its image's path {path!r} must be relative to the table's file, or a URI.")
         root = self._store.root
-        folder, name = posixpath.split(posixpath.normpath(posixpath.join(root, posixpath.dirname(table_path), path)))
-        if folder.startswith(".."):
-            raise ImageError(f"Its image's path {path!r} leads out of the storage.")
+        full = posixpath.normpath(posixpath.join(root, posixpath.dirname(table_path), path))
+        self._check_open(self._store, full, path)
+        folder, name = posixpath.split(full)
         try:
             return self._store.rebased(folder).read(name, self._max_bytes)
         except FileError as error:
@@ -147,7 +161,9 @@ class _Fetcher:
         if protocol not in (*self._own, *_OPEN_PROTOCOLS):
             raise ImageError(f"Its image is at {uri!r}, and {protocol!r} isn't fetched from: copy it beside the table.")
         try:
-            return Store(uri, self._options if protocol in self._own else None).read("", self._max_bytes)
+            named = Store(uri, self._options if protocol in self._own else None)
+            self._check_open(named, named.root, uri)
+            return named.read("", self._max_bytes)
         except FileError as error:
             raise ImageError(f"Its image {uri!r} can't be used: {error.reason}") from error
         except StorageError as error:
@@ -156,3 +172,12 @@ class _Fetcher:
             raise ImageError(f"Its image can't be fetched: {error}") from error
         except ConfigError as error:
             raise ImageError(f"Its image can't be fetched: {error}") from error
+
+    def _check_open(self, store: Store, full: str, path: str) -> None:
+        place = _folder(full)
+        inside = any(type(store.fs) is kind and place.startswith(folder) for kind, folder in self._open)
+        if not inside or ".." in place.split("/"):
+            raise ImageError(
+                f"Its image {path!r} lies outside the collection: if its table is to be trusted, name the folder in "
+                "input.follow."
+            )

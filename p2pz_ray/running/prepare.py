@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
     recorded = folder.config()
     if recorded is not None:
         _refuse_difference(config, recorded)
-        if folder.finished:
+        if folder.finished and config.input.new == "ignore":
             return None
     elif folder.store.list("data"):
         raise ConfigError(f"{config.output} holds data/ of something that is no run: choose another output.")
@@ -43,7 +44,9 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
         raise ConfigError(f"output {config.output} lies inside input.uri {config.input.uri}: choose another output.")
     if f"{config.inversion.cache}/".startswith(f"{config.input.uri.rstrip('/')}/"):
         raise ConfigError(f"inversion.cache {config.inversion.cache} lies inside input.uri: choose another place.")
-    plan = _plan(config, folder)
+    plan, more = _plan(config, folder)
+    if folder.finished and not more.partitions:
+        return None
     if config.student is not None:
         given = _student(config)
     else:
@@ -64,8 +67,11 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
         save_direction(folder, direction)
     ingredients = folder.create_json(INGREDIENTS, given.ingredients)
     _refuse(config.output, _changed_ingredients(config, ingredients, given.ingredients))
-    plan = folder.create_plan(plan)
-    return Job(given.config, given.size, _together(fingerprint(config), ingredients), ingredients), plan
+    plan = folder.create_plan(plan) if not more.partitions else plan
+    if more.partitions:
+        folder.append(more)
+        print(f"{more.images:,} new images are appended to {config.output}.", file=sys.stderr)
+    return Job(given.config, given.size, _together(fingerprint(recorded), ingredients), ingredients), plan + more
 
 
 @dataclass(frozen=True)
@@ -113,19 +119,24 @@ def _student(config: TranslateConfig) -> _Given:
     return _Given(size, {"student": student.digest}, config)
 
 
-def _plan(config: TranslateConfig, folder: RunFolder) -> Plan:
-    """The plan of the collection as it is now; a run goes on only if that is what it began with."""
-    given = config.input
-    plan = make_plan(given.uri, columns_of(config), given.storage_options, given.images_per_partition, given.max_images)
-    before = folder.plan()
-    if before is not None:
-        changed = len({p.id for p in before.partitions} ^ {p.id for p in plan.partitions})
-        if changed:
-            raise ConfigError(
-                f"{given.uri} has changed since {config.output} was begun ({changed} partitions differ): "
-                "restore the files, or choose another output."
-            )
-    return plan
+def _plan(config: TranslateConfig, folder: RunFolder) -> tuple[Plan, Plan]:
+    """The run's plan, for a new run that of the collection as it is now; and what is to be appended to it."""
+    given, before = config.input, folder.plan()
+    if before is not None and given.new == "ignore":
+        return before, Plan(())
+    made = make_plan(
+        given.uri,
+        columns_of(config),
+        given.storage_options,
+        given.images_per_partition,
+        given.max_images,
+        after=before,
+        outside=[uri for uri in (config.output, config.inversion.cache) if uri is not None],
+        skip_unreadable=given.unreadable == "skip",
+    )
+    for reason in dict(made.unreadable).values():
+        print(f"Left out: {reason}", file=sys.stderr)
+    return (made, Plan(())) if before is None else (before, made)
 
 
 def _size(config: TranslateConfig, checkpoint: Path) -> tuple[int, int]:
@@ -186,6 +197,9 @@ def _changed_ingredients(config: TranslateConfig, standing: dict[str, Any], own:
 
 
 def _refuse_difference(config: TranslateConfig, recorded: dict[str, Any]) -> None:
+    """Of what was recorded before a key existed, the key's default counts."""
+    with suppress(ValueError):  # what an older version recorded may be no configuration any more: then as it stands
+        recorded = record(TranslateConfig.model_validate(recorded))
     _refuse(config.output, difference(recorded, record(config)))
 
 

@@ -129,6 +129,7 @@ class Translator:
             self.job.columns,
             config.input.storage_options,
             config.image.max_bytes,
+            config.input.follow,
         )
         for row, item in enumerate(items):
             try:
