@@ -91,6 +91,9 @@ class InputConfig(Section):
     storage_options: dict[str, Any] = {}  # handed to fsspec
     images_per_partition: Count = 64
     max_images: Count | None = None
+    new: Literal["ignore", "append"] = "ignore"  # files that came since the run was begun, or finished
+    unreadable: Literal["stop", "skip"] = "stop"  # tables that can't be read
+    follow: list[Text] = []  # folders outside the collection that its tables' rows may name pictures in
 
 
 class ImageConfig(Section):

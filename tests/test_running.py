@@ -162,15 +162,46 @@ def test_a_changed_model_or_collection_is_refused(
     prepare(config)
     shutil.rmtree(tmp_path / "world")
     tiny_settings(tmp_path, tiny_model, images=7)
-    with pytest.raises(ConfigError, match="has changed since"):
-        translate(config)
-    shutil.rmtree(tmp_path / "world")
-    (tmp_path / "run" / "plan.json").unlink()
-    tiny_settings(tmp_path, tiny_model)
+    prepared = prepare(config)  # the plan stands, whatever became of the collection,
+    assert prepared is not None
+    with pytest.raises(P2PZError, match="changed since the plan was made"):  # and each file is looked at as it is read
+        Translator(prepared[0]).translate(prepared[1].partitions[0])
     shutil.rmtree(tmp_path / "model")
     shutil.copytree(tiny_v_model, tmp_path / "model")
     with pytest.raises(ConfigError, match=r'model was "[0-9a-f]{16}" and is "[0-9a-f]{16}"'):
         translate(config)
+
+
+def test_a_finished_run_gets_new_files_and_leaves_all_others_alone(tmp_path: Path, tiny_model: Path) -> None:
+    settings = tiny_settings(tmp_path, tiny_model, images=1)
+    settings["input"] = {"uri": str(tmp_path / "in"), "images_per_partition": 3}
+
+    def add(names: str) -> None:
+        for name in names:
+            Store(settings["input"]["uri"]).write(f"{name}.png", encode(render(Scene())[0]))
+
+    def run(new: str) -> int:
+        settings["input"]["new"] = new
+        prepared = prepare(TranslateConfig.model_validate(settings))
+        if prepared is None:
+            return 0
+        job, plan = prepared
+        translator = Translator(job)
+        for partition in plan.partitions:
+            translator.translate(partition)
+        job.folder.finish(plan, {})
+        return plan.images
+
+    add("bdfh")
+    assert run("ignore") == 4
+    before = {file: (tmp_path / "run" / file).read_bytes() for file in data_files(tmp_path / "run")}
+    add("ac")
+    assert run("ignore") == 0
+    assert run("append") == 6
+    assert run("append") == 0
+    assert len(pairs_of(tmp_path / "run")) == 12
+    assert data_files(tmp_path / "run") == committed_files(tmp_path / "run") > before.keys()
+    assert all((tmp_path / "run" / file).read_bytes() == data for file, data in before.items())
 
 
 def test_an_output_with_other_data_is_refused(tmp_path: Path, tiny_model: Path, no_work: None) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
     recorded = folder.config()
     if recorded is not None:
         _refuse_difference(config, recorded)
-        if folder.finished:
+        if folder.finished and config.input.new == "ignore":
             return None
     elif folder.store.list("data"):
         raise ConfigError(f"{config.output} holds data/ of something that is no run: choose another output.")
@@ -52,7 +53,9 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
     cache = config.inversion.cache
     if cache is not None and lies_inside(Store(cache, config.inversion.cache_storage_options), source):
         raise ConfigError(f"inversion.cache {cache} lies inside input.uri {config.input.uri}: choose another place.")
-    plan, config = _plan(config, folder)
+    plan, more, config = _plan(config, folder)
+    if folder.finished and not more.partitions:
+        return None
     if config.student is not None:
         given = _student(config)
     else:
@@ -73,8 +76,11 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
         save_direction(folder, direction)
     ingredients = folder.create_json(INGREDIENTS, given.ingredients)
     _refuse(config.output, _changed_ingredients(config, ingredients, given.ingredients))
-    plan = folder.create_plan(plan)
-    return Job(given.config, given.size, _together(fingerprint(config), ingredients), ingredients), plan
+    plan = folder.create_plan(plan) if not more.partitions else plan
+    if more.partitions:
+        folder.append(more)
+        print(f"{more.images:,} new images are appended to {config.output}.", file=sys.stderr)
+    return Job(given.config, given.size, _together(fingerprint(recorded), ingredients), ingredients), plan + more
 
 
 def unplanned(config: TranslateConfig) -> Job:
@@ -134,34 +140,40 @@ def _student(config: TranslateConfig) -> _Given:
     return _Given(size, {"student": student.digest}, config)
 
 
-def _plan(config: TranslateConfig, folder: RunFolder) -> tuple[Plan, TranslateConfig]:
-    """The plan of the collection as it is now, and the configuration with the images in a partition that it took; a
-    run goes on, with its own partitions, only if that is what it began with."""
-    given = config.input
-    before = folder.plan()
-    recorded = (folder.config() or {}).get("input") or {}
-    plan, images = make_partitions(config, recorded.get("images_per_partition") if before is not None else None)
-    if before is not None:
-        changed = len({p.id for p in before.partitions} ^ {p.id for p in plan.partitions})
-        if changed:
-            raise ConfigError(
-                f"{given.uri} has changed since {config.output} was begun ({changed} partitions differ): "
-                "restore the files, or choose another output."
-            )
-    cut = given.model_copy(update={"images_per_partition": images})
-    return plan, config.model_copy(update={"input": cut})
+def _plan(config: TranslateConfig, folder: RunFolder) -> tuple[Plan, Plan, TranslateConfig]:
+    """The run's plan, for a new run that of the collection as it is now; what is to be appended to it; and the
+    configuration with the images in a partition that it took."""
+    given, before = config.input, folder.plan()
+    if before is not None and given.new == "ignore":
+        return before, Plan(()), config
+    recorded = {} if before is None else (folder.config() or {}).get("input") or {}
+    made, images = make_partitions(config, recorded.get("images_per_partition"), before)
+    for reason in dict(made.unreadable).values():
+        print(f"Left out: {reason}", file=sys.stderr)
+    config = config.model_copy(update={"input": given.model_copy(update={"images_per_partition": images})})
+    return (made, Plan(()), config) if before is None else (before, made, config)
 
 
-def make_partitions(config: TranslateConfig, images: int | None = None) -> tuple[Plan, int]:
-    """The plan of a configuration's collection, of `images` in a partition; and that number.
+def make_partitions(config: TranslateConfig, images: int | None = None, after: Plan | None = None) -> tuple[Plan, int]:
+    """The plan of a configuration's collection, or of what came `after` another plan, of `images` in a partition; and
+    that number.
 
     None: as many as it says, or fewer where some of its replicas would have nothing to do.
     """
     given = config.input
 
     def cut(per_partition: int) -> tuple[Plan, int]:
-        columns, options = columns_of(config), given.storage_options
-        return make_plan(given.uri, columns, options, per_partition, given.max_images), per_partition
+        made = make_plan(
+            given.uri,
+            columns_of(config),
+            given.storage_options,
+            per_partition,
+            given.max_images,
+            after=after,
+            outside=[uri for uri in (config.output, config.inversion.cache) if uri is not None],
+            skip_unreadable=given.unreadable == "skip",
+        )
+        return made, per_partition
 
     plan, used = cut(images or given.images_per_partition)
     replicas = config.replicas.bounds[1]
@@ -250,6 +262,9 @@ def _changed_ingredients(config: TranslateConfig, standing: dict[str, Any], own:
 
 
 def _refuse_difference(config: TranslateConfig, recorded: dict[str, Any]) -> None:
+    """Of what was recorded before a key existed, the key's default counts."""
+    with suppress(ValueError):  # what an older version recorded may be no configuration any more: then as it stands
+        recorded = record(TranslateConfig.model_validate(recorded))
     _refuse(config.output, difference(recorded, record(config)))
 
 

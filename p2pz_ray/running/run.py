@@ -152,7 +152,9 @@ def _ids(job: Job, partition: Partition) -> list[str]:
 
     def read() -> list[str]:
         given = job.config.input
-        items = read_partition(given.uri, partition, job.columns, given.storage_options, job.config.image.max_bytes)
+        items = read_partition(
+            given.uri, partition, job.columns, given.storage_options, job.config.image.max_bytes, given.follow
+        )
         return [item.id for item in items]
 
     try:
