@@ -208,8 +208,9 @@ class Editor:
             lambda part: part.to(self.model.device)
         )
         cells = None if masks is None else self._cells(masks, inversion)
-        form = official if self.official else paper
-        return form.edit(self.model, inversion, scaled, self.guidance, cells)
+        if self.official:  # which refuses, under `parity` too, what it doesn't know
+            return official.edit(self.model, inversion, scaled, replace(self.guidance, form="official"), cells)
+        return paper.edit(self.model, inversion, scaled, self.guidance, cells)
 
     def _inversion_faults(self, trajectory: Tensor) -> tuple[str | None, ...]:
         how, encoded = self.inverts, faults(trajectory[0])
