@@ -203,6 +203,17 @@ def test_a_compiled_editor_edits_as_any_other_and_its_compared_passes_are_not_co
     assert grey_levels(*made) <= 1
 
 
+def test_where_there_is_no_compiler_compile_is_refused_at_load(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(module: torch.nn.Module) -> torch.nn.Module:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(torch, "compile", none)
+    with pytest.raises(ConfigError, match=r"no kernel here \(Failed to find C compiler\): install gcc"):
+        Editor.from_pretrained(tiny_model, compile=True)
+
+
 def test_in_half_precision_latents_losses_and_the_compared_maps_stay_float32(tiny_model: Path, cats: tuple) -> None:
     made = {}
     for dtype in (torch.float32, torch.bfloat16):

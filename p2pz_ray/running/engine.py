@@ -129,7 +129,7 @@ class Diffusion:
         inversion = self._inverted(pixels, captions, seeds)
         edited = self.editor.edit_each(inversion, self.directions, self.strengths, _masks(pictures))
         return [
-            Edited(caption, pixels, faults=faults)
+            Edited(caption, None, faults[0]) if all(faults) else Edited(caption, pixels, faults=faults)
             for caption, pixels, faults in zip(captions, edited.pixels, edited.faults, strict=True)
         ]
 
