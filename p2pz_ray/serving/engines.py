@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from p2pz_ray.config import EditConfig
+from p2pz_ray.config import Device, EditConfig
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.model import chosen_device
 from p2pz_ray.language.captions import Blip, Captioner
@@ -35,12 +35,12 @@ class AbandonedError(Exception):
 
 
 class Served:
-    """What both engines have in common: batches, progress, health."""
+    """What both engines have in common: batches, progress, health. device: a name as in the configuration."""
 
-    def __init__(self, name: str, batch: BatchConfig, threads: float) -> None:
+    def __init__(self, name: str, device: Device, batch: BatchConfig, threads: float) -> None:
         torch.set_num_threads(max(1, int(threads)))
         log.write_lines()
-        self.name = name
+        self.device = chosen_device(device)
         self.metrics = EngineMetrics(name, batch.size)
         self.gathering: Gathering[Task, Answer] = Gathering(self._measured, batch.size, batch.wait)
         self.lost: str | None = None
@@ -98,16 +98,13 @@ class Served:
         self.metrics.answered(len(batch), seconds)
         return [replace(answer, seconds=round(seconds, 3), batch=len(batch)) for answer in answers]
 
-    device = "cpu"
-
 
 class ServedEditor(Served):
     """The diffusion model. Raises ConfigError where it can't be loaded."""
 
     def __init__(self, config: ServeConfig) -> None:
-        super().__init__("model", config.batch, config.replicas.cpus)
+        super().__init__("model", config.device, config.batch, config.replicas.cpus)
         self.config = config
-        self.device = chosen_device(config.device)
         self.editor = load_editor(config, self.device)
         self.inversion, self.guidance = self.editor.inversion, self.editor.guidance
         seeing = config.captions.model
@@ -217,8 +214,7 @@ class ServedStudents(Served):
     """Students, each with the edit that it makes. Raises ConfigError where one can't be loaded."""
 
     def __init__(self, config: ServeConfig) -> None:
-        super().__init__("student", config.student_batch, config.student_replicas.cpus)
-        self.device = chosen_device(config.device)
+        super().__init__("student", config.device, config.student_batch, config.student_replicas.cpus)
         self.students: dict[str, Student] = load_students(config.students, self.device)
 
     async def facts(self) -> dict[str, Any]:

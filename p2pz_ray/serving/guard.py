@@ -65,13 +65,12 @@ class Guard:
         except RefusalError as refusal:
             if not began:
                 await refusal.response()(scope, receive, answer)
-        except Exception as error:
+        except Exception:
             LOG.exception("request failed", extra={"p2pz": {"request": id, "path": path}})
             if began:
                 raise
             said = RefusalError(500, f"Something went wrong here; the logs have it under {id}.", code="internal")
             await said.response()(scope, receive, answer)
-            del error
         finally:
             self.under_way[client] -= 1
             if not self.under_way[client]:
