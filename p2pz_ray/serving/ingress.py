@@ -9,7 +9,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from p2pz_ray.errors import ConfigError
+from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.running import log
 from p2pz_ray.serving.api import build_app
 from p2pz_ray.serving.offer import Offer
@@ -78,6 +78,6 @@ def _refusal(error: Exception) -> Exception:
         return busy("Too many requests are waiting: ask again a little later.")
     if isinstance(error, LOST):
         return busy("The replica that worked at it was lost: ask again.", retry_after=1)
-    if isinstance(error, RayTaskError) and isinstance(error.cause, ConfigError):
+    if isinstance(error, RayTaskError) and isinstance(error.cause, ConfigError | ImageError):
         return RefusalError(422, str(error.cause))
     return error
