@@ -162,6 +162,8 @@ class _Fetcher:
             raise ImageError(f"Its image is at {uri!r}, and {protocol!r} isn't fetched from: copy it beside the table.")
         try:
             named = Store(uri, self._options if protocol in self._own else None)
+            if named.local:
+                named = named.rebased(posixpath.normpath(named.root))
             self._check_open(named, named.root, uri)
             return named.read("", self._max_bytes)
         except FileError as error:

@@ -173,7 +173,8 @@ def _absolute(config: TranslateConfig) -> TranslateConfig:
     model, given, inversion = config.model, config.input, config.inversion
     if Path(model.name).expanduser().is_dir() and model.name != "mini":
         model = model.model_copy(update={"name": _absolute_uri(model.name)})
-    given = given.model_copy(update={"uri": _absolute_uri(given.uri)})
+    follow = [_absolute_uri(uri) for uri in given.follow]
+    given = given.model_copy(update={"uri": _absolute_uri(given.uri), "follow": follow})
     if inversion.cache is not None:
         inversion = inversion.model_copy(update={"cache": _absolute_uri(inversion.cache)})
     student = None if config.student is None else _absolute_uri(config.student)
