@@ -208,6 +208,8 @@ class _Fetcher:
             )
         try:
             named = Store(uri, self._options if protocol in self._own else None)
+            if named.local:
+                named = named.rebased(posixpath.normpath(named.root))
             self._check_open(named, named.root, uri, what)
             return named.read("", self._max_bytes)
         except FileError as error:

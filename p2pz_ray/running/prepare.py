@@ -224,7 +224,8 @@ def _absolute(config: TranslateConfig) -> TranslateConfig:
     """Replicas may stand in another folder than the driver, so local paths are made absolute."""
     given, inversion = config.input, config.inversion
     masks = None if given.masks is None else absolute_uri(given.masks)
-    given = given.model_copy(update={"uri": absolute_uri(given.uri), "masks": masks})
+    follow = [absolute_uri(uri) for uri in given.follow]
+    given = given.model_copy(update={"uri": absolute_uri(given.uri), "masks": masks, "follow": follow})
     if inversion.cache is not None:
         inversion = replace(inversion, cache=absolute_uri(inversion.cache))
     student = None if config.student is None else absolute_uri(config.student)
