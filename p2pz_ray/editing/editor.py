@@ -210,10 +210,10 @@ class Editor:
             lambda part: part.to(self.model.device)
         )
         cells = None if masks is None else self._cells(masks, inversion)
-        guidance, form = self.guidance, paper
         if self.official:  # which refuses, under `parity` too, what it doesn't know
-            guidance, form = replace(self.guidance, form="official"), official
-        return form.edit(self.model, inversion, scaled, guidance, cells, self.watch)
+            guidance = replace(self.guidance, form="official")
+            return official.edit(self.model, inversion, scaled, guidance, cells, self.watch)
+        return paper.edit(self.model, inversion, scaled, self.guidance, cells, self.watch)
 
     def _inversion_faults(self, trajectory: Tensor) -> tuple[str | None, ...]:
         how, encoded = self.inverts, faults(trajectory[0])
