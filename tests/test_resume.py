@@ -2,6 +2,7 @@
 
 import io
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,37 @@ def test_new_tables_give_way_to_ids_that_were_there_before(tmp_path: Path) -> No
     found = read(str(tmp_path), before + more)
     assert [id for id, _ in found] == ["x", "y", "y#2", "z"]
     assert [id for id, error in found if error] == ["y#2"]
+
+
+def test_new_pictures_with_captions_and_new_tars_are_appended_too(tmp_path: Path) -> None:
+    def tar(keys: str) -> bytes:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as file:
+            for key in keys:
+                member = tarfile.TarInfo(f"{key}.png")
+                member.size = len(PNG)
+                file.addfile(member, io.BytesIO(PNG))
+        return buffer.getvalue()
+
+    pictures, tars = Store(f"{tmp_path}/pictures"), Store(f"{tmp_path}/tars")
+    pictures.write("b.png", PNG)
+    pictures.write("b.txt", b"a cat")
+    tars.write("1.tar", tar("xy"))
+    before = [make_plan(each.uri) for each in (pictures, tars)]
+    pictures.write("a.png", PNG)
+    pictures.write("a.txt", b"a dog")
+    tars.write("0.tar", tar("x"))
+    tars.write("2.tar", b"no tar")
+    with pytest.raises(ConfigError, match=r"2\.tar isn't a readable tar"):
+        make_plan(tars.uri, after=before[1])
+    more = [
+        make_plan(each.uri, after=plan, skip_unreadable=True)
+        for each, plan in zip((pictures, tars), before, strict=True)
+    ]
+    assert [path for path, _ in more[1].unreadable] == ["2.tar"]
+    assert read(tars.uri, before[1] + more[1]) == [("1.tar/x", None), ("1.tar/y", None), ("0.tar/x", None)]
+    [part] = more[0].partitions
+    assert [(item.id, item.caption) for item in read_partition(pictures.uri, part)] == [("a.png", "a dog")]
 
 
 def test_a_run_that_is_appended_to_keeps_its_plan_and_is_finished_no_more(tmp_path: Path) -> None:
