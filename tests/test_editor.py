@@ -251,4 +251,4 @@ def test_whoever_watches_is_called_after_each_step_and_sees_the_picture_come(
     distances = [float((predicted - made).norm()) for predicted in seen[4:] if predicted is not None]
     assert len(distances) == 4
     assert {tuple(predicted.shape) for predicted in seen[4:] if predicted is not None} == {tuple(made.shape)}
-    assert distances[-1] == min(distances)
+    assert distances[-1] < distances[0] / 10
