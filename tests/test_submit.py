@@ -114,7 +114,7 @@ def test_a_folder_too_large_is_refused_naming_what_is_large(tmp_path: Path, monk
         files_to_send(tmp_path)
 
 
-@pytest.mark.parametrize("name", [b"caf\xe9.yaml", b"deeper/\xff\xfe", b"\xc3"])
+@pytest.mark.parametrize("name", [b"configs/caf\xe9.yaml", b"configs/deeper/\xff\xfe", b"configs/\xc3"])
 def test_a_name_that_is_not_utf8_is_refused_with_a_sentence_or_ignored(tmp_path: Path, name: bytes) -> None:
     fill(tmp_path, ["p2pz_ray/__init__.py"])
     path = os.path.join(os.fsencode(tmp_path), name)
@@ -124,17 +124,17 @@ def test_a_name_that_is_not_utf8_is_refused_with_a_sentence_or_ignored(tmp_path:
     with pytest.raises(ConfigError, match=r"isn't UTF-8.*\.rayignore") as caught:
         files_to_send(tmp_path)
     str(caught.value).encode()
-    (tmp_path / ".rayignore").write_text("caf*\ndeeper\n/?\n")
-    assert set(files_to_send(tmp_path)) == {"p2pz_ray/__init__.py", ".rayignore"}
+    (tmp_path / ".rayignore").write_text("caf*\ndeeper\n/configs/?\n")
+    assert set(files_to_send(tmp_path)) == {"p2pz_ray/__init__.py"}
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "gitignore"])
 def test_what_may_not_be_read_is_refused_with_a_sentence(
     tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(tmp_path, ["p2pz_ray/__init__.py", "private/notes.txt"])
-    (tmp_path / "private/.gitignore").write_text("x")
-    at = tmp_path / "private" / {"file": "notes.txt", "folder": "", "gitignore": ".gitignore"}[what]
+    fill(tmp_path, ["p2pz_ray/__init__.py", "jobs/private/notes.txt"])
+    (tmp_path / "jobs/private/.gitignore").write_text("x")
+    at = tmp_path / "jobs" / "private" / {"file": "notes.txt", "folder": "", "gitignore": ".gitignore"}[what]
 
     def refused(kept: Any) -> Any:
         def method(self: Path, *arguments: Any, **options: Any) -> Any:

@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -166,11 +166,18 @@ def _absent(error: Exception) -> bool:
 
 def _named(folder: Path, config: str | None, settings: Sequence[str]) -> list[str]:
     """The files and folders of `folder` that a configuration or a setting names, such as one of sentences."""
-    texts = [setting.partition("=")[2] for setting in settings]
+    texts = [text for setting in settings for text in _values(setting.partition("=")[2])]
     if config is not None and "://" not in config and Path(config).is_file():
         texts += _texts(yaml.safe_load(Path(config).read_text()))
     named = (_below(folder, str(folder / text)) for text in texts if text and len(text) < 256 and "\0" not in text)
     return [name for name in named if name not in (None, ".") and (folder / name).exists()]
+
+
+def _values(text: str) -> Iterator[str]:
+    """A setting's text, and those in it where it is a list or a mapping."""
+    yield text
+    with suppress(yaml.YAMLError):
+        yield from _texts(yaml.safe_load(text))
 
 
 def _texts(value: Any) -> Iterator[str]:
