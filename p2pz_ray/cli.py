@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 finished, but mo
 """
 
 import argparse
+import importlib.util
 import io
 import os
 import sys
@@ -147,6 +148,20 @@ def export(given: argparse.Namespace) -> int:
     return DONE
 
 
+def serve(given: argparse.Namespace) -> int:
+    from p2pz_ray.config import load
+    from p2pz_ray.serving.config import ServeConfig
+
+    config = load(*(_split(given.settings) if given.settings else (None, ())), ServeConfig)
+    missing = [name for name in ("fastapi", "mcp") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"Serving needs {' and '.join(missing)}: pip install 'p2pz_ray[serve]'.")
+    from p2pz_ray.serving.run import serve
+
+    serve(config)
+    return DONE
+
+
 def submit(given: argparse.Namespace) -> int:
     if given.stop is None and given.follow is None:
         from p2pz_ray.config import DirectionConfig, TranslateConfig, load
@@ -231,6 +246,14 @@ def _parser() -> argparse.ArgumentParser:
             metavar="CONFIG or KEY=VALUE",
             help="a YAML file, then settings such as seed=7 or input.uri=FOLDER; the file may be left out",
         )
+
+    adding = verb(serve, "a page, an API and an assistants' endpoint, until Ctrl-C; without settings, of the miniature")
+    adding.add_argument(
+        "settings",
+        nargs="*",
+        metavar="CONFIG or KEY=VALUE",
+        help="a YAML file, then settings such as port=8080 or students=[FOLDER]; both may be left out",
+    )
 
     adding = verb(submit, "send a job to a Ray cluster and follow its log; ends with the job's exit code")
     adding.add_argument("settings", nargs="*", metavar="CONFIG or KEY=VALUE", help="as the job itself takes them")

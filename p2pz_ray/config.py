@@ -91,6 +91,9 @@ class InputConfig(Section):
     storage_options: dict[str, Any] = {}  # handed to fsspec
     images_per_partition: Count = 64
     max_images: Count | None = None
+    new: Literal["ignore", "append"] = "ignore"  # files that came since the run was begun, or finished
+    unreadable: Literal["stop", "skip"] = "stop"  # tables that can't be read
+    follow: list[Text] = []  # folders outside the collection that its tables' rows may name pictures in
 
 
 class ImageConfig(Section):
@@ -200,6 +203,17 @@ class EditConfig(Section):
         if self.direction is None and self.compose is None and not all(words):
             raise ValueError("names no edit: give it source and target, two words, or direction, a file")
         return self
+
+
+def well_named(edits: dict[str, EditConfig]) -> dict[str, EditConfig]:
+    """The edits, if each name is one and those that compose others name edits beside them; else raises ValueError."""
+    for name in edits:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+            raise ValueError(f"names an edit {name!r}: use letters, digits, '_' and '-' alone")
+        for part in edits[name].compose or []:
+            if part not in edits or edits[part].compose is not None:
+                raise ValueError(f"composes {name} of {part!r}: name edits beside it that compose nothing themselves")
+    return edits
 
 
 class OutputFormatConfig(Section):
@@ -317,15 +331,7 @@ class TranslateConfig(Section):
     @field_validator("edits", mode="after")
     @classmethod
     def _names(cls, edits: dict[str, EditConfig]) -> dict[str, EditConfig]:
-        for name in edits:
-            if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-                raise ValueError(f"names an edit {name!r}: use letters, digits, '_' and '-' alone")
-            for part in edits[name].compose or []:
-                if part not in edits or edits[part].compose is not None:
-                    raise ValueError(
-                        f"composes {name} of {part!r}: name edits beside it that compose nothing themselves"
-                    )
-        return edits
+        return well_named(edits)
 
     @model_validator(mode="after")
     def _caption_known(self) -> "TranslateConfig":

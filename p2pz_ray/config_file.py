@@ -114,11 +114,11 @@ def _annotation(kind: Any, parts: Sequence[str]) -> Any:
     """The type of the key whose parts these are; Any for a key that isn't known or lies in a free mapping."""
     for part in parts:
         options = list(_options(kind))
-        sections = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
-        fields = [section.model_fields[part] for section in sections if part in section.model_fields]
+        sections = [_annotations(option) for option in options if _is_section(option)]
+        fields = [section[part] for section in sections if part in section]
         mappings = [option for option in options if get_origin(option) is dict]
         if fields:
-            kind = fields[0].annotation
+            kind = fields[0]
         elif mappings:
             kind = get_args(mappings[0])[1]
         else:
@@ -146,7 +146,7 @@ def _value(text: str, annotation: Any, where: str) -> Any:
     kinds = [type(value) for option in options if get_origin(option) is Literal for value in get_args(option)]
     if str in (*options, *kinds) and not {bool, int, float} & {*options, *kinds}:
         return _unquoted(text)
-    lists = [option for option in options if get_origin(option) in (list, tuple)]
+    lists = [option for option in options if get_origin(option) in (list, tuple, Sequence)]
     items = [item for option in lists for item in _options(get_args(option)[0])]
     short = str in items or any(map(_has_short_form, options))
     if text[0] in "[{" or (not short and (lists or any(map(_is_mapping, options)))):
@@ -162,7 +162,11 @@ def _value(text: str, annotation: Any, where: str) -> Any:
 
 
 def _is_mapping(option: Any) -> bool:
-    return get_origin(option) is dict or (isinstance(option, type) and issubclass(option, BaseModel))
+    return get_origin(option) is dict or _is_section(option)
+
+
+def _is_section(option: Any) -> bool:
+    return isinstance(option, type) and (issubclass(option, BaseModel) or dataclasses.is_dataclass(option))
 
 
 def _has_short_form(option: Any) -> bool:
@@ -288,7 +292,7 @@ def _annotations(section: type) -> dict[str, Any]:
 
 
 def _sections(annotation: Any) -> Iterator[type]:
-    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)):
+    if _is_section(annotation):
         yield annotation
     else:
         for argument in get_args(annotation):

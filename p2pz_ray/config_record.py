@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 # Keys that decide where, how fast and how patiently a run is made, but no pixel and no row of it.
 _WITHOUT_EFFECT = re.compile(
-    r"(replicas|ray|tolerance|batch_size|device|compile|output|inversion\.cache|input\.images_per_partition)(\..*)?"
+    r"(replicas|ray|tolerance|batch_size|device|compile|output|inversion\.cache)(\..*)?"
+    r"|input\.(images_per_partition|new|unreadable)"
     r"|.*sentences\.endpoint\.(api_key_env|timeout|retries|max_requests)"
 )
 
@@ -28,10 +29,11 @@ def record(config: BaseModel) -> dict[str, Any]:
     return result
 
 
-def fingerprint(config: BaseModel) -> str:
-    """16 hex digits that change when a key that decides pixels or rows changes. What lies in the files that
-    the configuration names (the images, the model, a direction) is not in it."""
-    text = json.dumps(_deciding(record(config)), sort_keys=True)
+def fingerprint(config: BaseModel | dict[str, Any]) -> str:
+    """Of a configuration or its record 16 hex digits that change when a key that decides pixels or rows changes. What
+    lies in the files that the configuration names (the images, the model, a direction) is not in it."""
+    kept = config if isinstance(config, dict) else record(config)
+    text = json.dumps(_deciding(kept), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

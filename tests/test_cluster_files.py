@@ -194,7 +194,7 @@ def test_every_version_of_the_image_is_pinned_and_is_one_that_the_package_takes(
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     named = (CLUSTER / "requirements.in").read_text().splitlines()
-    taken = [requirement for extra in ("s3", "gcs", "perceptual", "export") for requirement in extras[extra]]
+    taken = [requirement for extra in ("s3", "gcs", "perceptual", "export", "serve") for requirement in extras[extra]]
     wanted = [*project["dependencies"], *taken, *(x for x in named if not x.startswith("#"))]
     for requirement in map(Requirement, wanted):
         version = versions[canonicalize_name(requirement.name)]

@@ -74,7 +74,7 @@ def answered(files: Files, call: Call, create_only: bool) -> tuple[Files, Answer
     kind, path, *rest = call
     if kind == "ls":
         below = sorted(name for name in files if name.startswith(f"{path}/"))
-        infos = [{"name": name, "type": "file", "size": 1} for name in below]
+        infos = [{"name": name, "type": "file", "size": 1} for name in below if "/" not in name[len(path) + 1 :]]
         return files, ("gives", infos) if infos else ("raises", FileNotFoundError)
     if kind == "put":
         data, mode = rest

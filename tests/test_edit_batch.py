@@ -45,7 +45,9 @@ def test_a_pipelines_pairs_are_the_runs(run: tuple[dict[str, Any], dict[Any, Any
 
 
 @pytest.mark.parametrize("form", ["bytes", "struct", "tensor", "large bytes"])
-def test_images_in_every_form_are_the_same_images(run: tuple[dict[str, Any], dict[Any, Any]], form: str) -> None:
+def test_images_in_every_form_are_the_same_images(
+    run: tuple[dict[str, Any], dict[Any, Any]], local_ray: None, form: str
+) -> None:
     given, expected = run
     ids = sorted({id for id, _ in expected})
     encoded = [expected[id, "cat2dog"]["source_image"]["bytes"] for id in ids]

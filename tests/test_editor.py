@@ -203,6 +203,17 @@ def test_a_compiled_editor_edits_as_any_other_and_its_compared_passes_are_not_co
     assert grey_levels(*made) <= 1
 
 
+def test_where_there_is_no_compiler_compile_is_refused_at_load(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(module: torch.nn.Module) -> torch.nn.Module:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(torch, "compile", none)
+    with pytest.raises(ConfigError, match=r"no kernel here \(Failed to find C compiler\): install gcc"):
+        Editor.from_pretrained(tiny_model, compile=True)
+
+
 def test_in_half_precision_latents_losses_and_the_compared_maps_stay_float32(tiny_model: Path, cats: tuple) -> None:
     made = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -224,3 +235,20 @@ def test_in_half_precision_latents_losses_and_the_compared_maps_stay_float32(tin
         assert set(seen) == {torch.float32}
     whole, half = made.values()
     assert 0 < (half - whole).norm() < 0.2 * whole.norm()  # bfloat16 has three digits, and random weights forgive none
+
+
+@pytest.mark.parametrize("form", ["paper", "official"])
+def test_whoever_watches_is_called_after_each_step_and_sees_the_picture_come(
+    tiny_model: Path, cats: tuple, form: str
+) -> None:
+    guidance = GuidanceSettings(form=form, cfg=2.0)  # type: ignore[arg-type]
+    editor = Editor.from_pretrained(tiny_model, inversion=InversionSettings(steps=4), guidance=guidance)
+    directions = [editor.direction(["a cat"], [f"a {word}"]) for word in ("dog", "fox")]
+    seen: list[torch.Tensor | None] = []
+    editor.watch = seen.append
+    made = editor.edit_latents(editor.invert(cats[0][:3], cats[1][:3], [1, 2, 3]), directions)
+    assert seen[:4] == [None] * 4
+    distances = [float((predicted - made).norm()) for predicted in seen[4:] if predicted is not None]
+    assert len(distances) == 4
+    assert {tuple(predicted.shape) for predicted in seen[4:] if predicted is not None} == {tuple(made.shape)}
+    assert distances[-1] < distances[0] / 10

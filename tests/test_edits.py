@@ -64,8 +64,11 @@ def test_a_mask_column_that_is_not_there_is_named_before_anything_starts(tiny_mo
     given = masked(settings(tmp_path, tiny_model), "outline")
     with pytest.raises(ConfigError, match="no mask column 'outline'"):
         prepare(TranslateConfig.model_validate(given))
-    with pytest.raises(ConfigError, match="mask column 'scene' has type string"):
-        prepare(TranslateConfig.model_validate(masked(given, "scene")))
+    [file] = (tmp_path / "world").glob("*.parquet")
+    table = pq.read_table(file)
+    pq.write_table(table.append_column("number", pa.array(range(len(table)))), file)
+    with pytest.raises(ConfigError, match="mask column 'number' has type int64"):
+        prepare(TranslateConfig.model_validate(masked(given, "number")))
 
 
 def test_several_strengths_are_an_edit_each_of_one_direction(tiny_model: Path, tmp_path: Path) -> None:

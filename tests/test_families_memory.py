@@ -1,4 +1,4 @@
-"""What lives at once: the maps of one step, at SD 1.4's own layout too, and memory by B·K and not by steps."""
+"""What lives at once: the maps of one step, at SD 1.4's own layout too, and memory by images, not edits or steps."""
 
 import os
 import resource
@@ -120,7 +120,7 @@ def test_the_maps_kept_at_sd14s_layout_are_one_steps_and_forty_times_less_than_t
 
 
 @pytest.mark.slow
-def test_memory_grows_with_images_and_directions_and_with_steps_by_the_trajectory_alone(
+def test_memory_grows_with_images_and_hardly_with_directions_and_with_steps_by_the_trajectory_alone(
     measured: Callable[..., tuple[int, int]],
 ) -> None:
     one, longer = measured(2)[1], measured(4)[1]
@@ -128,10 +128,9 @@ def test_memory_grows_with_images_and_directions_and_with_steps_by_the_trajector
     assert longer - one <= 2 * 2 * (4 * 64 * 64 * 4)
     two, four = measured(2, 2)[1], measured(2, 4)[1]
     assert (four - two) / 2 == pytest.approx(two - one, rel=0.05)
-    # A row costs the same whose image it is; an image costs its recorded maps besides.
-    two_directions, four_directions = measured(2, 1, 2)[1], measured(2, 1, 4)[1]
-    assert (four_directions - two_directions) / 2 == pytest.approx(two_directions - one, rel=0.05)
-    assert measured(2, 2, 2)[1] == pytest.approx(2 * two_directions, rel=0.05)
+    # The edits of an image go through one after another: what is added is their latents and conditions.
+    assert measured(2, 1, 4)[1] <= 1.1 * one
+    assert measured(2, 2, 2)[1] <= 1.1 * two
 
 
 @pytest.mark.slow

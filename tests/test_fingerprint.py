@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from p2pz_ray.editing import checkpoint
-from p2pz_ray.editing.checkpoint import fingerprint
+from p2pz_ray.editing.checkpoint import fingerprint, identity
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -58,6 +58,35 @@ def test_what_is_not_loaded_changes_nothing(model: Path, file: str) -> None:
     (model / file).parent.mkdir(exist_ok=True)
     (model / file).write_bytes(b"another")
     assert fingerprint(model) == before
+
+
+def test_a_part_that_has_half_precision_alone_is_loaded_from_it(model: Path) -> None:
+    half = model / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    (model / UNET).rename(half)
+    before = fingerprint(model)
+    half.write_bytes(half.read_bytes() + b"\0")
+    assert fingerprint(model) != before
+    after = fingerprint(model)
+    shutil.copy(half, model / UNET)
+    assert fingerprint(model) != after
+    whole = fingerprint(model)
+    half.write_bytes(b"another")
+    assert fingerprint(model) == whole
+
+
+def test_an_autoencoder_has_a_fingerprint_of_its_own_and_changes_the_checkpoints(model: Path) -> None:
+    vae = model / "vae"
+    assert len({fingerprint(model), fingerprint(vae), identity(model, vae)}) == 3
+    before = identity(model, vae)
+    (vae / "README.md").write_text("another")
+    (vae / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"another")
+    assert identity(model, vae) == before
+    other = shutil.copytree(vae, model.parent / "vae")
+    assert identity(model, other) == before
+    weights = other / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b"\0")
+    assert fingerprint(other) != fingerprint(vae)
+    assert identity(model, other) != before
 
 
 def test_a_checkpoint_is_read_once_and_again_after_a_change(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,8 @@ def test_captions_stand_beside_pictures_as_text_or_json(tmp_path: Path, remote: 
         ("f.png", PNG, None),
     ]
     assert "'e.json' is not valid JSON" in str(items[3].error)
-    assert line.endswith("; captions of 4 images (1 without) from files beside them; 1 other name left out")
+    left = "1 other name left out (hidden, of another kind or no data)"
+    assert line.endswith(f"; captions of 4 images (1 without) from files beside them; {left}")
     assert [item.caption for item in read(uri, Columns(caption=None))[0]] == [None] * 5
 
 
@@ -256,7 +257,7 @@ def test_strange_members_are_no_samples_and_a_repeated_key_gets_an_id_of_its_own
     ]
     assert items[0].error == "Its JSON can't be read."
     assert items[-1].error == "Its image is empty (0 bytes)."
-    assert line.endswith("1 other name left out")
+    assert line.endswith("1 other name left out (hidden, of another kind or no data)")
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"\x1f\x8b\x08" + bytes(2000), "cut", b"\0" * 10])

@@ -368,7 +368,8 @@ def test_what_was_understood_is_one_line(tmp_path: Path) -> None:
     store.write("a.png", png)
     store.write("notes.txt", b"x")
     line = str(understood(str(tmp_path), make_plan(str(tmp_path)), Columns()))
-    assert line == f"{tmp_path}: 1 image file, {len(png)} bytes; no captions; 1 other name left out"
+    left = "1 other name left out (hidden, of another kind or no data)"
+    assert line == f"{tmp_path}: 1 image file, {len(png)} bytes; no captions; {left}"
     table = pa.table({"image": [png, png], "text": ["a cat", None], "mask": [png, png]})
     sink = io.BytesIO()
     pq.write_table(table, sink)

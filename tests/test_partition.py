@@ -528,7 +528,8 @@ def test_what_is_not_read_is_not_looked_at(tmp_path: Path) -> None:
     """Of columns under the default names too, where the configuration says that none is read."""
     table = pa.table({"image": [PNG], "caption": [{"en": "a cat"}], "mask": [5], "scores": [[[1.0]]]})
     Store(str(tmp_path)).write("a.parquet", parquet(table))
-    assert [item.caption for item in read(str(tmp_path), make_plan(str(tmp_path), Columns(caption=None)))] == [None]
+    uri, columns = str(tmp_path), Columns(caption=None)
+    assert [item.caption for item in read(uri, make_plan(uri, columns), columns)] == [None]
     with pytest.raises(ConfigError, match="caption column 'caption' has type struct"):
         make_plan(str(tmp_path))
 
@@ -538,7 +539,8 @@ def test_a_shard_without_anything_in_a_column_is_no_reason_to_refuse_the_others(
     full = pa.table({"id": ["a"], "image": [PNG], "caption": ["one"], "mask": [PNG]})
     Store(str(tmp_path)).write("a.parquet", parquet(full))
     for name in full.schema.names:
-        empty = full.set_column(full.schema.get_field_index(name), name, pa.nulls(1))
+        own = full.set_column(0, "id", pa.array([name]))
+        empty = own.set_column(full.schema.get_field_index(name), name, pa.nulls(1))
         Store(str(tmp_path)).write(f"no-{name}.parquet", parquet(empty))
     items = read(str(tmp_path), make_plan(str(tmp_path), columns), columns)
     assert [(item.data, item.caption, item.mask) for item in items] == [
@@ -597,7 +599,7 @@ def test_pictures_named_by_path_are_found_beside_the_table(place: tuple[str, dic
     table = pa.table({"id": list("abcdef"), "image": pa.array(names, pa.string())})
     folder.write("tables/t.parquet", parquet(table))
     where = f"{uri}/tables/*.parquet"
-    items = read(where, make_plan(where, storage_options=options), storage_options=options)
+    items = read(where, make_plan(where, storage_options=options), storage_options=options, follow=[uri])
     assert [item.data for item in items] == [PNG, PNG, None, PNG, None, None]
     assert errors(items) == {
         "c": "Its image 'gone.png' can't be used: There is no such file.",
@@ -619,6 +621,43 @@ def test_a_row_cannot_make_this_machine_fetch_from_its_own_files_or_network() ->
     Store("memory://stranger").write("t.parquet", parquet(table))
     items = read("memory://stranger", make_plan("memory://stranger"))
     assert len(errors(items)) == len(names)
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["../secret/a.png", "{root}/secret/a.png", "file://{root}/secret/a.png", "file://{root}/in/../secret/a.png"],
+)
+def test_a_row_names_nothing_outside_its_collection_unless_it_is_allowed_to(tmp_path: Path, named: str) -> None:
+    folder = Store(str(tmp_path))
+    folder.write("secret/a.png", PNG)
+    folder.write("in-other/a.png", PNG)
+    rows = pa.array([named.format(root=tmp_path), "../in-other/a.png", "x/../b.png"], pa.string())
+    folder.write("in/t.parquet", parquet(pa.table({"id": list("abc"), "image": rows})))
+    folder.write("in/b.png", PNG)
+    where = str(tmp_path / "in")
+    plan = make_plan(f"{where}/*.parquet")
+    items = read(f"{where}/*.parquet", plan)
+    assert [item.data for item in items] == [None, None, PNG]
+    assert "lies outside the collection" in errors(items)["a"]
+    assert "input.follow" in errors(items)["b"]
+    allowed = read(f"{where}/*.parquet", plan, follow=[str(tmp_path / "secret")])
+    assert [item.data for item in allowed] == [PNG, None, PNG]
+
+
+def test_a_row_reaches_no_other_bucket_of_its_storage(s3: dict[str, Any]) -> None:
+    for start, options in (("memory://mine", None), ("s3://bucket", s3)):
+        if options is not None:
+            Store("s3://other", options).fs.makedirs("other", exist_ok=True)
+        other = start.partition("://")[0] + "://other"
+        Store(other, options).write("x/a.png", PNG)
+        Store(start, options).write("near/a.png", PNG)
+        names = ["../../other/x/a.png", f"{other}/x/a.png", "../near/a.png"]
+        table = pa.table({"id": list("abc"), "image": pa.array(names, pa.string())})
+        Store(start, options).write("coll/t.parquet", parquet(table))
+        uri = f"{start}/coll"
+        items = read(uri, make_plan(uri, storage_options=options), storage_options=options)
+        assert [item.data for item in items] == [None, None, PNG]
+        assert all("lies outside the collection" in sentence for sentence in errors(items).values())
 
 
 def test_bad_rows_of_a_table_leave_their_neighbours_alone(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from ray.util.metrics import Counter, Histogram
+from ray.util.metrics import Counter, Histogram, Metric
 from s3_server import s3_server
 from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_settings
 
@@ -42,6 +42,7 @@ from p2pz_ray.running.progress import Progress, duration
 from p2pz_ray.running.run import translate
 from p2pz_ray.running.status import status
 from p2pz_ray.running.translator import Translator, ahead
+from p2pz_ray.serving.metrics import EngineMetrics, IngressMetrics
 
 ROOT = Path(__file__).parents[1]
 
@@ -161,15 +162,46 @@ def test_a_changed_model_or_collection_is_refused(
     prepare(config)
     shutil.rmtree(tmp_path / "world")
     tiny_settings(tmp_path, tiny_model, images=7)
-    with pytest.raises(ConfigError, match="has changed since"):
-        translate(config)
-    shutil.rmtree(tmp_path / "world")
-    (tmp_path / "run" / "plan.json").unlink()
-    tiny_settings(tmp_path, tiny_model)
+    prepared = prepare(config)  # the plan stands, whatever became of the collection,
+    assert prepared is not None
+    with pytest.raises(P2PZError, match="changed since the plan was made"):  # and each file is looked at as it is read
+        Translator(prepared[0]).translate(prepared[1].partitions[0])
     shutil.rmtree(tmp_path / "model")
     shutil.copytree(tiny_v_model, tmp_path / "model")
     with pytest.raises(ConfigError, match=r'model was "[0-9a-f]{16}" and is "[0-9a-f]{16}"'):
         translate(config)
+
+
+def test_a_finished_run_gets_new_files_and_leaves_all_others_alone(tmp_path: Path, tiny_model: Path) -> None:
+    settings = tiny_settings(tmp_path, tiny_model, images=1)
+    settings["input"] = {"uri": str(tmp_path / "in"), "images_per_partition": 3}
+
+    def add(names: str) -> None:
+        for name in names:
+            Store(settings["input"]["uri"]).write(f"{name}.png", encode(render(Scene())[0]))
+
+    def run(new: str) -> int:
+        settings["input"]["new"] = new
+        prepared = prepare(TranslateConfig.model_validate(settings))
+        if prepared is None:
+            return 0
+        job, plan = prepared
+        translator = Translator(job)
+        for partition in plan.partitions:
+            translator.translate(partition)
+        job.folder.finish(plan, {})
+        return plan.images
+
+    add("bdfh")
+    assert run("ignore") == 4
+    before = {file: (tmp_path / "run" / file).read_bytes() for file in data_files(tmp_path / "run")}
+    add("ac")
+    assert run("ignore") == 0
+    assert run("append") == 6
+    assert run("append") == 0
+    assert len(pairs_of(tmp_path / "run")) == 12
+    assert data_files(tmp_path / "run") == committed_files(tmp_path / "run") > before.keys()
+    assert all((tmp_path / "run" / file).read_bytes() == data for file, data in before.items())
 
 
 def test_an_output_with_other_data_is_refused(tmp_path: Path, tiny_model: Path, no_work: None) -> None:
@@ -569,14 +601,17 @@ def test_what_is_written_of_a_run_names_it_the_partition_and_the_image(translato
     assert (commit["event"], commit["images"], commit["failed"]) == ("partition committed", 4, 8)
 
 
-def test_the_dashboard_shows_what_runs_count_and_nothing_else() -> None:
+def test_the_dashboard_shows_what_runs_and_services_count_and_nothing_else() -> None:
     board = json.loads((ROOT / "cluster" / "grafana.json").read_text())
     asked = {name for text in _strings(board) for name in re.findall(r"ray_(p2pz_\w+)", text)}
     counted: set[str] = set()
-    for metrics in (ReplicaMetrics("run"), DriverMetrics("run")):
-        for told in vars(metrics).values():
-            end = {Histogram: "_bucket", Counter: "_total"}.get(type(told.metric), "")
-            counted.add(told.metric.info["name"] + end)  # as Prometheus sees it
+    told = [
+        metric.metric for metrics in (ReplicaMetrics("run"), DriverMetrics("run")) for metric in vars(metrics).values()
+    ]
+    told += [metric for metrics in (EngineMetrics("model", 8), IngressMetrics()) for metric in vars(metrics).values()]
+    for metric in (one for one in told if isinstance(one, Metric)):
+        end = {Histogram: "_bucket", Counter: "_total"}.get(type(metric), "")
+        counted.add(metric.info["name"] + end)  # as Prometheus sees it
     assert asked == counted
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
 

@@ -38,7 +38,7 @@ def fill(folder: Path, names: Sequence[str]) -> None:
         (folder / name).write_text(name)
 
 
-SENT = ["jobs/mine.py", "configs/mine.yaml", "p2pz_ray/__init__.py", "p2pz_ray/data/kept.txt", "notes/data.md"]
+SENT = ["jobs/mine.py", "configs/mine.yaml", "p2pz_ray/__init__.py", "p2pz_ray/data/kept.txt"]
 LEFT = [
     ".git/config",
     "deeper/.git/objects/1",
@@ -50,23 +50,39 @@ LEFT = [
     ".env",
     ".aws/credentials",
     "keys/private.pem",
+    "configs/private.pem",
+    "notes/data.md",
+    "id_rsa",
+    "service-account.json",
+    ".kube/config",
+    ".git-credentials",
+    ".config/gcloud/application_default_credentials.json",
+    ".cache/huggingface/token",
     "ignored.bin",
-    "deeper/also-ignored/1.txt",
+    "configs/also-ignored/1.txt",
 ]
 
 
 def test_code_and_configurations_are_sent_and_runs_data_secrets_and_what_is_ignored_are_not(tmp_path: Path) -> None:
     fill(tmp_path, [*SENT, *LEFT])
     (tmp_path / ".gitignore").write_text("ignored.bin\n")
-    (tmp_path / "deeper" / ".rayignore").write_text("/also-ignored/\n")
+    (tmp_path / "configs" / ".rayignore").write_text("/also-ignored/\n")
     (tmp_path / "loop").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    assert set(files_to_send(tmp_path)) == {*SENT, ".gitignore", "deeper/.rayignore"}
+    assert set(files_to_send(tmp_path)) == {*SENT, "configs/.rayignore"}
+
+
+def test_of_all_else_what_a_command_names_is_sent_and_no_secret_beside_it(tmp_path: Path) -> None:
+    fill(tmp_path, ["p2pz_ray/__init__.py", "words/cat.txt", "words/dog.txt", "words.txt", "id_rsa", "mine.yaml"])
+    (tmp_path / "mine.yaml").write_text("edits: {e: {sentences: {files: {source: words/cat.txt}}}}")
+    settings = ["edits.e.sentences.files.target=words/dog.txt", "seed=7", "output=/id_rsa", "input.uri=."]
+    named = submit._named(tmp_path, str(tmp_path / "mine.yaml"), settings)
+    assert set(files_to_send(tmp_path, named)) == {"p2pz_ray/__init__.py", "words/cat.txt", "words/dog.txt"}
 
 
 def test_a_folder_without_the_package_is_sent_with_it(tmp_path: Path) -> None:
     fill(tmp_path, ["mine.yaml"])
-    files = files_to_send(tmp_path)
+    files = files_to_send(tmp_path, ["mine.yaml"])
     assert {"mine.yaml", "p2pz_ray/cli.py", "p2pz_ray/running/submit.py"} < set(files)
     assert not any("__pycache__" in name for name in files)
 
@@ -92,13 +108,13 @@ def test_the_same_files_make_the_same_archive_so_that_it_is_sent_once(tmp_path: 
 
 def test_a_folder_too_large_is_refused_naming_what_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package, "LARGEST", 3_000_000)
-    fill(tmp_path, ["p2pz_ray/__init__.py", "small.txt", "photos/1.png"])
-    (tmp_path / "photos" / "2.png").write_bytes(bytes(4_000_000))
-    with pytest.raises(ConfigError, match=r"4\.0 MB to send.* 3\.0 MB.*\.rayignore \(photos \(4\.0 MB\)"):
+    fill(tmp_path, ["p2pz_ray/__init__.py", "small.txt", "configs/1.png"])
+    (tmp_path / "configs" / "2.png").write_bytes(bytes(4_000_000))
+    with pytest.raises(ConfigError, match=r"4\.0 MB to send.* 3\.0 MB.*\.rayignore \(configs \(4\.0 MB\)"):
         files_to_send(tmp_path)
 
 
-@pytest.mark.parametrize("name", [b"caf\xe9.yaml", b"deeper/\xff\xfe", b"\xc3"])
+@pytest.mark.parametrize("name", [b"configs/caf\xe9.yaml", b"configs/deeper/\xff\xfe", b"configs/\xc3"])
 def test_a_name_that_is_not_utf8_is_refused_with_a_sentence_or_ignored(tmp_path: Path, name: bytes) -> None:
     fill(tmp_path, ["p2pz_ray/__init__.py"])
     path = os.path.join(os.fsencode(tmp_path), name)
@@ -108,17 +124,17 @@ def test_a_name_that_is_not_utf8_is_refused_with_a_sentence_or_ignored(tmp_path:
     with pytest.raises(ConfigError, match=r"isn't UTF-8.*\.rayignore") as caught:
         files_to_send(tmp_path)
     str(caught.value).encode()
-    (tmp_path / ".rayignore").write_text("caf*\ndeeper\n/?\n")
-    assert set(files_to_send(tmp_path)) == {"p2pz_ray/__init__.py", ".rayignore"}
+    (tmp_path / ".rayignore").write_text("caf*\ndeeper\n/configs/?\n")
+    assert set(files_to_send(tmp_path)) == {"p2pz_ray/__init__.py"}
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "gitignore"])
 def test_what_may_not_be_read_is_refused_with_a_sentence(
     tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(tmp_path, ["p2pz_ray/__init__.py", "private/notes.txt"])
-    (tmp_path / "private/.gitignore").write_text("x")
-    at = tmp_path / "private" / {"file": "notes.txt", "folder": "", "gitignore": ".gitignore"}[what]
+    fill(tmp_path, ["p2pz_ray/__init__.py", "jobs/private/notes.txt"])
+    (tmp_path / "jobs/private/.gitignore").write_text("x")
+    at = tmp_path / "jobs" / "private" / {"file": "notes.txt", "folder": "", "gitignore": ".gitignore"}[what]
 
     def refused(kept: Any) -> Any:
         def method(self: Path, *arguments: Any, **options: Any) -> Any:

@@ -34,6 +34,13 @@ class TakenNameError(FileError):
     """There is such a file already."""
 
 
+class ChangedFileError(FileError):
+    """The file isn't the one that was planned."""
+
+    def __init__(self, name: str, reason: str = "It has changed since the run was begun.") -> None:
+        super().__init__(name, reason)
+
+
 def shown(name: str) -> str:
     """A name made fit for a one-line message: what isn't printable, or isn't UTF-8, backslash-escaped."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

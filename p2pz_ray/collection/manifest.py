@@ -3,7 +3,7 @@
     RUN/config.yaml       the configuration, with all defaults
     RUN/ingredients.json  what the configuration's files held: the model's fingerprint, the directions' digests
     RUN/directions/       {digest}.safetensors, the directions in use
-    RUN/plan.json         the partitions
+    RUN/plan.json         the partitions; plan.2.json and so on those that were appended
     RUN/data/             {partition}-{attempt}.parquet, each put whole
     RUN/manifest/         {partition}.json, put after its data: a file in data/ counts only if a manifest names it
     RUN/_SUCCESS          put last: the summary; from then on nothing changes
@@ -111,12 +111,30 @@ class RunFolder:
             raise P2PZError(f"{self.store.name(path)} is not valid JSON ({error}): remove it and run again.") from error
 
     def plan(self) -> Plan | None:
-        """The recorded plan, None where there is none yet."""
-        return Plan.from_json(self.store.read("plan.json")) if self.store.exists("plan.json") else None
+        """The recorded plan with all that was appended to it, None where there is none yet."""
+        plan = None
+        for name in self._plan_names():
+            part = Plan.from_json(self.store.read(name))
+            plan = part if plan is None else plan + part
+        return plan
 
     def create_plan(self, plan: Plan) -> Plan:
         """Record a plan where there is none; returns the one that stands."""
         return Plan.from_json(self.store.create("plan.json", plan.to_json().encode()))
+
+    def append(self, more: Plan) -> None:
+        """Add partitions to the plan; a run that is finished is so no more. Raises P2PZError where another driver adds
+        some at the same time."""
+        mine = more.to_json().encode()
+        name = f"plan.{len(self._plan_names()) + 1}.json"
+        self.store.remove("_SUCCESS")
+        if self.store.create(name, mine) != mine:
+            raise P2PZError(f"Another driver appends to {self.uri} too: run the same command again.")
+
+    def _plan_names(self) -> list[str]:
+        there = set(self.store.list())
+        names = itertools.chain(["plan.json"], (f"plan.{number}.json" for number in itertools.count(2)))
+        return list(itertools.takewhile(there.__contains__, names))
 
     def manifest(self, partition: str) -> Manifest | None:
         """The manifest of a partition, None if it isn't committed."""
@@ -211,6 +229,9 @@ class RunFolder:
             raise P2PZError(
                 f"{missing} partitions of {self.uri} lost their files while it ran: run the same command again."
             )
+        current = self.plan()
+        if current is not None and len(current.partitions) > len(plan.partitions):
+            raise P2PZError(f"Another driver appended to {self.uri} while it ran: run the same command again.")
         first = next(iter(manifests.values()))
         for manifest in manifests.values():
             self._check(_path(manifest.partition), manifest, first.fingerprint)

@@ -83,15 +83,22 @@ class Plan:
     """All partitions of a collection, in the order of its rows.
 
     skipped: names below the folder that are hidden or of another kind, and so left out.
+    unreadable: tables that were left out, each with the sentence that says why it can't be read.
     """
 
     partitions: tuple[Partition, ...]
     skipped: int = 0
+    unreadable: tuple[tuple[str, str], ...] = ()
 
     @property
     def images(self) -> int:
         """Rows of all partitions."""
         return sum(partition.rows for partition in self.partitions)
+
+    def __add__(self, more: Plan) -> Plan:
+        """Both plans' partitions, those of `more` behind."""
+        unreadable = dict(self.unreadable + more.unreadable)
+        return Plan(self.partitions + more.partitions, self.skipped, tuple(unreadable.items()))
 
     def to_json(self) -> str:
         """The plan as JSON; `from_json` gives an equal plan."""
@@ -101,6 +108,7 @@ class Plan:
                 "version": PLAN_VERSION,
                 "images": self.images,
                 "skipped": self.skipped,
+                "unreadable": [list(pair) for pair in self.unreadable],
                 "partitions": partitions,
             }
         )
@@ -119,7 +127,8 @@ class Plan:
                 if partition.id != name:
                     raise ConfigError(f"The plan's partition {name} doesn't hold what it was made of.")
                 partitions.append(partition)
-            return cls(tuple(partitions), int(document["skipped"]))
+            unreadable = ((str(path), str(reason)) for path, reason in document.get("unreadable", ()))
+            return cls(tuple(partitions), int(document["skipped"]), tuple(unreadable))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"The plan can't be read ({error!r}).") from error
 

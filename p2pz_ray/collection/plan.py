@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from p2pz_ray.collection.failure import StorageError, shown
+from p2pz_ray.collection.failure import FileError, StorageError, shown
 from p2pz_ray.collection.forms import img2dataset, sidecar, tar
 from p2pz_ray.collection.forms.metadata import is_metadata
 from p2pz_ray.collection.leftovers import leftovers
@@ -18,7 +19,7 @@ from p2pz_ray.collection.listing import Entry, Listing, locate, walk
 from p2pz_ray.collection.partition import Kind, Partition, Plan, Source, file_id, row_id
 from p2pz_ray.collection.schema import Columns
 from p2pz_ray.collection.store import Store
-from p2pz_ray.collection.table import TableFile
+from p2pz_ray.collection.table import TableFile, table_version
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.uri import MAGIC
 
@@ -42,6 +43,10 @@ def make_plan(
     storage_options: dict[str, Any] | None = None,
     images_per_partition: int = 64,
     max_images: int | None = None,
+    *,
+    after: Plan | None = None,
+    outside: Sequence[str] = (),
+    skip_unreadable: bool = False,
 ) -> Plan:
     """The partitions of a collection, about `images_per_partition` rows each, the first `max_images` rows in all.
 
@@ -50,6 +55,10 @@ def make_plan(
     whatever is wrong with them. Row groups and record batches are kept together, but larger ones are cut into even
     ranges of rows. Of rows with the same id, the first keeps it and the others are `renamed`; finding them takes 8
     bytes of memory an id (thrice that while they are compared).
+
+    after: a plan of the collection as it was; then the partitions are those of files that came since, or none.
+    outside: URIs of folders that are no input wherever they lie, such as a run's own.
+    skip_unreadable: whether tables that can't be read are left out, and named in the plan, instead of raised.
 
     Raises `ConfigError` if nothing is there or the storage can't be reached, if kinds are mixed, or if a table is
     broken or lacks a column.
@@ -64,10 +73,13 @@ def make_plan(
     except StorageError as error:  # nothing has worked yet: an endpoint, credentials or options that never will
         raise ConfigError(str(error)) from error
     listing = walk(store, pattern, lambda path: _kind(path) is not None or _is_companion(path))
-    companions = {e.path: e.fingerprint for e in listing.entries if _is_companion(e.path) and e.problem is None}
-    listing = Listing([entry for entry in listing.entries if not _is_companion(entry.path)], listing.skipped)
+    own = [below for below in (_below(store, other) for other in outside) if below is not None]
+    entries = [entry for entry in listing.entries if not any(f"{entry.path}/".startswith(below) for below in own)]
+    companions = {e.path: e.fingerprint for e in entries if _is_companion(e.path) and e.problem is None}
+    listing = Listing([entry for entry in entries if not _is_companion(entry.path)], listing.skipped)
     if pattern is None or MAGIC.search(pattern):  # a file that is named itself is what is meant
         listing = _without_leftovers(store, listing)
+    known = frozenset() if after is None else frozenset(s.path for p in after.partitions for s in p.sources)
     described, left = _described(listing.entries), 0
     failures: list[Partition] = []
     downloads = img2dataset.metadata(companions) & {entry.path for entry in listing.entries}
@@ -78,25 +90,47 @@ def make_plan(
         records = [entry for entry in listing.entries if entry.path in downloads]
         listing = Listing([entry for entry in listing.entries if entry.path not in downloads], listing.skipped)
         for record in records if max_images is None else ():
-            version = store.fingerprint(record.path)
-            packs = img2dataset.failed(store, record.path, version, images_per_partition)
-            failures += [Partition.of("failed", pack) for pack in packs]
+            if record.path not in known:
+                version = store.fingerprint(record.path)
+                packs = img2dataset.failed(store, record.path, version, images_per_partition)
+                failures += [Partition.of("failed", pack) for pack in packs]
+    # What is known comes first: of rows with the same id, and of the first so many images, it stays what it was.
+    listing = Listing(sorted(listing.entries, key=lambda entry: entry.path not in known), listing.skipped)
     kind = _only_kind(uri, listing)
+    unreadable: dict[str, str] = {}
     if kind == "files":
-        partitions = _plan_files(listing.entries[:max_images], images_per_partition, companions)
+        partitions = _plan_files(listing.entries[:max_images], images_per_partition, companions, known)
         stems = {posixpath.splitext(entry.path)[0] for entry in listing.entries}
         left += sum(posixpath.splitext(path)[0] not in stems for path in companions)
     elif kind == "tar":
-        partitions, empty = _plan_tars(store, listing.entries, columns, images_per_partition, max_images)
+        skipped = unreadable if skip_unreadable else None
+        partitions, empty = _plan_tars(
+            store, listing.entries, columns, images_per_partition, max_images, known, skipped
+        )
         left += empty + len(companions)
     else:
-        partitions = _plan_tables(store, kind, listing.entries, columns, images_per_partition, max_images)
+        skipped = unreadable if skip_unreadable else None
+        partitions = _plan_tables(
+            store, kind, listing.entries, columns, images_per_partition, max_images, known, skipped
+        )
         left = max(0, left - sum(partition.rows for partition in partitions)) + len(companions)
     left -= len(downloads)  # their statistics
     partitions += failures
-    if not partitions:
+    if not partitions and after is None:
         raise ConfigError(f"{shown(uri)} holds no rows.")
-    return Plan(tuple(partitions), listing.skipped + max(0, left))
+    return Plan(tuple(partitions), listing.skipped + max(0, left), tuple(unreadable.items()))
+
+
+def _below(store: Store, uri: str) -> str | None:
+    """Where a folder lies below the store's, with a "/" behind it; None where it lies elsewhere."""
+    try:
+        other = Store(uri)
+    except ConfigError:
+        return None
+    if type(other.fs) is not type(store.fs):
+        return None
+    roots = [(os.path.realpath(one.root) if store.local else one.root).rstrip("/") + "/" for one in (store, other)]
+    return roots[1].removeprefix(roots[0]) if roots[1].startswith(roots[0]) else None
 
 
 def _is_companion(path: str) -> bool:
@@ -112,24 +146,37 @@ def _described(entries: list[Entry]) -> list[Entry]:
 
 
 def _plan_tars(
-    store: Store, entries: list[Entry], columns: Columns, per_partition: int, max_images: int | None
+    store: Store,
+    entries: list[Entry],
+    columns: Columns,
+    per_partition: int,
+    max_images: int | None,
+    known: frozenset[str],
+    unreadable: dict[str, str] | None,
 ) -> tuple[list[Partition], int]:
-    """The partitions of tars, a run of samples each; and how many samples have no picture."""
+    """The partitions of tars, a run of samples each; and how many samples have no picture. See `_plan_tables`."""
     partitions: list[Partition] = []
     wanted, empty = max_images, 0
     for entry in entries:
         if wanted == 0:
             break
-        if entry.problem:
-            raise ConfigError(f"{shown(store.name(entry.path))}: {entry.problem}")
-        version = store.fingerprint(entry.path)
-        found, without = tar.samples(store, entry.path, columns)
+        try:
+            if entry.problem:
+                raise ConfigError(f"{shown(store.name(entry.path))}: {entry.problem}")
+            version = store.fingerprint(entry.path)
+            found, without = tar.samples(store, entry.path, columns)
+        except (ConfigError, FileError) as error:
+            if unreadable is None or entry.path in known:
+                raise
+            unreadable[entry.path] = str(error)
+            continue
         empty += without
         found = found[:wanted]
         wanted = None if wanted is None else wanted - len(found)
-        partitions += _named(
-            "tar", tar.sources(entry.path, version, found, per_partition), tar.renamed(entry.path, found)
-        )
+        if entry.path not in known:
+            partitions += _named(
+                "tar", tar.sources(entry.path, version, found, per_partition), tar.renamed(entry.path, found)
+            )
     return partitions, empty
 
 
@@ -160,7 +207,9 @@ def _only_kind(uri: str, listing: Listing) -> Kind:
     return kinds.pop() or "files"
 
 
-def _plan_files(entries: list[Entry], per_partition: int, companions: dict[str, str]) -> list[Partition]:
+def _plan_files(
+    entries: list[Entry], per_partition: int, companions: dict[str, str], known: frozenset[str]
+) -> list[Partition]:
     ids = [file_id(entry.path) for entry in entries]
     renamed = {}
     # Only an escaped name can equal another, so only then are the names worth holding in a set.
@@ -172,36 +221,53 @@ def _plan_files(entries: list[Entry], per_partition: int, companions: dict[str, 
             if id in taken:
                 renamed[row] = _free(id, 2, taken.__contains__)[0]
             taken.add(renamed.get(row, id))
-    sources = sidecar.captioned(entries, companions)
+    sources = sidecar.captioned((entry for entry in entries if entry.path not in known), companions)
     kind: Kind = "captioned" if any(source.piece for source in sources) else "files"
-    return _named(kind, _packed(sources, per_partition), renamed)
+    return _named(kind, _packed(sources, per_partition), renamed, len(entries) - len(sources))
 
 
 def _plan_tables(
-    store: Store, kind: Kind, entries: list[Entry], columns: Columns, per_partition: int, max_images: int | None
+    store: Store,
+    kind: Kind,
+    entries: list[Entry],
+    columns: Columns,
+    per_partition: int,
+    max_images: int | None,
+    known: frozenset[str],
+    unreadable: dict[str, str] | None,
 ) -> list[Partition]:
+    """unreadable: takes the tables that can't be read, with the reason; None raises that."""
     pieces: list[Source] = []
     hashes: list[np.ndarray] = []
     wanted = max_images
     for entry in entries:
         if wanted == 0:
             break
-        if entry.problem:
-            raise ConfigError(f"{shown(store.name(entry.path))}: {entry.problem}")
-        # Not the listing's: some storage words the same version differently there.
-        version = store.fingerprint(entry.path)
-        with TableFile(store, entry.path, kind, columns) as table:
-            offset = 0
-            for piece, rows in enumerate(table.pieces()):
-                stop = rows if wanted is None else min(rows, wanted)
-                if stop:
-                    pieces.append(Source(entry.path, version, None, piece, 0, stop, offset))
-                    hashes.append(np.array([_hash(id) for id in _ids(table, pieces[-1])], dtype=np.uint64))
-                offset += rows
-                wanted = None if wanted is None else wanted - stop
-    ranges = [part for piece in pieces for part in _split(piece, per_partition)]
+        try:
+            if entry.problem:
+                raise ConfigError(f"{shown(store.name(entry.path))}: {entry.problem}")
+            # Not the listing's: some storage words the same version differently there.
+            version, offset, found = table_version(store, entry.path, kind), 0, []
+            with TableFile(store, entry.path, kind, columns) as table:
+                for piece, rows in enumerate(table.pieces()):
+                    stop = rows if wanted is None else min(rows, wanted)
+                    if stop:
+                        source = Source(entry.path, version, None, piece, 0, stop, offset)
+                        ids = _ids(table, source)
+                        found.append((source, np.array([_hash(id) for id in ids], dtype=np.uint64)))
+                    offset += rows
+                    wanted = None if wanted is None else wanted - stop
+        except (ConfigError, FileError) as error:
+            if unreadable is None or entry.path in known:
+                raise
+            unreadable[entry.path] = str(error)
+            continue
+        pieces += [source for source, _ in found]
+        hashes += [own for _, own in found]
+    ranges = [part for piece in pieces if piece.path not in known for part in _split(piece, per_partition)]
     renamed = _renamed(store, kind, columns, pieces, hashes)
-    return _named(kind, _packed(ranges, per_partition), renamed)
+    first = sum(piece.rows for piece in pieces if piece.path in known)
+    return _named(kind, _packed(ranges, per_partition), renamed, first)
 
 
 def _renamed(
@@ -278,9 +344,9 @@ def _packed(sources: Iterable[Source], per_partition: int) -> Iterator[list[Sour
         yield pack
 
 
-def _named(kind: Kind, packs: Iterable[list[Source]], renamed: dict[int, str]) -> list[Partition]:
+def _named(kind: Kind, packs: Iterable[list[Source]], renamed: dict[int, str], first: int = 0) -> list[Partition]:
+    """The packs as partitions; `first` is the row of the collection with which they begin."""
     partitions = []
-    first = 0
     for pack in packs:
         stop = first + sum(source.rows for source in pack)
         inside = [(row - first, renamed[row]) for row in range(first, stop) if row in renamed] if renamed else []

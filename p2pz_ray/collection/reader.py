@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -14,7 +14,7 @@ from p2pz_ray.collection.listing import locate
 from p2pz_ray.collection.partition import Kind, Partition, Source, file_id, row_id
 from p2pz_ray.collection.schema import Columns
 from p2pz_ray.collection.store import Store
-from p2pz_ray.collection.table import UNREADABLE, Row, TableFile
+from p2pz_ray.collection.table import UNREADABLE, Row, TableFile, table_version
 from p2pz_ray.errors import ConfigError, ImageError, P2PZError, first_line
 
 MAX_BYTES = 64 * 2**20
@@ -43,8 +43,12 @@ def read_partition(
     columns: Columns | None = None,
     storage_options: dict[str, Any] | None = None,
     max_bytes: int = MAX_BYTES,
+    follow: Sequence[str] = (),
 ) -> Iterator[Item]:
     """The partition's rows in order, one at a time; `uri`, `columns` and options are those of `make_plan`.
+
+    A row is a stranger's word: a picture that it names by path must lie in the collection's folder, or its bucket, or
+    below one of the folders of `follow`.
 
     A bad row never hurts its neighbours: what can't be read becomes an `Item` with an error. Only what isn't the
     row's own fault is raised: `StorageError` when the storage itself fails (worth another try), `P2PZError` when a
@@ -68,7 +72,7 @@ def read_partition(
             for id, caption, sentence in img2dataset.failures(store, source, columns):
                 yield Item(id, None, caption, sentence)
         return
-    fetch = _Fetcher(store, storage_options, max_bytes)
+    fetch = _Fetcher(store, storage_options, max_bytes, follow)
     items = _table_items(store, partition.kind, partition.sources, columns, fetch)
     for row, item in enumerate(items):
         if row in renamed:
@@ -83,7 +87,7 @@ def _file_item(store: Store, source: Source, id: str, columns: Columns, masks: S
     caption = mask = None
     try:
         caption = sidecar.caption(store, source, columns)
-        data = store.read(source.path, max_bytes)
+        data = store.read(source.path, max_bytes, source.fingerprint)
         if masks is not None:
             mask = sidecar.mask(masks, source.path, max_bytes)
     except FileError as error:
@@ -116,7 +120,7 @@ def _table_items(
 ) -> Iterator[Item]:
     for path, group in groupby(sources, key=lambda source: source.path):
         own = list(group)
-        if store.fingerprint(path) != own[0].fingerprint:
+        if table_version(store, path, kind) != own[0].fingerprint:
             raise P2PZError(
                 f"{shown(store.name(path))} changed since the plan was made: put it back or start a new run."
             )
@@ -138,13 +142,23 @@ def _source_items(table: TableFile, source: Source, fetch: _Fetcher) -> Iterator
             yield Item(id or row_id(source.path, number + i), None, None, sentence)
 
 
+def _folder(root: str) -> str:
+    return f"/{root.strip('/')}/".replace("//", "/")
+
+
 class _Fetcher:
     """Makes items of rows, following paths and URIs of pictures that a table names without holding them."""
 
-    def __init__(self, store: Store, storage_options: dict[str, Any] | None, max_bytes: int) -> None:
+    def __init__(
+        self, store: Store, storage_options: dict[str, Any] | None, max_bytes: int, follow: Sequence[str]
+    ) -> None:
         self._store, self._options, self._max_bytes = store, storage_options, max_bytes
         protocol = store.fs.protocol
         self._own = (protocol,) if isinstance(protocol, str) else tuple(protocol)
+        # Of an object store the first part of a path is the bucket, which is somebody's as a whole.
+        home = store.root if store.local else store.root.lstrip("/").partition("/")[0]
+        self._open = [(type(store.fs), _folder(home))]
+        self._open += [(type(other.fs), _folder(other.root)) for other in map(Store, follow)]
 
     def item(self, row: Row, id: str, table_path: str) -> Item:
         """The row's item; `table_path` is the file that the row's path is relative to."""
@@ -178,9 +192,9 @@ class _Fetcher:
         if path.startswith("/") and not self._store.local:
             raise ImageError(f"Its {what}'s path {path!r} must be relative to the table's file, or a URI.")
         root = self._store.root
-        folder, name = posixpath.split(posixpath.normpath(posixpath.join(root, posixpath.dirname(table_path), path)))
-        if folder.startswith(".."):
-            raise ImageError(f"Its {what}'s path {path!r} leads out of the storage.")
+        full = posixpath.normpath(posixpath.join(root, posixpath.dirname(table_path), path))
+        self._check_open(self._store, full, path, what)
+        folder, name = posixpath.split(full)
         try:
             return self._store.rebased(folder).read(name, self._max_bytes)
         except FileError as error:
@@ -193,7 +207,11 @@ class _Fetcher:
                 f"Its {what} is at {uri!r}, and {protocol!r} isn't fetched from: copy it beside the table."
             )
         try:
-            return Store(uri, self._options if protocol in self._own else None).read("", self._max_bytes)
+            named = Store(uri, self._options if protocol in self._own else None)
+            if named.local:
+                named = named.rebased(posixpath.normpath(named.root))
+            self._check_open(named, named.root, uri, what)
+            return named.read("", self._max_bytes)
         except FileError as error:
             raise ImageError(f"Its {what} {uri!r} can't be used: {error.reason}") from error
         except StorageError as error:
@@ -202,3 +220,12 @@ class _Fetcher:
             raise ImageError(f"Its {what} can't be fetched: {error}") from error
         except ConfigError as error:
             raise ImageError(f"Its {what} can't be fetched: {error}") from error
+
+    def _check_open(self, store: Store, full: str, path: str, what: str) -> None:
+        place = _folder(full)
+        inside = any(type(store.fs) is kind and place.startswith(folder) for kind, folder in self._open)
+        if not inside or ".." in place.split("/"):
+            raise ImageError(
+                f"Its {what} {path!r} lies outside the collection: if its table is to be trusted, name the folder in "
+                "input.follow."
+            )

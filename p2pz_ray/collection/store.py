@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import hashlib
 import io
 import os
 import random
@@ -18,10 +19,18 @@ from contextlib import suppress
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
+from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
 from p2pz_ray.collection import local
-from p2pz_ray.collection.failure import FileError, MissingFileError, StorageError, TakenNameError, shown
+from p2pz_ray.collection.failure import (
+    ChangedFileError,
+    FileError,
+    MissingFileError,
+    StorageError,
+    TakenNameError,
+    shown,
+)
 from p2pz_ray.collection.local import TEMPORARY, info, irregular, missing
 from p2pz_ray.errors import ConfigError, first_line
 from p2pz_ray.uri import unquoted
@@ -33,6 +42,7 @@ ATTEMPTS = 4
 FIRST_PAUSE = 0.25
 """Seconds before the second call, give or take half; doubled before each one after."""
 
+_END = 64 * 2**10
 # What makes a file its own version, in the order of trust: S3 and HTTP, GCS, the Hugging Face hub, then whatever
 # carries a time.
 _VERSION_KEYS = (
@@ -81,15 +91,35 @@ class Store:
             return os.path.join(self.root, path) if path else self.root
         return f"{self.root.rstrip('/')}/{path}" if path else self.root
 
-    def read(self, path: str, max_bytes: int | None = None) -> bytes:
-        """The whole file; `FileError` if it has more than `max_bytes`."""
+    def read(self, path: str, max_bytes: int | None = None, version: str = "") -> bytes:
+        """The whole file; `FileError` if it has more than `max_bytes`.
+
+        version: its `fingerprint` when it was planned. Then one request is enough, and raises `ChangedFileError` for
+        another file: S3 compares the version itself, elsewhere the sizes are compared.
+        """
+        planned = int(version.partition("-")[0]) if version[:1].isdigit() else None
         if self.local:
             with self._open_local(path) as file:
-                self._check_size(path, os.fstat(file.fileno()).st_size, max_bytes)
+                size = os.fstat(file.fileno()).st_size
+                self._check_size(path, size, max_bytes)
+                if planned not in (None, size):
+                    raise ChangedFileError(self.name(path))
                 return self._attempt(path, "read", file.read)
+        if planned is not None:
+            self._check_size(path, planned, max_bytes)
+            data = self._attempt(path, "read", lambda: self._get(path, planned, version.partition("-")[2]))
+            if len(data) != planned:
+                raise ChangedFileError(self.name(path))
+            return data
         if max_bytes is not None:
             self._check_size(path, self.size(path), max_bytes)
         return self._attempt(path, "read", lambda: cast(bytes, self.fs.cat_file(self.full(path))))
+
+    def _get(self, path: str, size: int, etag: str) -> bytes:
+        """A remote file's first bytes, one more than it should have; of S3 the file of this version alone."""
+        if "s3" in self.fs.protocol and etag:
+            return cast(bytes, sync(self.fs.loop, _of_version, self.fs, self.full(path), etag))
+        return cast(bytes, self.fs.cat_file(self.full(path), start=0, end=size + 1))
 
     def write(self, path: str, data: bytes) -> None:
         """Put the whole file, replacing any other; no reader ever sees a part of it."""
@@ -166,6 +196,16 @@ class Store:
     def fingerprint(self, path: str) -> str:
         """A string that changes when the file does: its size with its ETag, generation or time of change."""
         return fingerprint(self._info(path))
+
+    def contents(self, path: str) -> str:
+        """The same of a table: on a local disk by its size and its end, where formats keep their index, so that a time
+        that was merely touched is no change."""
+        if not self.local:
+            return self.fingerprint(path)
+        with self._open_local(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - _END))
+            return f"{size}-{hashlib.sha256(file.read()).hexdigest()[:16]}"
 
     def list(self, folder: str = "") -> list[str]:
         """Names of the files in a folder, not of those below it, sorted; [] if there is no such folder."""
@@ -259,6 +299,8 @@ class Store:
         name = self.name(path)
         if isinstance(error, FileNotFoundError):
             return MissingFileError(name, missing(self.full(path)) if self.local else "There is no such file.")
+        if isinstance(error, ChangedFileError):
+            return error
         if isinstance(error, FileExistsError):
             return TakenNameError(name, "There is such a file already.")
         if isinstance(error, PermissionError):
@@ -323,6 +365,20 @@ class _RangeReader(io.RawIOBase):
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+
+async def _of_version(fs: Any, path: str, etag: str) -> bytes:
+    """A file of S3 as long as it has this ETag. Raises ChangedFileError where it has another one."""
+    bucket, key, _ = fs.split_path(path)
+    try:
+        response = await fs._call_s3("get_object", Bucket=bucket, Key=key, IfMatch=f'"{etag}"')
+    except OSError as error:
+        answer = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {})
+        if answer.get("HTTPStatusCode") == 412:  # the condition isn't met
+            raise ChangedFileError(f"s3://{path}") from error
+        raise
+    async with response["Body"] as body:
+        return cast(bytes, await body.read())
 
 
 def fingerprint(info: dict[str, Any]) -> str:

@@ -49,6 +49,11 @@ class Row:
     problem: str | None = None
 
 
+def table_version(store: Store, path: str, kind: str) -> str:
+    """A string that changes when a table does. Parquet and Arrow keep an index at the end, CSV and JSON lines none."""
+    return store.contents(path) if kind in ("parquet", "arrow") else store.fingerprint(path)
+
+
 class TableFile:
     """An open Parquet or Arrow IPC file (file or stream format), checked to be a collection; a context manager.
 

@@ -54,7 +54,11 @@ class Understood:
             captions = f"captions{number} from {self.captions}"
         masks = "" if self.masks is None else f"; masks from {shown(self.masks)}"
         failed = f"; {self.failed:,} of the images couldn't be downloaded" if self.failed else ""
-        left = f"; {count(self.left_out, 'other name')} left out" if self.left_out else ""
+        left = (
+            f"; {count(self.left_out, 'other name')} left out (hidden, of another kind or no data)"
+            if self.left_out
+            else ""
+        )
         return f"{shown(self.uri)}: {images}; {captions}{masks}{failed}{left}"
 
 

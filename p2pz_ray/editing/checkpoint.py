@@ -135,7 +135,7 @@ def _fetched(uri: str) -> Path:
 _LOADED = re.compile(
     r"(config|scheduler_config|vocab|merges|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.(json|txt)"
     r"|(?P<weights>diffusion_pytorch_model|model)(?P<variant>\.(fp16|bf16))?(-\d+-of-\d+)?"
-    r"\.safetensors(\.index(\.(fp16|bf16))?\.json)?"
+    r"\.safetensors(\.index(?P<of>\.(fp16|bf16))?\.json)?"
 )
 _NEVER_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
 
@@ -160,8 +160,9 @@ def fingerprint(folder: Path) -> str:
 def _loaded(part: Path) -> list[Path]:
     """The files that a part is loaded from: its full weights, or the half-precision variant where it has no other."""
     found = [(file, _LOADED.fullmatch(file.name)) for file in part.glob("*")]
-    full = any(match and match["weights"] and not match["variant"] for _, match in found)
-    return [file for file, match in found if match and not (full and match["variant"])]
+    half = {file for file, match in found if match and (match["variant"] or match["of"])}
+    full = any(match and match["weights"] and file not in half for file, match in found)
+    return [file for file, match in found if match and not (full and file in half)]
 
 
 @lru_cache(maxsize=1024)

@@ -17,7 +17,7 @@ from p2pz_ray.editing.attention import CrossAttentionMaps
 from p2pz_ray.editing.checkpoint import identity, locate, locate_vae
 from p2pz_ray.editing.direction import EditDirection
 from p2pz_ray.editing.fault import faults, of_trajectory, remedy
-from p2pz_ray.editing.inversion import Inversion, invert
+from p2pz_ray.editing.inversion import Inversion, Watch, invert
 from p2pz_ray.editing.lora import Lora
 from p2pz_ray.editing.model import DiffusionModel
 from p2pz_ray.editing.schedule import Schedule
@@ -57,6 +57,7 @@ class Editor:
         self.guidance = guidance or GuidanceSettings()
         self.parity = parity
         self.fingerprint = fingerprint
+        self.watch: Watch | None = None
 
     @classmethod
     def from_pretrained(
@@ -131,7 +132,8 @@ class Editor:
         if any(side % self.model.factor for side in pixels.shape[1:3]):
             raise ValueError(f"images are {pixels.shape[1:3]} pixels: give multiples of {self.model.factor}")
         latents = self.model.encode(pixels)
-        inversion = invert(self.model, latents, list(captions), [int(seed) for seed in seeds], self.inverts)
+        numbers = [int(seed) for seed in seeds]
+        inversion = invert(self.model, latents, list(captions), numbers, self.inverts, self.watch)
         return replace(inversion, images=pixels, faults=self._inversion_faults(inversion.trajectory))
 
     def inverted(
@@ -208,8 +210,10 @@ class Editor:
             lambda part: part.to(self.model.device)
         )
         cells = None if masks is None else self._cells(masks, inversion)
-        form = official if self.official else paper
-        return form.edit(self.model, inversion, scaled, self.guidance, cells)
+        if self.official:  # which refuses, under `parity` too, what it doesn't know
+            guidance = replace(self.guidance, form="official")
+            return official.edit(self.model, inversion, scaled, guidance, cells, self.watch)
+        return paper.edit(self.model, inversion, scaled, self.guidance, cells, self.watch)
 
     def _inversion_faults(self, trajectory: Tensor) -> tuple[str | None, ...]:
         how, encoded = self.inverts, faults(trajectory[0])

@@ -19,6 +19,10 @@ from p2pz_ray.editing.schedule import Schedule, ddim_step, extrapolated
 from p2pz_ray.editing.settings import InversionSettings
 from p2pz_ray.editing.text import Condition
 
+Watch = Callable[[Tensor | None], None]
+"""Called after each step: on the way up with None, on the way down with the clean latents (B, K, 4, h, w) that the step
+predicts. What it raises ends the walk."""
+
 
 @dataclass(frozen=True)
 class Inversion:
@@ -40,6 +44,7 @@ def invert(
     captions: list[str],
     seeds: list[int],
     settings: InversionSettings,
+    watch: Watch | None = None,
 ) -> Inversion:
     """Walk clean latents x (B, 4, h, w) up to noise under their captions, at guidance scale 1."""
     settings = settings.resolve(model)
@@ -65,6 +70,8 @@ def invert(
             step = extrapolated(eps, before, schedule.levels[i - 1], here, there)
         x, before = ddim_step(x, step, here, there), eps
         trajectory.append(x)
+        if watch is not None:
+            watch(None)
     return Inversion(torch.stack(trajectory), c, tuple(captions), schedule)
 
 

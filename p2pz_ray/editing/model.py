@@ -96,7 +96,18 @@ class DiffusionModel:
 
     def compile(self) -> "DiffusionModel":
         """Have torch.compile make kernels for passes that nobody asks for maps: minutes for the first passes of a
-        size, less for each that follows, the same numbers up to rounding."""
+        size, less for each that follows, the same numbers up to rounding.
+
+        Raises ConfigError where there is no compiler.
+        """
+        try:
+            with torch.no_grad():
+                torch.compile(torch.nn.Linear(1, 1, device=self.device))(torch.ones(1, 1, device=self.device))
+        except Exception as error:  # a missing compiler, driver or Triton: each its own kind
+            raise ConfigError(
+                f"compile is true, but torch.compile makes no kernel here ({first_line(error)}): install gcc, and "
+                "Triton for a GPU, or set compile to false"
+            ) from error
         self.fast = torch.compile(self.unet)
         return self
 

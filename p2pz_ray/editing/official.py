@@ -8,7 +8,7 @@ guidance. The loss is averaged over both halves of the guidance batch, each comp
 import torch
 from torch import Tensor
 
-from p2pz_ray.editing.inversion import Inversion
+from p2pz_ray.editing.inversion import Inversion, Watch
 from p2pz_ray.editing.model import DiffusionModel
 from p2pz_ray.editing.passes import Passes
 from p2pz_ray.editing.schedule import ddim_step
@@ -23,6 +23,7 @@ def edit(
     directions: Condition,
     settings: GuidanceSettings,
     cells: Tensor | None = None,
+    watch: Watch | None = None,
 ) -> Tensor:
     """B inverted images under K directions → edited latents (B, K, 4, h, w).
 
@@ -62,7 +63,10 @@ def edit(
         neg, pos = passes.output(both, t, c_both).chunk(2)
         x = both[: B * K]
         # A v-prediction's ε is taken at the latent that is carried on, as the schedulers do.
-        x = ddim_step(x, model.epsilon(neg + cfg * (pos - neg), x, here), here, there)
+        eps = model.epsilon(neg + cfg * (pos - neg), x, here)
+        x = ddim_step(x, eps, here, there)
         if free is not None:
             x = torch.where(free, x, inversion.trajectory[i].repeat_interleave(K, dim=0))
+        if watch is not None:
+            watch(ddim_step(x, eps, there, 1.0).unflatten(0, (B, K)))
     return x.unflatten(0, (B, K))

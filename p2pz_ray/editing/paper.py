@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from p2pz_ray.editing.inversion import Inversion
+from p2pz_ray.editing.inversion import Inversion, Watch
 from p2pz_ray.editing.model import DiffusionModel
 from p2pz_ray.editing.passes import Passes
 from p2pz_ray.editing.schedule import ddim_step, extrapolated
@@ -24,6 +24,7 @@ def edit(
     directions: Condition,
     settings: GuidanceSettings,
     cells: Tensor | None = None,
+    watch: Watch | None = None,
 ) -> Tensor:
     """B inverted images under K directions → edited latents (B, K, 4, h, w).
 
@@ -76,6 +77,8 @@ def edit(
         x, before = ddim_step(x, mean, here, there), eps
         if free is not None:
             x = torch.where(free, x, inversion.trajectory[i].repeat_interleave(K, dim=0))
+        if watch is not None:
+            watch(ddim_step(x, eps, there, 1.0).unflatten(0, (B, K)))
     return x.unflatten(0, (B, K))
 
 

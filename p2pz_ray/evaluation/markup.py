@@ -5,6 +5,8 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
+from p2pz_ray.look import SLIDER, STYLE
+
 MAX_TEXT = 600
 
 
@@ -12,8 +14,9 @@ def html(*, title: str, subtitle: str, head: str, sections: Sequence[str], foote
     """The whole page. head and sections are HTML, the rest is text."""
     template = Template(files("p2pz_ray.evaluation").joinpath("report.html").read_text("utf-8"))
     return template.substitute(
-        title=text(title), subtitle=text(subtitle), head=head, sections="\n".join(sections), footer=text(footer)
-    )
+        title=text(title), subtitle=text(subtitle), head=head, sections="\n".join(sections), footer=text(footer),
+        look=STYLE, slider=SLIDER,
+    )  # fmt: skip
 
 
 def section(name: str, heading: str, body: str) -> str:

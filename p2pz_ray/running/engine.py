@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.store import Store
-from p2pz_ray.config import TranslateConfig
-from p2pz_ray.editing import EditDirection, Editor, Inversion
+from p2pz_ray.config import CheckpointConfig, InversionConfig, TranslateConfig
+from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, Inversion
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.captions import Blip, Captioner
 from p2pz_ray.running.direction import load_direction, loras_of
@@ -58,6 +58,44 @@ class Engine(Protocol):
         """The partition has no more pictures."""
 
 
+class Modelled(Protocol):
+    """A configuration, as far as it names a diffusion model and its settings."""
+
+    @property
+    def model(self) -> CheckpointConfig: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def compile(self) -> bool: ...
+    @property
+    def inversion(self) -> InversionConfig: ...
+    @property
+    def guidance(self) -> GuidanceSettings: ...
+
+
+def load_editor(config: Modelled, device: str) -> Editor:
+    """The configuration's model on a device. Raises ConfigError where it can't be loaded."""
+    return Editor.from_pretrained(
+        config.model.name,
+        revision=config.model.revision,
+        device=device,
+        dtype=_dtype(config.dtype, device),
+        vae=config.model.vae,
+        loras=loras_of(config.model),
+        compile=config.compile,
+        inversion=config.inversion.settings,
+        guidance=config.guidance,
+    )
+
+
+def in_one_pass(student: Student, pixels: NDArray[np.uint8], masks: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+    """(B, H, W, 3) → the student's edits of them, outside the masks (B, H, W) the pictures' own pixels."""
+    edited = student(pixels, batch_size=len(pixels))
+    return edited if masks is None else np.where(masks[..., None], edited, pixels)
+
+
 def load_engine(job: Job, device: str) -> Engine:
     """What the job's configuration names, on a device. Raises ConfigError where a part of it can't be loaded."""
     return Diffusion(job, device) if job.config.student is None else OnePass(job, device)
@@ -69,17 +107,7 @@ class Diffusion:
     def __init__(self, job: Job, device: str) -> None:
         config = job.config
         self.job = job
-        self.editor = Editor.from_pretrained(
-            config.model.name,
-            revision=config.model.revision,
-            device=device,
-            dtype=dtype_of(config, device),
-            vae=config.model.vae,
-            loras=loras_of(config.model),
-            compile=config.compile,
-            inversion=config.inversion.settings,
-            guidance=config.guidance,
-        )
+        self.editor = load_editor(config, device)
         self.directions = [_direction(job, name) for name in config.edits]
         self.strengths = [edit.strength for edit in config.edits.values()]
         seeing = config.captions.model
@@ -101,7 +129,7 @@ class Diffusion:
         inversion = self._inverted(pixels, captions, seeds)
         edited = self.editor.edit_each(inversion, self.directions, self.strengths, _masks(pictures))
         return [
-            Edited(caption, pixels, faults=faults)
+            Edited(caption, None, faults[0]) if all(faults) else Edited(caption, pixels, faults=faults)
             for caption, pixels, faults in zip(captions, edited.pixels, edited.faults, strict=True)
         ]
 
@@ -145,9 +173,7 @@ class OnePass:
     def edit(self, pictures: list[Picture]) -> list[Edited]:
         pixels = np.stack([picture.pixels for picture in pictures])
         captions = self.captioner(list(pixels), [picture.caption for picture in pictures])
-        edited, masks = self.student(pixels, batch_size=len(pixels)), _masks(pictures)
-        if masks is not None:
-            edited = np.where(masks[..., None], edited, pixels)
+        edited = in_one_pass(self.student, pixels, _masks(pictures))
         return [Edited(caption, pixels) for caption, pixels in zip(captions, edited[:, None], strict=True)]
 
     def end(self) -> None:
@@ -169,6 +195,11 @@ def _direction(job: Job, name: str) -> EditDirection:
 
 def dtype_of(config: TranslateConfig, device: str) -> torch.dtype:
     """What a configuration's engine computes in on a device."""
-    if config.dtype == "auto":
-        return torch.float16 if device == "cuda" and config.student is None else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[config.dtype]
+    return _dtype(config.dtype, device) if config.student is None else torch.float32
+
+
+def _dtype(name: str, device: str) -> torch.dtype:
+    """What a diffusion model computes in."""
+    if name == "auto":
+        return torch.float16 if device == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]

@@ -114,7 +114,8 @@ def _read_first(config: TranslateConfig, plan: Plan) -> Reading:
     given, partition = config.input, plan.partitions[0]
     store, _ = locate(Store(given.uri, given.storage_options))
     with _counted(store) as counts:
-        items = read_partition(given.uri, partition, columns_of(config), given.storage_options, config.image.max_bytes)
+        max_bytes, options = config.image.max_bytes, given.storage_options
+        items = read_partition(given.uri, partition, columns_of(config), options, max_bytes, given.follow)
         wanted = sum(len(item.data or b"") + len(item.mask or b"") for item in items)
     if store.local:
         return Reading(None, 1.0)

@@ -4,7 +4,7 @@ import io
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,26 @@ EXCLUDED = (
     ".env .env.* .aws .ssh .netrc *.pem /build /dist /demo /runs /data /checkpoints /wandb /mlruns"
 )
 """What is never sent, as .gitignore would write it, beside what .gitignore and .rayignore files name."""
+SENT = ("p2pz_ray", "configs", "jobs")
+"""The folders that are sent; of all else only what a command names."""
 LARGEST = 100 << 20
 """Bytes that a cluster's Jobs API takes in one request."""
 
 _Rules = list[tuple[Path, Any]]
 
 
-def files_to_send(folder: Path) -> dict[str, Path]:
-    """Name in the package → file, of all that is sent of a folder, and of this very package where the folder has
-    none. Links to folders aren't followed.
+def files_to_send(folder: Path, named: Sequence[str] = ()) -> dict[str, Path]:
+    """Name in the package → file, of all that is sent of a folder: `SENT`, the files and folders of it that are
+    `named`, and this very package where the folder has none. Links to folders aren't followed.
 
     Raises ConfigError where that is more than a cluster takes.
     """
     if not folder.is_dir():
         raise ConfigError(f"There is no folder {folder}: set --working-dir to the one to send.")
-    files = dict(_walk(folder, folder, [_rules(folder, EXCLUDED.split())]))
+    sent = [*SENT, *named]
+    allowed = {name.partition("/")[0] for name in sent}
+    found = _walk(folder, folder, [_rules(folder, EXCLUDED.split())], allowed)
+    files = {name: file for name, file in found if any(f"{name}/".startswith(f"{part}/") for part in sent)}
     if "p2pz_ray/__init__.py" not in files:
         own = Path(p2pz_ray.__file__).parent
         files |= {f"p2pz_ray/{name}": file for name, file in _walk(own, own, [_rules(own, EXCLUDED.split())])}
@@ -86,7 +91,8 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _walk(folder: Path, root: Path, rules: _Rules) -> Iterator[tuple[str, Path]]:
+def _walk(folder: Path, root: Path, rules: _Rules, tops: Container[str] | None = None) -> Iterator[tuple[str, Path]]:
+    """All files but what the rules exclude; of the folder itself only what `tops` name, where that is given."""
     try:
         for name in (".gitignore", ".rayignore"):
             if (folder / name).is_file():
@@ -99,6 +105,8 @@ def _walk(folder: Path, root: Path, rules: _Rules) -> Iterator[tuple[str, Path]]
             "a .rayignore beside it."
         ) from None
     for path in children:
+        if tops is not None and path.name not in tops:
+            continue
         below = path.is_dir() and not path.is_symlink()
         if any(spec.match_file(f"{path.relative_to(base).as_posix()}{'/' * below}") for base, spec in rules):
             continue

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.collection.store import Store
-from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
+from p2pz_ray.config import CheckpointConfig, TranslateConfig, difference, fingerprint, record
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import identity, locate, locate_vae
 from p2pz_ray.editing.kind import check_kind, read_json
+from p2pz_ray.editing.lora import Lora
 from p2pz_ray.editing.model import TextEncoder
 from p2pz_ray.editing.schedule import Schedule
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.checkpoint import load_pretrained
 from p2pz_ray.running.direction import edit_directions, load_direction, loras_of, save_direction
+from p2pz_ray.running.engine import Modelled
 from p2pz_ray.running.job import Job, columns_of
 from p2pz_ray.student import Student
 from p2pz_ray.uri import lies_inside, unquoted
@@ -40,7 +43,7 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
     recorded = folder.config()
     if recorded is not None:
         _refuse_difference(config, recorded)
-        if folder.finished:
+        if folder.finished and config.input.new == "ignore":
             return None
     elif folder.store.list("data"):
         raise ConfigError(f"{config.output} holds data/ of something that is no run: choose another output.")
@@ -50,7 +53,9 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
     cache = config.inversion.cache
     if cache is not None and lies_inside(Store(cache, config.inversion.cache_storage_options), source):
         raise ConfigError(f"inversion.cache {cache} lies inside input.uri {config.input.uri}: choose another place.")
-    plan, config = _plan(config, folder)
+    plan, more, config = _plan(config, folder)
+    if folder.finished and not more.partitions:
+        return None
     if config.student is not None:
         given = _student(config)
     else:
@@ -71,8 +76,11 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
         save_direction(folder, direction)
     ingredients = folder.create_json(INGREDIENTS, given.ingredients)
     _refuse(config.output, _changed_ingredients(config, ingredients, given.ingredients))
-    plan = folder.create_plan(plan)
-    return Job(given.config, given.size, _together(fingerprint(config), ingredients), ingredients), plan
+    plan = folder.create_plan(plan) if not more.partitions else plan
+    if more.partitions:
+        folder.append(more)
+        print(f"{more.images:,} new images are appended to {config.output}.", file=sys.stderr)
+    return Job(given.config, given.size, _together(fingerprint(recorded), ingredients), ingredients), plan + more
 
 
 def unplanned(config: TranslateConfig) -> Job:
@@ -83,6 +91,7 @@ def unplanned(config: TranslateConfig) -> Job:
     given = _student(config) if config.student is not None else _diffusion(config, None)
     for direction in given.directions.values():
         save_direction(folder, direction)
+    folder.create_json(INGREDIENTS, given.ingredients)
     return Job(given.config, given.size, _together(fingerprint(config), given.ingredients), given.ingredients)
 
 
@@ -102,12 +111,8 @@ class _Given:
 
 def _diffusion(config: TranslateConfig, begun: RunFolder | None) -> _Given:
     """A checkpoint and a direction for each edit, the run's own where it was begun and has them."""
-    half = config.dtype in ("float16", "bfloat16") or (config.dtype == "auto" and config.device != "cpu")
-    checkpoint = locate(config.model.name, config.model.revision, half)
-    vae, loras = None if config.model.vae is None else locate_vae(config.model.vae, half), loras_of(config.model)
-    check_kind(checkpoint)
-    _check_steps(config, checkpoint)
-    size = _size(config, checkpoint)
+    checkpoint, vae, loras = checked_checkpoint(config)
+    size = picture_size(config.image.size, checkpoint)
     if config.captions.model is not None:
         from transformers import AutoConfig
 
@@ -135,34 +140,40 @@ def _student(config: TranslateConfig) -> _Given:
     return _Given(size, {"student": student.digest}, config)
 
 
-def _plan(config: TranslateConfig, folder: RunFolder) -> tuple[Plan, TranslateConfig]:
-    """The plan of the collection as it is now, and the configuration with the images in a partition that it took; a
-    run goes on, with its own partitions, only if that is what it began with."""
-    given = config.input
-    before = folder.plan()
-    recorded = (folder.config() or {}).get("input") or {}
-    plan, images = make_partitions(config, recorded.get("images_per_partition") if before is not None else None)
-    if before is not None:
-        changed = len({p.id for p in before.partitions} ^ {p.id for p in plan.partitions})
-        if changed:
-            raise ConfigError(
-                f"{given.uri} has changed since {config.output} was begun ({changed} partitions differ): "
-                "restore the files, or choose another output."
-            )
-    cut = given.model_copy(update={"images_per_partition": images})
-    return plan, config.model_copy(update={"input": cut})
+def _plan(config: TranslateConfig, folder: RunFolder) -> tuple[Plan, Plan, TranslateConfig]:
+    """The run's plan, for a new run that of the collection as it is now; what is to be appended to it; and the
+    configuration with the images in a partition that it took."""
+    given, before = config.input, folder.plan()
+    if before is not None and given.new == "ignore":
+        return before, Plan(()), config
+    recorded = {} if before is None else (folder.config() or {}).get("input") or {}
+    made, images = make_partitions(config, recorded.get("images_per_partition"), before)
+    for reason in dict(made.unreadable).values():
+        print(f"Left out: {reason}", file=sys.stderr)
+    config = config.model_copy(update={"input": given.model_copy(update={"images_per_partition": images})})
+    return (made, Plan(()), config) if before is None else (before, made, config)
 
 
-def make_partitions(config: TranslateConfig, images: int | None = None) -> tuple[Plan, int]:
-    """The plan of a configuration's collection, of `images` in a partition; and that number.
+def make_partitions(config: TranslateConfig, images: int | None = None, after: Plan | None = None) -> tuple[Plan, int]:
+    """The plan of a configuration's collection, or of what came `after` another plan, of `images` in a partition; and
+    that number.
 
     None: as many as it says, or fewer where some of its replicas would have nothing to do.
     """
     given = config.input
 
     def cut(per_partition: int) -> tuple[Plan, int]:
-        columns, options = columns_of(config), given.storage_options
-        return make_plan(given.uri, columns, options, per_partition, given.max_images), per_partition
+        made = make_plan(
+            given.uri,
+            columns_of(config),
+            given.storage_options,
+            per_partition,
+            given.max_images,
+            after=after,
+            outside=[uri for uri in (config.output, config.inversion.cache) if uri is not None],
+            skip_unreadable=given.unreadable == "skip",
+        )
+        return made, per_partition
 
     plan, used = cut(images or given.images_per_partition)
     replicas = config.replicas.bounds[1]
@@ -171,19 +182,31 @@ def make_partitions(config: TranslateConfig, images: int | None = None) -> tuple
     return plan, used
 
 
-def _size(config: TranslateConfig, checkpoint: Path) -> tuple[int, int]:
-    """(H, W) pixels to translate at; ConfigError for what the model can't halve as often as it does."""
+def picture_size(wanted: tuple[int, int] | None, checkpoint: Path) -> tuple[int, int]:
+    """(H, W) pixels to edit at, the model's own where `wanted` is None; ConfigError for what the model can't halve as
+    often as it does."""
     unet, vae = (read_json(checkpoint / part / "config.json") for part in ("unet", "vae"))
     factor = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
     step = factor * 2 ** (len(unet.get("block_out_channels", [0] * 4)) - 1)
     side = int(unet.get("sample_size") or 64) * factor
-    size = config.image.size or (side, side)
+    size = wanted or (side, side)
     if any(length % step for length in size):
         raise ConfigError(f"image.size is {list(size)}: the model needs height and width in multiples of {step}.")
     return size
 
 
-def _check_steps(config: TranslateConfig, checkpoint: Path) -> None:
+def checked_checkpoint(config: Modelled) -> tuple[Path, Path | None, list[Lora]]:
+    """The folder of a configuration's checkpoint, that of another autoencoder, and the LoRAs; ConfigError for a
+    checkpoint that can't be edited, or not in so many steps."""
+    half = config.dtype in ("float16", "bfloat16") or (config.dtype == "auto" and config.device != "cpu")
+    checkpoint = locate(config.model.name, config.model.revision, half)
+    vae = None if config.model.vae is None else locate_vae(config.model.vae, half)
+    check_kind(checkpoint)
+    _check_steps(config, checkpoint)
+    return checkpoint, vae, loras_of(config.model)
+
+
+def _check_steps(config: Modelled, checkpoint: Path) -> None:
     """Raise ConfigError for steps that the checkpoint's spacing doesn't lead up to noise."""
     if config.inversion.steps is not None:
         scheduler = DDIMScheduler.from_config(read_json(checkpoint / "scheduler" / "scheduler_config.json"))
@@ -199,24 +222,32 @@ def _pinned(config: TranslateConfig, checkpoint: Path) -> TranslateConfig:
 
 def _absolute(config: TranslateConfig) -> TranslateConfig:
     """Replicas may stand in another folder than the driver, so local paths are made absolute."""
-    model, given, inversion = config.model, config.input, config.inversion
-    if Path(model.name).expanduser().is_dir() and model.name != "mini":
-        model = model.model_copy(update={"name": _absolute_uri(model.name)})
-    loras = [lora.model_copy(update={"name": _absolute_uri(lora.name)}) for lora in model.loras]
-    here = model.vae is not None and Path(model.vae).expanduser().is_dir()
-    vae = _absolute_uri(model.vae) if model.vae is not None and here else model.vae
-    model = model.model_copy(update={"loras": loras, "vae": vae})
-    masks = None if given.masks is None else _absolute_uri(given.masks)
-    given = given.model_copy(update={"uri": _absolute_uri(given.uri), "masks": masks})
+    given, inversion = config.input, config.inversion
+    masks = None if given.masks is None else absolute_uri(given.masks)
+    follow = [absolute_uri(uri) for uri in given.follow]
+    given = given.model_copy(update={"uri": absolute_uri(given.uri), "masks": masks, "follow": follow})
     if inversion.cache is not None:
-        inversion = replace(inversion, cache=_absolute_uri(inversion.cache))
-    student = None if config.student is None else _absolute_uri(config.student)
-    changed = {"model": model, "student": student, "input": given, "inversion": inversion}
-    changed["output"] = _absolute_uri(config.output)
+        inversion = replace(inversion, cache=absolute_uri(inversion.cache))
+    student = None if config.student is None else absolute_uri(config.student)
+    changed = {"model": absolute_model(config.model), "student": student, "input": given, "inversion": inversion}
+    changed["output"] = absolute_uri(config.output)
     return config.model_copy(update=changed)
 
 
-def _absolute_uri(uri: str) -> str:
+def absolute_model(model: CheckpointConfig) -> CheckpointConfig:
+    """A model whose local files are named from the root."""
+
+    def folder(name: str) -> str:
+        return absolute_uri(name) if Path(name).expanduser().is_dir() else name
+
+    name = model.name if model.name == "mini" else folder(model.name)
+    loras = [lora.model_copy(update={"name": absolute_uri(lora.name)}) for lora in model.loras]
+    vae = None if model.vae is None else folder(model.vae)
+    return model.model_copy(update={"name": name, "loras": loras, "vae": vae})
+
+
+def absolute_uri(uri: str) -> str:
+    """A local path from the root; a URI as it is."""
     uri = unquoted(uri)
     return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
 
@@ -232,6 +263,9 @@ def _changed_ingredients(config: TranslateConfig, standing: dict[str, Any], own:
 
 
 def _refuse_difference(config: TranslateConfig, recorded: dict[str, Any]) -> None:
+    """Of what was recorded before a key existed, the key's default counts."""
+    with suppress(ValueError):  # what an older version recorded may be no configuration any more: then as it stands
+        recorded = record(TranslateConfig.model_validate(recorded))
     _refuse(config.output, difference(recorded, record(config)))
 
 

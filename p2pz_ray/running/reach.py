@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,17 @@ _PLACES = (
     "student",
     "input.uri",
     "input.masks",
+    "input.follow",
     "collection.uri",
     "inversion.cache",
     "pairs.runs",
     "pairs.tables",
 )
 """Folders that are written or are large: what is relative would lie in the job's own folder, and go with it."""
-_FILES = ("direction", "sentences.files.source", "sentences.files.target", "embeddings.source", "embeddings.target")
+_FILES = (
+    *("direction", "sentences.files.source", "sentences.files.target", "embeddings.source", "embeddings.target"),
+    "model.loras.name",
+)
 """Files that are read: what is relative must be among those sent."""
 
 
@@ -39,7 +44,8 @@ def check_reaches(config: Section, overrides: Sequence[str], folder: Path) -> No
                 f"{key} is {uri}, which isn't among the files that are sent of {folder.resolve()}: put it there where "
                 "no .gitignore or .rayignore names it, or give a URI or a full path that the machines share."
             )
-        if (key == "model.name" or key.endswith(".model.name")) and Path(uri).is_dir() and not _is_sent(uri, folder):
+        folders = key in ("model.name", "model.vae") or key.endswith(".model.name")
+        if folders and Path(uri).is_dir() and not _is_sent(uri, folder):
             raise ConfigError(
                 f"{key.removesuffix('.name')} is {uri}, a folder of this machine that isn't sent: give a hub id, a "
                 "URI, or a full path that the machines share."
@@ -58,8 +64,8 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         for item in value:
             yield from _texts(item, key)
-    elif isinstance(value, dict | Section):
-        for name, inner in value.items() if isinstance(value, dict) else value:
+    elif isinstance(value, dict | Section) or is_dataclass(value):
+        for name, inner in dict(value if isinstance(value, dict | Section) else vars(value)).items():
             yield from _texts(inner, f"{key}.{name}" if key else str(name))
 
 
@@ -68,4 +74,4 @@ def _is_sent(name: str, folder: Path) -> bool:
     from p2pz_ray.running.package import files_to_send
 
     below = os.path.normpath(name).replace(os.sep, "/")
-    return any(sent == below or sent.startswith(f"{below}/") for sent in files_to_send(folder))
+    return any(sent == below or sent.startswith(f"{below}/") for sent in files_to_send(folder, [below]))

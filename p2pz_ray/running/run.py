@@ -99,7 +99,8 @@ def _work(
         )
         actors = replicas(job, len(left))
         given = job.config.input
-        progress.say(str(understood(given.uri, plan, job.columns, given.storage_options)))
+        with suppress(P2PZError):  # a table that is gone since the run was begun is its partitions' matter
+            progress.say(str(understood(given.uri, plan, job.columns, given.storage_options)))
         begun = f", {len(manifests)} of them done before" if manifests else ""
         progress.say(
             f"{count(plan.images, 'image')} in {count(len(plan.partitions), 'partition')}{begun}; "
@@ -152,7 +153,9 @@ def _ids(job: Job, partition: Partition) -> list[str]:
 
     def read() -> list[str]:
         given = job.config.input
-        items = read_partition(given.uri, partition, job.columns, given.storage_options, job.config.image.max_bytes)
+        items = read_partition(
+            given.uri, partition, job.columns, given.storage_options, job.config.image.max_bytes, given.follow
+        )
         return [item.id for item in items]
 
     try:

@@ -8,12 +8,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
+import yaml
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -49,7 +50,7 @@ class JobServer:
 
         config: a file, which is sent along wherever it lies, or a URI, which the job itself reads.
         """
-        files, name = files_to_send(folder), config
+        files, name = files_to_send(folder, _named(folder, config, settings)), config
         if config is not None and "://" not in config:
             name = _below(folder, config) or f".p2pz/{Path(config).name}"
             files[name] = Path(config)
@@ -161,6 +162,29 @@ def _exit_code(job: str, info: Any) -> int:
 
 def _absent(error: Exception) -> bool:
     return getattr(error, "status", None) == 404 or "status code 404" in str(error)
+
+
+def _named(folder: Path, config: str | None, settings: Sequence[str]) -> list[str]:
+    """The files and folders of `folder` that a configuration or a setting names, such as one of sentences."""
+    texts = [text for setting in settings for text in _values(setting.partition("=")[2])]
+    if config is not None and "://" not in config and Path(config).is_file():
+        texts += _texts(yaml.safe_load(Path(config).read_text()))
+    named = (_below(folder, str(folder / text)) for text in texts if text and len(text) < 256 and "\0" not in text)
+    return [name for name in named if name not in (None, ".") and (folder / name).exists()]
+
+
+def _values(text: str) -> Iterator[str]:
+    """A setting's text, and those in it where it is a list or a mapping."""
+    yield text
+    with suppress(yaml.YAMLError):
+        yield from _texts(yaml.safe_load(text))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(inner)
 
 
 def _below(folder: Path, file: str) -> str | None:

@@ -131,7 +131,7 @@ class Translator:
     def _items(self, partition: Partition) -> Iterator[Item]:
         given = self.job.config.input
         max_bytes = self.job.config.image.max_bytes
-        return read_partition(given.uri, partition, self.job.columns, given.storage_options, max_bytes)
+        return read_partition(given.uri, partition, self.job.columns, given.storage_options, max_bytes, given.follow)
 
     def batches(self, items: Iterable[Item], partition: str) -> Iterator[Batch]:
         """The items decoded, as many together as the engine may be given at once; `partition` is named in the log."""

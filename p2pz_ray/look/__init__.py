@@ -1,0 +1,6 @@
+"""What the report and the page of a service look like: one style, and one slider over two pictures."""
+
+from importlib.resources import files
+
+STYLE = files("p2pz_ray.look").joinpath("look.css").read_text("utf-8")
+SLIDER = files("p2pz_ray.look").joinpath("slider.js").read_text("utf-8")

@@ -1,0 +1,65 @@
+"""The service on Ray Serve: an ingress that answers HTTP, and a deployment for each engine, each with its own replicas
+and its own batches."""
+
+from typing import Any
+
+from ray import serve
+
+from p2pz_ray.config import Processes
+from p2pz_ray.errors import ConfigError
+from p2pz_ray.serving.config import BatchConfig, ServeConfig
+from p2pz_ray.serving.engines import ServedEditor, ServedStudents
+from p2pz_ray.serving.ingress import Ingress
+from p2pz_ray.serving.offer import Offer
+from p2pz_ray.serving.prepare import prepare
+
+DRAIN = 30.0
+"""Seconds in which a replica that is to go ends what it has begun."""
+
+
+def application(args: dict[str, Any]) -> serve.Application:
+    """What `serve deploy` and KubeRay build: `args` are the keys of `p2pz serve`.
+
+    Whoever deploys so says elsewhere where the service listens, so a token is always asked for. Raises ConfigError.
+    """
+    config = ServeConfig.model_validate(args)
+    if config.token_env is None:
+        raise ConfigError("token_env is missing: a deployed service asks its clients for a token.")
+    return bound(prepare(config))
+
+
+def bound(offer: Offer, gpus: bool = False) -> serve.Application:
+    """The deployments of an offer. gpus: whether the cluster has some, for device=auto."""
+    config = offer.config
+
+    def engine(kind: type, name: str, replicas: Processes, batch: BatchConfig) -> Any:
+        fewest, most = replicas.bounds
+        wants = replicas.gpus
+        if wants is None:
+            wants = 1.0 if config.device == "cuda" or (config.device == "auto" and gpus) else 0.0
+        return serve.deployment(kind, name=name).options(
+            # A batch at work, and as many requests waiting as the next ones can be chosen from.
+            max_ongoing_requests=4 * batch.size,
+            max_queued_requests=config.limits.queue,
+            autoscaling_config={
+                "min_replicas": fewest,
+                "max_replicas": most,
+                "target_ongoing_requests": 2 * batch.size,
+            },
+            ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": wants},
+            graceful_shutdown_timeout_s=DRAIN,
+        )
+
+    editor = engine(ServedEditor, "model", config.replicas, config.batch).bind(config)
+    students = None
+    if offer.students:
+        students = engine(ServedStudents, "student", config.student_replicas, config.student_batch).bind(config)
+    return (
+        serve.deployment(Ingress, name="ingress")
+        .options(
+            num_replicas=config.ingresses,
+            max_ongoing_requests=10_000,  # the engines' own bounds say when there are too many
+            ray_actor_options={"num_cpus": 0},
+        )
+        .bind(offer, editor, students)
+    )

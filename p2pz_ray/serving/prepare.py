@@ -1,0 +1,66 @@
+"""What a service works from, checked before Ray starts: what can be known to be wrong fails here."""
+
+import os
+from pathlib import Path
+
+from p2pz_ray.editing import EditDirection
+from p2pz_ray.editing.model import TextEncoder
+from p2pz_ray.errors import ConfigError
+from p2pz_ray.running.prepare import absolute_model, absolute_uri, checked_checkpoint, picture_size
+from p2pz_ray.serving.config import ServeConfig
+from p2pz_ray.serving.offer import Offer, token_hash
+from p2pz_ray.student import Student
+
+
+def prepare(config: ServeConfig) -> Offer:
+    """Check everything that can be checked without loading the model. Raises ConfigError naming what is wrong."""
+    config = _absolute(config)
+    checkpoint, _, loras = checked_checkpoint(config)
+    size = picture_size(config.image.size, checkpoint)
+    files = {name: edit.direction for name, edit in config.offered.items() if edit.direction is not None}
+    if files:
+        text = TextEncoder.load(checkpoint, loras)
+        for name, file in files.items():
+            EditDirection.load(file).check(text, name)
+    students = {edit: student.size for edit, student in load_students(config.students, "cpu").items()}
+    return Offer(config, size, students, _token(config))
+
+
+def load_students(uris: list[str], device: str) -> dict[str, Student]:
+    """Edit → the student that makes it. Raises ConfigError for what is no student, and for two with one edit."""
+    students: dict[str, Student] = {}
+    for uri in uris:
+        student = Student.from_pretrained(uri, device)
+        edit = student.edit or Path(uri.rstrip("/").removesuffix("/student")).name
+        if edit in students:
+            raise ConfigError(f"students names two that make {edit}: keep one of them.")
+        students[edit] = student
+    return students
+
+
+def _token(config: ServeConfig) -> str | None:
+    if config.token_env is None:
+        return None
+    token = os.environ.get(config.token_env, "").strip()
+    if not token:
+        raise ConfigError(
+            f"token_env names the environment variable {config.token_env}, which is empty: put the token into it."
+        )
+    return token_hash(token)
+
+
+def _absolute(config: ServeConfig) -> ServeConfig:
+    """Replicas stand in another folder than the driver, so local paths are made absolute."""
+    edits = {}
+    for name, edit in config.edits.items():
+        direction, files = edit.direction, edit.sentences.files
+        if direction is not None:
+            edit = edit.model_copy(update={"direction": absolute_uri(direction)})
+        if files is not None:
+            files = files.model_copy(
+                update={"source": absolute_uri(files.source), "target": absolute_uri(files.target)}
+            )
+            edit = edit.model_copy(update={"sentences": edit.sentences.model_copy(update={"files": files})})
+        edits[name] = edit
+    students = [absolute_uri(uri) for uri in config.students]
+    return config.model_copy(update={"model": absolute_model(config.model), "edits": edits, "students": students})

@@ -1,0 +1,92 @@
+"""Which edit a sentence asks for: "cat to dog", "add glasses", "turn the horse into a zebra", or an edit's name."""
+
+import re
+from collections.abc import Mapping
+
+from p2pz_ray.language.sentences import article
+
+Words = tuple[str, str]
+
+LONGEST = 80
+"""Letters of one side."""
+_SMALL = set(["a", "an", "the", "with", "of", "in", "on", "it", "its", "this", "that", "to", "into", "and", "please"])
+_AWAY = {"remove", "without", "off", "away", "delete", "no"}
+_TWO = (
+    re.compile(r"(?:turn|change|make|transform|convert|translate|edit)\s+(.+?)\s+(?:in)?to\s+(.+)"),
+    re.compile(r"(?:replace|swap|exchange)\s+(.+?)\s+(?:with|for|by)\s+(.+)"),
+    re.compile(r"(.+?)\s*(?:-+>|=+>|→|⇒|➜)\s*(.+)"),
+    re.compile(r"(.+?)\s+(?:in)?to\s+(.+)"),
+    re.compile(r"(.+?)\s+becomes?\s+(.+)"),
+)
+
+
+def read(prompt: str, offered: Mapping[str, Words | None], words_allowed: bool) -> str | Words | None:
+    """An offered edit's name, or two words where those are allowed, None where the sentence asks for neither.
+
+    offered: edits by their names, each with its two words where it has them.
+    """
+    text = " ".join(prompt.split()).strip(" .!?\"'")
+    plain = text.lower()
+    for name in offered:
+        if plain == name.lower():
+            return name
+    two = _two_words(plain)
+    if two is not None:
+        for name, words in offered.items():
+            if words is not None and two == (_bare(words[0]), _bare(words[1])):
+                return name
+        if words_allowed and max(map(len, two)) <= LONGEST:
+            return two
+    return _meant(plain, offered)
+
+
+def title(name: str, words: Words | None) -> str:
+    """What people call an edit: "cat → dog", "cat: add glasses"; its name where it has no words."""
+    if words is None:
+        return name
+    source, target = words
+    if target.startswith(f"{source} with "):
+        return f"{source}: add {target.removeprefix(f'{source} with ')}"
+    of = f" of {source.partition(' of ')[2]}"
+    if " of " in source and target.endswith(of):
+        source, target = source.removesuffix(of), target.removesuffix(of)
+    return f"{source} → {target}"
+
+
+def caption_for(source: str) -> str:
+    """The caption of a picture that has none, as a run has it."""
+    return f"a photo of {article(source)} {source}"
+
+
+def _two_words(text: str) -> Words | None:
+    for pattern in _TWO:
+        if found := pattern.fullmatch(text):
+            source, target = _bare(found[1]), _bare(found[2])
+            if source and target and source != target:
+                return source, target
+    return None
+
+
+def _bare(words: str) -> str:
+    """Without an article in front."""
+    return re.sub(r"^(?:an?|the|this|that|my|some)\s+", "", " ".join(words.lower().split())).strip(" .!?\"'")
+
+
+def _meant(text: str, offered: Mapping[str, Words | None]) -> str | None:
+    """The offered edit whose change the sentence names: what its target has and its source hasn't, or the reverse where
+    the sentence takes something away. Of several, the one whose source is named too, else the first."""
+    said = set(re.findall(r"[\w'-]+", text))
+    best, most = None, 0.0
+    for name, words in offered.items():
+        if words is None:
+            continue
+        before, after = (set(re.findall(r"[\w'-]+", side.lower())) - _SMALL for side in words)
+        gained, lost = after - before, before - after
+        takes_away = bool(said & _AWAY)
+        change = lost if takes_away and not gained else gained
+        if not change or not change <= said or (takes_away and gained):
+            continue
+        score = 1 + len(before & said) / (1 + len(before))
+        if score > most:
+            best, most = name, score
+    return best

@@ -1,0 +1,164 @@
+"""What the page, the API and the assistants' endpoint all ask: edits by the engines."""
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from p2pz_ray.collection.codec import encode
+from p2pz_ray.serving.offer import Offer
+from p2pz_ray.serving.prompt import LONGEST, title
+from p2pz_ray.serving.refusal import RefusalError
+from p2pz_ray.serving.request import STUDENT, Asked
+from p2pz_ray.serving.task import Answer, Pixels, Progress, Task
+
+
+class Engine(Protocol):
+    """An engine, wherever it is. Its methods raise RefusalError where it can't answer now."""
+
+    def edit(self, task: Task) -> Awaitable[Answer]: ...
+    def watch(self, task: Task) -> AsyncIterator[Progress | Answer]: ...
+    def facts(self) -> Awaitable[dict[str, Any]]: ...
+    def make_direction(self, source: str, target: str) -> Awaitable[dict[str, Any]]: ...
+
+
+@dataclass
+class Service:
+    """students: None where there are none."""
+
+    offer: Offer
+    editor: Engine
+    students: Engine | None = None
+
+    def __post_init__(self) -> None:
+        self._facts: dict[str, Any] | None = None
+
+    async def facts(self) -> dict[str, Any]:
+        """What the model is; asked once. Raises RefusalError as long as it isn't loaded."""
+        if self._facts is None:
+            self._facts = await self.editor.facts()
+        return self._facts
+
+    async def edit(self, asked: Asked) -> dict[str, Any]:
+        """The answer to a request, as POST /v1/edits gives it."""
+        started = time.perf_counter()
+        engine = self._engine(asked)
+        answers = await self._in_time(asyncio.gather(*(engine.edit(task) for task in asked.tasks)))
+        return await asyncio.to_thread(self._told, asked, answers, time.perf_counter() - started)
+
+    async def events(self, asked: Asked) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Progress, step by step, then the answer, or why there is none; each with the name of its event."""
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(self.offer.config.limits.timeout):
+                async for told in self._engine(asked).watch(asked.tasks[0]):
+                    if isinstance(told, Progress):
+                        yield "progress", await asyncio.to_thread(_progress, told)
+                    else:
+                        spent = time.perf_counter() - started
+                        yield "done", await asyncio.to_thread(self._told, asked, [told], spent)
+        except TimeoutError:
+            yield "error", self._late().body()
+        except RefusalError as refusal:
+            yield "error", refusal.body()
+
+    def words(self, source: str, target: str) -> tuple[str, str]:
+        """Two words of a client. Raises RefusalError where they can't be used."""
+        if not self.offer.config.words.allowed:
+            raise RefusalError(422, "Edits between any two words are not allowed here: GET /v1/edits lists what is.")
+        for key, word in (("source", source), ("target", target)):
+            if not 0 < len(word) <= LONGEST:
+                raise RefusalError(422, f"{key} has {len(word)} letters: give a word of 1 to {LONGEST}.", key)
+        return source, target
+
+    async def make_direction(self, source: str, target: str) -> dict[str, Any]:
+        """Make the direction between two words ready."""
+        return {"edit": f"{source} to {target}", **await self._in_time(self.editor.make_direction(source, target))}
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Who makes edits, as GET /v1/models lists them."""
+        height, width = self.offer.size
+        common = {"object": "model", "created": 0, "owned_by": "p2pz_ray"}
+        config = self.offer.config
+        model = {"id": self.offer.model, **common, "kind": "diffusion", "batch": config.batch.size}
+        found = [{**model, "size": [width, height], **await self.facts()}]
+        if self.students is not None:
+            student = {"id": STUDENT, **common, "kind": "student", "batch": config.student_batch.size}
+            found.append({**student, "edits": list(self.offer.students)})
+        return found
+
+    def edits(self) -> list[dict[str, Any]]:
+        """The edits that have a name, as GET /v1/edits lists them."""
+        offered = self.offer.config.offered
+        found = []
+        for name, words in self.offer.edits.items():
+            by = [self.offer.model] if name in offered else []
+            found.append(
+                {
+                    "name": name,
+                    "title": title(name, words),
+                    "source": words[0] if words else None,
+                    "target": words[1] if words else None,
+                    "strength": offered[name].strength if name in offered else 1.0,
+                    "models": by + ([STUDENT] if name in self.offer.students else []),
+                }
+            )
+        return found
+
+    def _engine(self, asked: Asked) -> Engine:
+        return self.students if asked.by_student and self.students is not None else self.editor
+
+    async def _in_time(self, work: Awaitable[Any]) -> Any:
+        try:
+            return await asyncio.wait_for(asyncio.ensure_future(work), self.offer.config.limits.timeout)
+        except TimeoutError:
+            raise self._late() from None
+
+    def _late(self) -> RefusalError:
+        limit = self.offer.config.limits.timeout
+        return RefusalError(504, f"It took longer than {limit:g} s, so it was ended: ask again.", code="timeout")
+
+    def _told(self, asked: Asked, answers: list[Answer], seconds: float) -> dict[str, Any]:
+        data = []
+        for answer, task, seed in zip(answers, asked.tasks, asked.seeds, strict=True):
+            for pixels, name, strengths in zip(answer.pixels, asked.names, asked.strengths, strict=True):
+                data.append(
+                    {
+                        "b64_json": to_base64(pixels, asked.format, asked.size),
+                        "edit": name,
+                        "strength": strengths[0] if len(strengths) == 1 else strengths,
+                        "seed": seed,
+                        "caption": answer.caption or task.otherwise,
+                    }
+                )
+        told = {
+            "created": int(time.time()),
+            "model": asked.model,
+            "data": data,
+            "cost": {
+                "seconds": round(seconds, 3),
+                "engine_seconds": max(answer.seconds for answer in answers),
+                "steps": sum(answer.steps for answer in answers),
+                "batch": max(answer.batch for answer in answers),
+            },
+        }
+        if asked.source:
+            told["source"] = to_base64(asked.tasks[0].pixels, "png")
+        return told
+
+
+def to_base64(pixels: Pixels, format: str = "png", size: tuple[int, int] | None = None) -> str:
+    """A picture's file in base64, scaled to (W, H) where that is given."""
+    if size is not None and size != pixels.shape[1::-1]:
+        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    return base64.b64encode(encode(pixels, format)).decode()  # type: ignore[arg-type]
+
+
+def _progress(told: Progress) -> dict[str, Any]:
+    shown = None if told.preview is None else [to_base64(pixels) for pixels in told.preview]
+    return {"step": told.step, "of": told.of, "preview": shown}
