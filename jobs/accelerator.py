@@ -271,7 +271,7 @@ class Report:
         lines = [
             "; ".join(map(_pair, self.facts.items())),
             "",
-            f"Seconds of {STEPS} steps are extrapolated from runs of {FEW[0]} and {FEW[1]}, after one of 1 that warms "
+            f"Seconds of {STEPS} steps are extrapolated from runs of {FEW[0]} and {FEW[1]}, after one that warms "
             "up; `off` is a relative distance.",
             "",
         ]
@@ -528,7 +528,7 @@ def isolation(weights: Weights, name: str, steps: int, count: int = 4) -> list[d
 
 def line(machine: Machine, work: Callable[[int], Any]) -> dict[str, float]:
     """Seconds of a step and of all that is done once, by two runs of few steps after one that warms up."""
-    work(1)
+    work(FEW[0])
     short, long = (machine.timed(lambda n=n: work(n))[0] for n in FEW)
     step = max(long - short, 0.0) / (FEW[1] - FEW[0])
     return {"seconds a step": step, "seconds once": max(short - FEW[0] * step, 0.0)}

@@ -31,7 +31,7 @@ def found(out: Path) -> dict[str, Any]:
 def test_everything_is_measured_at_tiny_sizes(job: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels aren't compiled: that takes minutes."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    monkeypatch.setattr(job, "FEW", (1, 2))
+    monkeypatch.setattr(job, "FEW", (2, 3))
     assert job.main(["--tiny", "--out", str(tmp_path), "--seconds", "3600"]) == 0
     made = found(tmp_path)
     rows = made["rows"]
