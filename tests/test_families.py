@@ -12,6 +12,7 @@ from p2pz_ray import EditDirection, Editor, GuidanceSettings, InversionSettings
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.editing.text import TextEncoder
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.running.direction import load_direction
 from p2pz_ray.running.prepare import prepare
 
 WORDS = ["a photo of a cat", "the cat sleeps in the snow, near a very old house"]
@@ -168,6 +169,7 @@ def test_a_run_takes_its_size_from_sdxls_folder_and_writes_its_direction(sdxl: P
     found = prepare(TranslateConfig.model_validate({**settings, "output": str(tmp_path / "run")}))
     assert found is not None
     assert found[0].size == (64, 64)
-    kept = EditDirection.load(str(tmp_path / "run" / "directions" / "cat2dog.safetensors"))
+    kept = load_direction(found[0].folder, "cat2dog")
+    assert kept is not None
     kept.check(TextEncoder.load(sdxl), "cat2dog")
     assert kept.pooled is not None
