@@ -331,13 +331,12 @@ class RemoteFile(io.BufferedReader):
         return self._ranges.failure
 
 
-class _RangeReader(io.RawIOBase):
-    """A remote file read by ranges: it keeps no state that a failed request could leave wrong."""
+class Positioned(io.RawIOBase):
+    """A stored file of known size and a position in it, for readers that fetch its bytes by ranges."""
 
     def __init__(self, store: Store, path: str) -> None:
         self._store, self._path, self._position = store, path, 0
         self._size = store.size(path)
-        self.failure: StorageError | None = None
 
     def readable(self) -> bool:
         return True
@@ -352,6 +351,14 @@ class _RangeReader(io.RawIOBase):
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         self._position = max(0, start + offset)
         return self._position
+
+
+class _RangeReader(Positioned):
+    """A remote file read by ranges: it keeps no state that a failed request could leave wrong."""
+
+    def __init__(self, store: Store, path: str) -> None:
+        super().__init__(store, path)
+        self.failure: StorageError | None = None
 
     def readinto(self, buffer: Any) -> int:
         stop = min(self._size, self._position + len(buffer))

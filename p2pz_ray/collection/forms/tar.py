@@ -21,7 +21,7 @@ from typing import IO, Any, cast
 from p2pz_ray.collection.failure import shown
 from p2pz_ray.collection.partition import Source, file_id
 from p2pz_ray.collection.schema import Columns
-from p2pz_ray.collection.store import Store
+from p2pz_ray.collection.store import Positioned, Store
 from p2pz_ray.errors import ConfigError, ImageError, first_line
 
 PICTURES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm", "avif", "heic", "heif", "jxl", "jp2")
@@ -187,26 +187,12 @@ def _first_size(store: Store, path: str) -> int:
         return 0
 
 
-class _Onwards(io.RawIOBase):
+class _Onwards(Positioned):
     """A remote file that is read from its beginning to its end, whole chunks at a time; seeking back isn't needed."""
 
     def __init__(self, store: Store, path: str) -> None:
-        self._store, self._path, self._size = store, path, store.size(path)
-        self._position, self._start, self._held = 0, 0, b""
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
+        super().__init__(store, path)
+        self._start, self._held = 0, b""
 
     def read(self, size: int = -1) -> bytes:
         stop = self._size if size < 0 else min(self._size, self._position + size)
