@@ -11,6 +11,7 @@ from p2pz_ray.collection.store import Store
 from p2pz_ray.mini.dataset import write_world
 from p2pz_ray.student.config import GeneratorConfig
 from p2pz_ray.student.export import export_student
+from p2pz_ray.student.repertoire import Repertoire, Skill
 from p2pz_ray.student.student import build_generator, save_student
 
 JOBS = Path(__file__).parents[1] / "jobs"
@@ -29,7 +30,7 @@ def test_a_row_for_each_engine_with_its_error_and_its_speed(
     monkeypatch.setattr(table, "BATCHES", (1, 2))
     torch.manual_seed(0)
     untrained = build_generator(GeneratorConfig(base=64, max=4, code=8, residual=True), 64)
-    save_student(Store(str(tmp_path)), "student", untrained, "cat2dog", {})
+    save_student(Store(str(tmp_path)), "student", untrained, Repertoire({"cat2dog": Skill()}), {})
     export_student(Store(str(tmp_path)), "student", "onnx")
     world = write_world(str(tmp_path / "world"), 2, 0, ("cat2dog",))
     asked = [str(tmp_path / "student"), "--collection", world, "--model", str(tiny_model), "--images", "2"]
