@@ -84,6 +84,15 @@ def test_an_answer_does_not_depend_on_the_rest_of_the_batch(
     assert np.array_equal(student(images, batch_size=5), student(images, batch_size=5))
 
 
+def test_half_the_bytes_answer_nearly_the_same(tmp_path: Path, images: np.ndarray) -> None:
+    whole = saved(tmp_path)
+    save_student(Store(str(tmp_path)), "half", generator(), Repertoire(), {}, half=True)
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (whole, tmp_path / "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    edited = [Student.from_pretrained(str(folder))(images).astype(int) for folder in (whole, tmp_path / "half")]
+    assert np.abs(edited[0] - edited[1]).max() <= 3
+
+
 def test_the_card_says_what_the_student_is_and_was_made_of(tmp_path: Path) -> None:
     card = (saved(tmp_path) / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: p2pz_ray\n")

@@ -133,7 +133,7 @@ def _look(config: DistillConfig, folder: RunFolder, index: dict[str, Any], train
             "batch": config.training.batch,
             **trainer.best,
         }
-        save_student(folder.store, "student", trainer.average, shown.repertoire, facts)
+        save_student(folder.store, "student", trainer.average, shown.repertoire, facts, config.half)
     x, y, direction = shown.read(shown.evenly(SHEET_ROWS))
     with torch.no_grad():
         made = _answer(trainer, x.to(trainer.device), direction.to(trainer.device)).cpu()

@@ -126,7 +126,8 @@ class PairSource:
                 for values in batch.to_pylist():
                     known = scores.get((values["id"], values["edit"]), {})
                     parts = shown.get(values["edit"], {values["edit"]: 1.0})
-                    yield Candidate((number, manifest.file, row), known | values, parts)
+                    strength = {"strength": max(parts.values())}  # so that a filter may ask less of weak edits
+                    yield Candidate((number, manifest.file, row), known | values | strength, parts)
                     row += 1
 
     def _scores(self, store: Store) -> dict[tuple[str, str], dict[str, Any]]:

@@ -215,8 +215,8 @@ class Trainer:
         shapes = [(1, side, side) for side in self.generator.noise_sides]
 
         def of(rows: slice) -> Lot:
-            mine = (None if drawn is None else drawn[rows].to(self.device) for drawn in (z, drop))
-            return Lot(*mine, noises(seeds[rows], shapes, self.device) if shapes else None)
+            own_z, own_drop = (None if drawn is None else drawn[rows].to(self.device) for drawn in (z, drop))
+            return Lot(own_z, own_drop, noises(seeds[rows], shapes, self.device) if shapes else None)
 
         return of
 

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from numbers import Real
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,9 +59,12 @@ def build_generator(config: GeneratorConfig, size: int, directions: int = 0) -> 
     return CoModGenerator(config, size, directions)
 
 
-def save_student(store: Store, folder: str, generator: Any, repertoire: Repertoire, facts: dict[str, Any]) -> None:
-    """Write a student's folder; `facts` are plain values for its card."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
+def save_student(
+    store: Store, folder: str, generator: Any, repertoire: Repertoire, facts: dict[str, Any], half: bool = False
+) -> None:
+    """Write a student's folder; `facts` are plain values for its card. half: its weights in half precision."""
+    kept = {name: value.detach().cpu() for name, value in generator.state_dict().items()}
+    weights = {name: (value.half() if half else value).contiguous() for name, value in kept.items()}
     config = {
         "format": FORMAT,
         "edits": repertoire.to_json(),
@@ -187,20 +189,20 @@ class Student:
     ) -> Tensor | None:
         """(B, D), of as many pictures; None for a student of one edit."""
         edits = [edit] if edit is None or isinstance(edit, str | Mapping) else list(edit)
-        strengths = [strength] if isinstance(strength, Real) else list(strength)  # type: ignore[arg-type]
-        for name, given in (("edit", edits), ("strength", strengths)):
-            if len(given) not in (1, count):
-                raise ConfigError(f"{name} has {len(given)} entries for {count} images: give one, or one for each.")
-        if len(edits) == len(strengths) == 1:  # checked where there is no picture, too
-            sums = [self.repertoire.direction(self.repertoire.parts(edits[0], strengths[0]))] * count
-        else:
-            edits, strengths = (each * (count if len(each) == 1 else 1) for each in (edits, strengths))
-            sums = [
-                self.repertoire.direction(self.repertoire.parts(*one)) for one in zip(edits, strengths, strict=True)
-            ]
+        strengths = list(strength) if isinstance(strength, Iterable) else [strength]
+        for name, given in (("edit", len(edits)), ("strength", len(strengths))):
+            if given not in (1, count):
+                raise ConfigError(f"{name} has {given} entries for {count} images: give one, or one for each.")
+        # 1 where all pictures are asked for the same.
+        rows = max(len(edits), len(strengths)) if edits and strengths else 0
+        sums = [
+            self.repertoire.direction(self.repertoire.parts(edits[row % len(edits)], strengths[row % len(strengths)]))
+            for row in range(rows)
+        ]
         if not self.repertoire.width:
             return None
-        return torch.tensor(sums, dtype=torch.float32).view(count, self.repertoire.width).to(self.device)
+        each = torch.tensor(sums, dtype=torch.float32).view(-1, self.repertoire.width)
+        return each.expand(count, -1).contiguous().to(self.device)
 
 
 def _digest(*files: bytes) -> str:
