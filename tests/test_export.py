@@ -17,7 +17,7 @@ from small_run import TARGETS, Example, examples, moved, pair, write_run
 
 from p2pz_ray.cli import FORMATS, main
 from p2pz_ray.collection.codec import encode
-from p2pz_ray.collection.mark import SOURCE_TYPE, xmp
+from p2pz_ray.collection.mark import SOURCE_TYPE, Provenance, xmp
 from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.evaluation.run import Run
@@ -27,7 +27,7 @@ from p2pz_ray.export.forms import Format, writer
 from p2pz_ray.export.job import export
 from p2pz_ray.export.pair import Kept, half
 
-MARK = xmp("mini", "0", "cat2dog")
+MARK = xmp(Provenance("mini", "0", "cat2dog"))
 
 
 @pytest.fixture(scope="module")
