@@ -231,7 +231,8 @@ def _absolute(config: TranslateConfig) -> TranslateConfig:
     if inversion.cache is not None:
         inversion = replace(inversion, cache=absolute_uri(inversion.cache))
     student = None if config.student is None else absolute_uri(config.student)
-    changed: dict[str, Any] = {"model": absolute_model(config.model), "student": student, "input": given, "inversion": inversion}
+    changed: dict[str, Any] = {"student": student, "input": given, "inversion": inversion}
+    changed["model"] = absolute_model(config.model)
     changed["output"] = absolute_uri(config.output)
     if (signed := config.output_format.c2pa) is not None:
         files = {"certificates": absolute_uri(signed.certificates), "key": absolute_uri(signed.key)}
