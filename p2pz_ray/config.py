@@ -225,12 +225,22 @@ def well_named(edits: dict[str, EditConfig]) -> dict[str, EditConfig]:
     return edits
 
 
+class CredentialsConfig(Section):
+    """The key that edited pictures are signed with, as C2PA's content credentials; its files lie on every machine."""
+
+    certificates: Text  # PEM: the signer's certificate and those above it
+    key: Text  # PEM: its private key
+    algorithm: Literal["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"] = "es256"
+    timestamps: Text | None = None  # URL of an authority that is asked for the time of each picture
+
+
 class OutputFormatConfig(Section):
     """How edited images are encoded."""
 
     format: Literal["png", "jpeg", "webp"] = "png"
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # of jpeg and webp
     mark: Literal["xmp", "none"] = "xmp"  # whether an edited picture's metadata say that, how and by what it was edited
+    c2pa: CredentialsConfig | None = None  # signs each edited picture
 
 
 @dataclass(frozen=True)

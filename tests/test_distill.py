@@ -158,6 +158,7 @@ def test_a_score_that_is_no_number_is_never_the_best(
         distill(config(table, tmp_path / "none", steps=4))
 
 
+@pytest.mark.train
 def test_one_student_learns_two_edits_and_how_strong_each_is(tmp_path: Path) -> None:
     """Darker and redder, by as much as is asked for: a rule that no student of one edit could know."""
     rows: list[dict[str, Any]] = []

@@ -273,6 +273,7 @@ def test_a_student_of_one_edit_knows_one_strength(tmp_path: Path, images: np.nda
             student(images, **asked)
 
 
+@pytest.mark.slow
 def test_exports_keep_the_direction_as_their_second_input(tmp_path: Path, images: np.ndarray) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -27,6 +27,7 @@ from p2pz_ray.language.checkpoint import load_pretrained
 from p2pz_ray.running.direction import edit_directions, load_direction, loras_of, save_direction
 from p2pz_ray.running.engine import Modelled
 from p2pz_ray.running.job import Job, columns_of
+from p2pz_ray.running.translator import signer
 from p2pz_ray.student import Student
 from p2pz_ray.uri import lies_inside, unquoted
 
@@ -53,6 +54,7 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
     cache = config.inversion.cache
     if cache is not None and lies_inside(Store(cache, config.inversion.cache_storage_options), source):
         raise ConfigError(f"inversion.cache {cache} lies inside input.uri {config.input.uri}: choose another place.")
+    signer(config)
     plan, more, config = _plan(config, folder)
     if folder.finished and not more.partitions:
         return None
@@ -236,8 +238,13 @@ def _absolute(config: TranslateConfig) -> TranslateConfig:
     if inversion.cache is not None:
         inversion = replace(inversion, cache=absolute_uri(inversion.cache))
     student = config.student if config.student in (None, "mini") else absolute_uri(config.student)
-    changed = {"model": absolute_model(config.model), "student": student, "input": given, "inversion": inversion}
+    changed: dict[str, Any] = {"student": student, "input": given, "inversion": inversion}
+    changed["model"] = absolute_model(config.model)
     changed["output"] = absolute_uri(config.output)
+    if (signed := config.output_format.c2pa) is not None:
+        files = {"certificates": absolute_uri(signed.certificates), "key": absolute_uri(signed.key)}
+        signed = signed.model_copy(update=files)
+        changed["output_format"] = config.output_format.model_copy(update={"c2pa": signed})
     return config.model_copy(update=changed)
 
 
