@@ -167,11 +167,12 @@ class Order:
 
 class Turns:
     """Pairs of each edit in turn, so that edits with few pairs are shown as often as those with many; within an edit
-    in the `Order` of its own shards."""
+    in the `Order` of its own shards. The edits share the `window`."""
 
     def __init__(self, rows: Sequence[int], edits: Sequence[str], window: int, seed: int) -> None:
         first = np.concatenate([[0], np.cumsum(rows)]).astype(int)
         self._orders, self._numbers = [], []
+        window = max(window // len(set(edits)), 1)
         for number, edit in enumerate(dict.fromkeys(edits)):
             own = [shard for shard, other in enumerate(edits) if other == edit]
             self._orders.append(Order([rows[shard] for shard in own], window, seed + 7919 * number))
