@@ -45,9 +45,13 @@ class Key:
     meaning: str
 
     @property
+    def shown(self) -> str:
+        """Its default as YAML has it, REQUIRED where there is none."""
+        return "REQUIRED" if self.default is _REQUIRED else "" if self.default is _ELSEWHERE else _value(self.default)
+
+    @property
     def row(self) -> str:
-        default = "required" if self.default is _REQUIRED else f"`{_value(self.default)}`"
-        default = "" if self.default is _ELSEWHERE else default
+        default = "required" if self.default is _REQUIRED else f"`{self.shown}`" if self.shown else ""
         cells = (f"`{self.name}`", self.type, default, self.meaning)
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
