@@ -6,7 +6,10 @@
                                      own; judge against error drawn to --drawing
     rivals                           SDEdit and DDIM inversion with a swapped word on --task
     diffusers                        diffusers' own pix2pix-zero on --task at --steps, --lambda-xa, --cfg, beside ours
+    hold                             edits confined by the model's own maps, and the masks it finds
+    soft                             one grey mask over --task's pictures, from black to white
     sheet                            --count scenes of every task, drawn to --drawing
+    holdsheet                        --count scenes confined by maps and under a grey mask, drawn to --drawing
 
 All scenes are held out. Errors are mean squared differences of pixel values 0 … 1; changes come with their paired 95 %
 interval.
@@ -17,12 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from p2pz_ray.evaluation.ablation import Variant, trade_off
-from p2pz_ray.lab import figures, parts, rivals
+from p2pz_ray.lab import figures, hold, parts, rivals
 from p2pz_ray.lab.bench import TASKS, Bench
 from p2pz_ray.mini import MODEL
 from p2pz_ray.mini.judge import FOLDER
 
-TABLES = (*figures.FIGURES, "parts", "guidance", "rivals", "diffusers", "sheet")
+TABLES = (*figures.FIGURES, "parts", "guidance", "rivals", "diffusers", "hold", "soft", "sheet", "holdsheet")
 
 
 def main() -> None:
@@ -45,11 +48,16 @@ def main() -> None:
         "parts": lambda: parts.parts(bench, given.task, figures.PAPER),
         "rivals": lambda: rivals.rivals(bench, given.task, figures.PAPER),
         "diffusers": lambda: rivals.beside_diffusers(bench, given.task, given.steps, given.lambda_xa, given.cfg),
+        "hold": lambda: hold.confine(bench),
+        "soft": lambda: hold.soft(bench, given.task),
         "guidance": lambda: _guidance(bench, given.task, given.drawing),
     }
     for name in given.what:
         if name == "sheet":
             figures.sheet(bench, given.drawing or Path("tasks.jpg"))
+            continue
+        if name == "holdsheet":
+            hold.sheet(bench, given.drawing or Path("hold.png"))
             continue
         make = tables.get(name)
         head, *rows = make() if make else figures.FIGURES[name](bench)
