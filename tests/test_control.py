@@ -39,7 +39,7 @@ def controls(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, sdxl: P
         channels = list(unet.config.block_out_channels)
         torch.manual_seed(5)
         net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 8))
-        kind = (
+        kind: dict[str, Any] = (
             {"adapter_type": "full_adapter_xl", "downscale_factor": 8} if family == "sdxl" else {"downscale_factor": 4}
         )
         channels += channels[-1:] if family == "sdxl" else []
@@ -111,7 +111,6 @@ def edited(model: Path, told: list[Control], act: Any = "edit", rows: slice = sl
         inversion=InversionSettings(steps=3),
         controls=told,
         controls_act=act,
-        guidance=GuidanceSettings(**settings),
     )
     images = np.random.default_rng(3).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
     given = [lines(2)[rows] if control.source == "given" else None for control in told]
