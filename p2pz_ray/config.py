@@ -87,8 +87,8 @@ class ConditionConfig(Section):
     of the image itself."""
 
     model: Text  # the checkpoint's folder, in diffusers' layout
-    column: Text | None = None
-    source: Annotated[Literal["edges"] | None, Field(alias="from")] = None
+    column: Text | None = None  # of pictures, in a collection of tables or tars
+    source: Annotated[Literal["edges"] | None, Field(alias="from")] = None  # of the image itself
     weight: Annotated[float, Field(allow_inf_nan=False)] = 1.0  # 0 is as without it
 
     @field_validator("source", mode="before")
