@@ -292,7 +292,7 @@ def _inner(section: type, key: str) -> type | None:
 def _annotations(section: type) -> dict[str, Any]:
     """The type of each key of a section, a model or a dataclass."""
     if issubclass(section, BaseModel):
-        return {name: field.annotation for name, field in section.model_fields.items()}
+        return {field.alias or name: field.annotation for name, field in section.model_fields.items()}
     return {field.name: field.type for field in dataclasses.fields(section)}  # type: ignore[arg-type]
 
 

@@ -28,13 +28,15 @@ _OPEN_PROTOCOLS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf")
 @dataclass(frozen=True)
 class Item:
     """One row: encoded image bytes, or None and a sentence (without the id) on what is wrong; and its encoded
-    mask, where one is asked for."""
+    mask, where one is asked for. `conditions` are further pictures that were asked for: None where there is none, the
+    sentence that says why where one can't be had."""
 
     id: str
     data: bytes | None
     caption: str | None
     error: str | None
     mask: bytes | None = None
+    conditions: tuple[bytes | str | None, ...] = ()
 
 
 def read_partition(
@@ -112,7 +114,7 @@ def _tar_items(store: Store, sources: tuple[Source, ...], columns: Columns, max_
             elif size > max_bytes:
                 sentence = f"It has {size:,} bytes, more than the {max_bytes:,} allowed."
             data = None if sentence else data
-            yield Item(id, data, found.get("caption"), sentence, found.get("mask"))
+            yield Item(id, data, found.get("caption"), sentence, found.get("mask"), found.get("conditions", ()))
 
 
 def _table_items(
@@ -171,7 +173,17 @@ class _Fetcher:
                 mask = self._checked(row.mask, row.mask_path, table_path, "mask")
         except ImageError as error:
             return Item(id, None, row.caption, str(error))
-        return Item(id, data, row.caption, None, mask)
+        return Item(id, data, row.caption, None, mask, self._conditions(row, table_path))
+
+    def _conditions(self, row: Row, table_path: str) -> tuple[bytes | str | None, ...]:
+        found: list[bytes | str | None] = []
+        for data, path in row.conditions:
+            try:
+                nothing = data is None and path is None
+                found.append(None if nothing else self._checked(data, path, table_path, "condition"))
+            except ImageError as error:
+                found.append(str(error))
+        return tuple(found)
 
     def _checked(self, data: bytes | None, path: str | None, table_path: str, what: str) -> bytes:
         """A picture's bytes, fetched where its row holds none; `what` it is, for a sentence."""

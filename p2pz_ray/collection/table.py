@@ -47,6 +47,7 @@ class Row:
     mask: bytes | None = None
     mask_path: str | None = None
     problem: str | None = None
+    conditions: tuple[tuple[bytes | None, str | None], ...] = ()
 
 
 def table_version(store: Store, path: str, kind: str) -> str:
@@ -128,7 +129,7 @@ class TableFile:
     def rows(self, piece: int, start: int, stop: int) -> Iterator[Row]:
         """Some rows of a piece, a few in memory at a time. Raises one of `UNREADABLE` where the file is broken."""
         columns = self._columns
-        wanted = (columns.id, columns.image, columns.caption, columns.mask, PROBLEM)
+        wanted = (columns.id, columns.image, columns.caption, columns.mask, PROBLEM, *columns.conditions)
         names = [name for name in wanted if name is not None and name in self._present]
         with self._reading():
             for batch in self._reader.read(piece, start, stop, list(dict.fromkeys(names))):
@@ -138,10 +139,12 @@ class TableFile:
                 masks, mask_paths = [nothing.to_pylist()] * 2
                 if columns.mask is not None:
                     masks, mask_paths = pictures(part[columns.mask], self._type(columns.mask))
+                others = [zip(*pictures(part[name], self._type(name)), strict=True) for name in columns.conditions]
+                conditions = list(zip(*others, strict=True)) if others else [()] * batch.num_rows
                 ids = texts(part.get(columns.id, nothing))
                 captions = texts(part.get(columns.caption or "", nothing))
                 problems = self._problems(batch)
-                for id, *rest in zip(ids, data, paths, captions, masks, mask_paths, problems, strict=True):
+                for id, *rest in zip(ids, data, paths, captions, masks, mask_paths, problems, conditions, strict=True):
                     yield Row(None if id is None else f"{self._above}{id}", *rest)
 
     def _problems(self, batch: pa.RecordBatch) -> list[str | None]:

@@ -103,7 +103,8 @@ class Bench:
         """From the template bank's sentences for the edit's two words."""
         if edit.name not in self._directions:
             source, target = (template_bank(word, SENTENCES) for word in edit.words)
-            self._directions[edit.name] = self.editor.direction(source, target)
+            named = dict(zip(("source", "target"), edit.words, strict=True))
+            self._directions[edit.name] = self.editor.direction(source, target, **named)
         return self._directions[edit.name]
 
     def nothing(self) -> EditDirection:

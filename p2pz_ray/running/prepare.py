@@ -17,7 +17,9 @@ from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.collection.store import Store
 from p2pz_ray.config import CheckpointConfig, TranslateConfig, difference, fingerprint, record
 from p2pz_ray.editing import EditDirection
+from p2pz_ray.editing.checkpoint import fingerprint as model_fingerprint
 from p2pz_ray.editing.checkpoint import identity, locate, locate_vae
+from p2pz_ray.editing.control import check_control
 from p2pz_ray.editing.kind import check_kind, read_json
 from p2pz_ray.editing.lora import Lora
 from p2pz_ray.editing.model import TextEncoder
@@ -25,7 +27,7 @@ from p2pz_ray.editing.schedule import Schedule
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.checkpoint import load_pretrained
 from p2pz_ray.running.direction import edit_directions, load_direction, loras_of, save_direction
-from p2pz_ray.running.engine import Modelled
+from p2pz_ray.running.engine import Modelled, controls_of
 from p2pz_ray.running.job import Job, columns_of
 from p2pz_ray.running.translator import signer
 from p2pz_ray.student import Student
@@ -122,10 +124,14 @@ def _diffusion(config: TranslateConfig, begun: RunFolder | None) -> _Given:
     held = {} if begun is None else {name: load_direction(begun, name) for name in config.edits}
     kept = {name: direction for name, direction in held.items() if direction is not None}
     directions = edit_directions(config.edits, TextEncoder.load(checkpoint, loras), kept)
-    ingredients = {
+    ingredients: dict[str, Any] = {
         "model": identity(checkpoint, vae, loras),
         "directions": {name: direction.digest for name, direction in directions.items()},
     }
+    unet = read_json(checkpoint / "unet" / "config.json")
+    for control in controls_of(config):
+        check_control(control.folder, unet)
+        ingredients.setdefault("conditions", []).append(model_fingerprint(control.folder))
     fresh = {name: direction for name, direction in directions.items() if name not in kept}
     return _Given(size, ingredients, _pinned(config, checkpoint), fresh)
 
@@ -240,6 +246,7 @@ def _absolute(config: TranslateConfig) -> TranslateConfig:
     student = config.student if config.student in (None, "mini") else absolute_uri(config.student)
     changed: dict[str, Any] = {"student": student, "input": given, "inversion": inversion}
     changed["model"] = absolute_model(config.model)
+    changed["conditions"] = [each.model_copy(update={"model": absolute_uri(each.model)}) for each in config.conditions]
     changed["output"] = absolute_uri(config.output)
     if (signed := config.output_format.c2pa) is not None:
         files = {"certificates": absolute_uri(signed.certificates), "key": absolute_uri(signed.key)}

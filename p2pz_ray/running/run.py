@@ -133,7 +133,9 @@ def _work(
 def quarantine(job: Job, partition: Partition, sentence: str) -> Manifest:
     """Commit a partition as error rows alone, which say `sentence`."""
     started = time.time()
-    pairs = Pairs(list(job.config.edits), job.config.seed, job.config.output_format.format)
+    pairs = Pairs(
+        list(job.config.edits), job.config.seed, job.config.output_format.format, job.config.output_format.masks
+    )
     for row, id in enumerate(_ids(job, partition)):
         pairs.fail(row, id, sentence)
     return job.folder.commit(
