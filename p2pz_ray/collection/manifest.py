@@ -6,30 +6,35 @@
     RUN/plan.json         the partitions; plan.2.json and so on those that were appended
     RUN/data/             {partition}-{attempt}.parquet, each put whole
     RUN/manifest/         {partition}.json, put after its data: a file in data/ counts only if a manifest names it
+    RUN/manifests.json.gz what the driver knew of these when it last wrote it: read instead of them, as far as it goes
     RUN/_SUCCESS          put last: the summary; from then on nothing changes
 
 Whatever two writers could disagree on is put create-only: the first one's stands for ever, and who comes second takes
 it over. A second writer of a partition so finds the first one's manifest, returns that and removes its own file.
 """
 
+import gzip
 import hashlib
 import itertools
 import json
 import time
 import uuid
+import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import yaml
 
+from p2pz_ray.collection.failure import MissingFileError
 from p2pz_ray.collection.partition import Partition, Plan
 from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import P2PZError
 
 INGREDIENTS = "ingredients.json"
+SEALED = "manifests.json.gz"
 READERS = 16
 """Manifests read at once."""
 
@@ -148,7 +153,7 @@ class RunFolder:
                 return manifest
         raise AssertionError("unreachable")
 
-    def manifests(self, partitions: Iterable[Partition], fingerprint: str | None = None) -> dict[str, Manifest]:
+    def manifests(self, partitions: Sequence[Partition], fingerprint: str | None = None) -> dict[str, Manifest]:
         """Partition id → manifest, of those of `partitions` that are committed and whose file stands.
 
         Raises P2PZError where one was made by another job than that of `fingerprint`.
@@ -157,13 +162,40 @@ class RunFolder:
         for name in self.store.list("manifest"):
             paths[name.partition(".")[0]].append(f"manifest/{name}")
         files = set(self.store.list("data"))  # after the manifests: a manifest's file is there before it
+        held = {}
+        for id, record in self._sealed().items():
+            # A manifest never changes, but somebody may have removed it, or its file, to have the partition made anew.
+            if id in paths and str(record.get("file")).removeprefix("data/") in files:
+                held[id] = self._check(_path(id), self._manifest(SEALED, record), fingerprint)
         # The first one last: it counts where, against all rules, several of a partition stand.
-        wanted = [path for p in partitions for path in sorted(paths[p.id], key=lambda path: (len(path), path))[::-1]]
+        wanted = [
+            path
+            for p in partitions
+            if p.id not in held
+            for path in sorted(paths[p.id], key=lambda path: (len(path), path))[::-1]
+        ]
         with ThreadPoolExecutor(READERS) as readers:  # a remote storage answers slowly, but many at once
             found = list(readers.map(lambda path: self._manifest(path, self.read_json(path)), wanted))
         for path, manifest in zip(wanted, found, strict=True):
             self._check(path, manifest, fingerprint)
-        return {m.partition: m for m in found if m.file.removeprefix("data/") in files}
+        held |= {m.partition: m for m in found if m.file.removeprefix("data/") in files}
+        return {p.id: held[p.id] for p in partitions if p.id in held}
+
+    def seal(self, manifests: dict[str, Manifest]) -> None:
+        """Write down in one file the manifests that stand, so that they needn't be read one by one."""
+        if manifests:
+            records = {id: vars(manifest) for id, manifest in manifests.items()}
+            self.store.write(SEALED, gzip.compress(json.dumps(records).encode(), compresslevel=1, mtime=0))
+        else:
+            self.store.remove(SEALED)
+
+    def _sealed(self) -> dict[str, dict[str, Any]]:
+        """Partition id → manifest as it was sealed; {} where nothing was, or what was can't be read."""
+        try:
+            found = json.loads(gzip.decompress(self.store.read(SEALED)))
+        except (MissingFileError, OSError, EOFError, ValueError, zlib.error):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def standing(self, partition: str, fingerprint: str) -> Manifest | None:
         """The manifest of a partition, None if it isn't committed; raises P2PZError where another job made it."""
@@ -236,6 +268,7 @@ class RunFolder:
         for manifest in manifests.values():
             self._check(_path(manifest.partition), manifest, first.fingerprint)
         self._sweep(manifests)
+        self.seal(manifests)
         self.create_json("_SUCCESS", summary)
 
     def sweep(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from p2pz_ray.amount import count
+from p2pz_ray.collection.failure import StorageError
 from p2pz_ray.collection.manifest import Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition, Plan
 from p2pz_ray.collection.reader import read_partition
@@ -19,6 +20,9 @@ from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import Pairs
 from p2pz_ray.running.prepare import prepare
 from p2pz_ray.running.progress import Progress, Reached, duration
+
+SEAL_EVERY = 10_000
+"""Commits after which what is committed is written down in one file."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,15 @@ def _work(
     from p2pz_ray.running.metrics import DriverMetrics
     from p2pz_ray.running.pool import Pool
 
+    folder = job.folder
+    folder.seal(manifests)
+
+    def done(manifest: Manifest) -> None:
+        manifests[manifest.partition] = manifest
+        if len(manifests) % SEAL_EVERY == 0:
+            with suppress(StorageError):  # they stand, each by itself
+                folder.seal(manifests)
+
     with connected(job.config), _interruptible() as when_asked:  # Ray sets signal handlers too: ours come after
         progress = Progress(
             plan.images,
@@ -116,11 +129,10 @@ def _work(
         )
         when_asked(pool.stop)
         try:
-            pool.run(left, lambda manifest: manifests.update({manifest.partition: manifest}))
+            pool.run(left, done)
         except KeyboardInterrupt:
-            done = len(manifests)
             raise P2PZError(
-                f"Stopped with {done:,} of {count(len(plan.partitions), 'partition')} done: "
+                f"Stopped with {len(manifests):,} of {count(len(plan.partitions), 'partition')} done: "
                 "the same command goes on from there."
             ) from None
         finally:
