@@ -27,7 +27,7 @@ def commit(run: RunFolder, id: str, fingerprint: str = "f") -> Manifest:
 
 
 def committed(run: RunFolder) -> dict[str, Manifest]:
-    return run.manifests(PLAN.partitions, "f")
+    return run.manifests(PLAN.ids, "f")
 
 
 def test_a_few_files_are_read_however_many_partitions_are_done(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

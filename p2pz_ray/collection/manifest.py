@@ -23,13 +23,13 @@ import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import yaml
 
 from p2pz_ray.collection.failure import MissingFileError
-from p2pz_ray.collection.partition import Partition, Plan
+from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import P2PZError
 
@@ -123,6 +123,12 @@ class RunFolder:
             plan = part if plan is None else plan + part
         return plan
 
+    def outline(self) -> tuple[list[str], int] | None:
+        """The ids of the recorded plan's partitions and its images, None where there is none yet."""
+        names = self._plan_names()
+        parts = [Plan.outline(self.store.read(name)) for name in names]
+        return ([id for ids, _ in parts for id in ids], sum(images for _, images in parts)) if names else None
+
     def create_plan(self, plan: Plan) -> Plan:
         """Record a plan where there is none; returns the one that stands."""
         return Plan.from_json(self.store.create("plan.json", plan.to_json().encode()))
@@ -153,49 +159,44 @@ class RunFolder:
                 return manifest
         raise AssertionError("unreachable")
 
-    def manifests(self, partitions: Sequence[Partition], fingerprint: str | None = None) -> dict[str, Manifest]:
-        """Partition id → manifest, of those of `partitions` that are committed and whose file stands.
+    def manifests(self, partitions: Sequence[str], fingerprint: str | None = None) -> dict[str, Manifest]:
+        """Partition id → manifest, of those of the ids `partitions` that are committed and whose file stands.
 
         Raises P2PZError where one was made by another job than that of `fingerprint`.
         """
         paths = defaultdict(list)
         for name in self.store.list("manifest"):
             paths[name.partition(".")[0]].append(f"manifest/{name}")
-        files = set(self.store.list("data"))  # after the manifests: a manifest's file is there before it
-        held = {}
-        for id, record in self._sealed().items():
-            # A manifest never changes, but somebody may have removed it, or its file, to have the partition made anew.
-            if id in paths and str(record.get("file")).removeprefix("data/") in files:
-                held[id] = self._check(_path(id), self._manifest(SEALED, record), fingerprint)
+        files = {f"data/{name}" for name in self.store.list("data")}  # after the manifests: a file is there before its
+        # A manifest never changes, but somebody may have removed it, or its file, to have the partition made anew.
+        held = {m.partition: m for m in self._sealed() if m.partition in paths and m.file in files}
         # The first one last: it counts where, against all rules, several of a partition stand.
-        wanted = [
-            path
-            for p in partitions
-            if p.id not in held
-            for path in sorted(paths[p.id], key=lambda path: (len(path), path))[::-1]
-        ]
+        left = [id for id in partitions if id not in held]
+        wanted = [path for id in left for path in sorted(paths[id], key=lambda path: (len(path), path))[::-1]]
         with ThreadPoolExecutor(READERS) as readers:  # a remote storage answers slowly, but many at once
             found = list(readers.map(lambda path: self._manifest(path, self.read_json(path)), wanted))
         for path, manifest in zip(wanted, found, strict=True):
             self._check(path, manifest, fingerprint)
-        held |= {m.partition: m for m in found if m.file.removeprefix("data/") in files}
-        return {p.id: held[p.id] for p in partitions if p.id in held}
+        held |= {m.partition: m for m in found if m.file in files}
+        return {id: self._check(_path(id), held[id], fingerprint) for id in partitions if id in held}
 
     def seal(self, manifests: dict[str, Manifest]) -> None:
         """Write down in one file the manifests that stand, so that they needn't be read one by one."""
         if manifests:
-            records = {id: vars(manifest) for id, manifest in manifests.items()}
-            self.store.write(SEALED, gzip.compress(json.dumps(records).encode(), compresslevel=1, mtime=0))
+            rows = [list(vars(manifest).values()) for manifest in manifests.values()]
+            record = {"fields": [one.name for one in fields(Manifest)], "manifests": rows}
+            self.store.write(SEALED, gzip.compress(json.dumps(record).encode(), compresslevel=1, mtime=0))
         else:
             self.store.remove(SEALED)
 
-    def _sealed(self) -> dict[str, dict[str, Any]]:
-        """Partition id → manifest as it was sealed; {} where nothing was, or what was can't be read."""
+    def _sealed(self) -> list[Manifest]:
+        """The manifests as they were sealed; none where nothing was, or what was can't be read."""
         try:
-            found = json.loads(gzip.decompress(self.store.read(SEALED)))
-        except (MissingFileError, OSError, EOFError, ValueError, zlib.error):
-            return {}
-        return found if isinstance(found, dict) else {}
+            record = json.loads(gzip.decompress(self.store.read(SEALED)))
+            names = record["fields"]
+            return [Manifest(**dict(zip(names, row, strict=True))) for row in record["manifests"]]
+        except (MissingFileError, OSError, EOFError, ValueError, LookupError, TypeError, zlib.error):
+            return []
 
     def standing(self, partition: str, fingerprint: str) -> Manifest | None:
         """The manifest of a partition, None if it isn't committed; raises P2PZError where another job made it."""
@@ -255,7 +256,7 @@ class RunFolder:
     def finish(self, plan: Plan, summary: dict[str, Any]) -> None:
         """Remove what no manifest names, then mark the run as finished. Every partition must be committed, and all by
         one job."""
-        manifests = self.manifests(plan.partitions)
+        manifests = self.manifests(plan.ids)
         missing = len(plan.partitions) - len(manifests)
         if missing:
             raise P2PZError(
@@ -276,7 +277,7 @@ class RunFolder:
         plan = self.plan()
         if plan is not None:
             more = len(self.store.list("data")) != len(plan.partitions)
-            self._sweep(self.manifests(plan.partitions) if more else {})
+            self._sweep(self.manifests(plan.ids) if more else {})
 
     def _sweep(self, manifests: dict[str, Manifest]) -> None:
         """Remove the files of these partitions that their manifests don't name, and what was half written."""

@@ -67,7 +67,7 @@ def translate(config: TranslateConfig, on_progress: Callable[[Reached], None] | 
         return _recorded(folder, config.output)
     job, plan = prepared
     folder = job.folder
-    manifests = folder.manifests(plan.partitions, job.fingerprint)
+    manifests = folder.manifests(plan.ids, job.fingerprint)
     left = [partition for partition in plan.partitions if partition.id not in manifests]
     if left:
         _work(job, plan, left, manifests, on_progress)
