@@ -6,8 +6,9 @@ import numpy as np
 
 from p2pz_ray.evaluation.cards import less_is_better
 from p2pz_ray.evaluation.charts import histogram, number
+from p2pz_ray.evaluation.interval import Estimate
 from p2pz_ray.evaluation.markup import text
-from p2pz_ray.evaluation.summary import CLIP_ACCURACY, Estimate, ScoreTable, is_share
+from p2pz_ray.evaluation.summary import CLIP_ACCURACY, ScoreTable, is_share
 
 HEADLINES = (
     (CLIP_ACCURACY, "closer to the target's text in CLIP"),
@@ -71,7 +72,7 @@ def value(name: str, found: float) -> str:
 
 def interval(name: str, found: Estimate) -> str:
     if found.low is None or found.high is None:
-        return "one pair alone"
+        return "one image alone"
     return f"{value(name, found.low)} to {value(name, found.high)}"
 
 
