@@ -107,28 +107,33 @@ def plan(given: argparse.Namespace) -> int:
 
 
 def report(given: argparse.Namespace) -> int:
+    from p2pz_ray.config_file import storage_options
     from p2pz_ray.evaluation.compare import write_comparison
     from p2pz_ray.evaluation.report import write_report
 
+    options = storage_options(given.storage_options)
     if given.other is None:
-        print(write_report(given.run, truth_uri=given.truth, student_uri=given.student))
+        print(write_report(given.run, storage_options=options, truth_uri=given.truth, student_uri=given.student))
     else:
-        print(write_comparison(given.run, given.other))
+        print(write_comparison(given.run, given.other, storage_options=options))
     return DONE
 
 
 def status(given: argparse.Namespace) -> int:
+    from p2pz_ray.config_file import storage_options
     from p2pz_ray.running.status import status, watch
 
+    options = storage_options(given.storage_options)
     if given.watch:
-        watch(given.run, lambda found: print(found.to_json() if given.json else found, flush=True))
+        watch(given.run, lambda found: print(found.to_json() if given.json else found, flush=True), options)
         return DONE
-    found = status(given.run)
+    found = status(given.run, options)
     print(found.to_json() if given.json else found)
     return DONE
 
 
 def export(given: argparse.Namespace) -> int:
+    from p2pz_ray.config_file import storage_options
     from p2pz_ray.export.job import export
 
     print(
@@ -143,6 +148,7 @@ def export(given: argparse.Namespace) -> int:
             test=given.test,
             seed=given.seed,
             push=given.push,
+            storage_options=storage_options(given.storage_options),
         )
     )
     return DONE
@@ -276,11 +282,13 @@ def _parser() -> argparse.ArgumentParser:
     adding.add_argument(
         "--student", metavar="RUN", help="a run whose edits of the same images are shown as a student's"
     )
+    _with_storage(adding)
 
     adding = verb(status, "how a run stands, from its manifests")
     adding.add_argument("run", metavar="RUN")
     adding.add_argument("--watch", action="store_true", help="again whenever something was committed, until it ends")
     adding.add_argument("--json", action="store_true", help="as a JSON object a line")
+    _with_storage(adding)
 
     adding = verb(plan, "what a translation would do: images, partitions, requests; with --measure hours and cost")
     adding.add_argument("settings", nargs="+", metavar="CONFIG or KEY=VALUE", help="as translate takes them")
@@ -300,7 +308,17 @@ def _parser() -> argparse.ArgumentParser:
     adding.add_argument("--test", type=float, default=0.1, metavar="SHARE", help="of the source pictures; default: 0.1")
     adding.add_argument("--seed", type=int, default=0, help="of the choice among several prompts")
     adding.add_argument("--push", metavar="hf://datasets/OWNER/NAME", help="send it to the hub, as one commit")
+    _with_storage(adding)
     return parser
+
+
+def _with_storage(adding: argparse.ArgumentParser) -> None:
+    adding.add_argument(
+        "--storage-options",
+        metavar="FILE",
+        default=os.environ.get("P2PZ_STORAGE_OPTIONS"),
+        help="YAML of what fsspec is handed for the run's storage; default: the file that P2PZ_STORAGE_OPTIONS names",
+    )
 
 
 def _split(settings: Sequence[str]) -> tuple[str | None, Sequence[str]]:
