@@ -8,6 +8,7 @@ import argparse
 import importlib.util
 import io
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from p2pz_ray import __version__
-from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.errors import ConfigError, P2PZError, StoppedError
 
 FORMATS = ("webdataset", "imagefolder", "instructpix2pix", "img2img-turbo", "parquet")
 _DUPLICATES = "of sources closer than so many grey levels keep the first; 0 keeps all; default: 1"
 DONE, FAILED, WRONG, TOO_MANY_FAILED = 0, 1, 2, 3
+RETRIED = "P2PZ_RETRIED"
+"""Set where a job that fails is tried again: what no further try can mend then ends as done, with its sentence."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,15 +30,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _never_fail_to_print()
     given = _parsed(arguments)
     _quiet()
+    code = _run(given)
+    if code in (WRONG, TOO_MANY_FAILED) and os.environ.get(RETRIED):
+        return _complain(f"Another try could not mend that, so exit code {code} is given as {DONE}.", DONE)
+    return code
+
+
+def _run(given: argparse.Namespace) -> int:
     verb: Callable[[argparse.Namespace], int] = given.verb
     try:
         return verb(given)
     except ConfigError as error:
         return _complain(str(error), WRONG)
+    except StoppedError as error:
+        return _complain(str(error), 128 + error.number)
     except P2PZError as error:
         return _complain(str(error), FAILED)
     except KeyboardInterrupt:
-        return _complain("Stopped.", FAILED)
+        return _complain("Stopped.", 128 + signal.SIGINT)
 
 
 def demo(given: argparse.Namespace) -> int:

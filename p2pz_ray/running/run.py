@@ -15,7 +15,7 @@ from p2pz_ray.collection.partition import Partition, Plan
 from p2pz_ray.collection.reader import read_partition
 from p2pz_ray.collection.understood import understood
 from p2pz_ray.config import TranslateConfig
-from p2pz_ray.errors import P2PZError
+from p2pz_ray.errors import P2PZError, StoppedError
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import Pairs
 from p2pz_ray.running.prepare import prepare
@@ -103,7 +103,7 @@ def _work(
             with suppress(StorageError):  # they stand, each by itself
                 folder.seal(manifests)
 
-    with connected(job.config), _interruptible() as when_asked:  # Ray sets signal handlers too: ours come after
+    with connected(job.config), _interruptible() as asked:  # Ray sets signal handlers too: ours come after
         progress = Progress(
             plan.images,
             sum(manifest.images for manifest in manifests.values()),
@@ -127,13 +127,14 @@ def _work(
             DriverMetrics(job.config.output),
             lambda: lacking(job),
         )
-        when_asked(pool.stop)
+        asked.call = pool.stop
         try:
             pool.run(left, done)
         except KeyboardInterrupt:
-            raise P2PZError(
+            raise StoppedError(
                 f"Stopped with {len(manifests):,} of {count(len(plan.partitions), 'partition')} done: "
-                "the same command goes on from there."
+                "the same command goes on from there.",
+                asked.number,
             ) from None
         finally:
             progress.close()
@@ -194,23 +195,32 @@ def _recorded(folder: RunFolder, output: str) -> Summary:
     return Summary(output=output, fresh=False, **record)
 
 
-@contextmanager
-def _interruptible() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Within the block, SIGTERM (what a job's stop sends) and Ctrl-C raise KeyboardInterrupt, or call what the function
-    that the block is given was told last."""
-    call: list[Callable[[], None]] = []
+@dataclass
+class _Asked:
+    """call: what a signal that asks for an end calls. number: of the last such signal."""
 
-    def interrupt(*_: object) -> None:
-        if not call:
+    call: Callable[[], None] | None = None
+    number: int = signal.SIGINT
+
+
+@contextmanager
+def _interruptible() -> Iterator[_Asked]:
+    """Within the block, SIGTERM (what a job's stop sends) and Ctrl-C raise KeyboardInterrupt, or call what was set to be
+    called."""
+    asked = _Asked()
+
+    def interrupt(number: int, _: object) -> None:
+        asked.number = number
+        if asked.call is None:
             raise KeyboardInterrupt
-        call[-1]()
+        asked.call()
 
     if threading.current_thread() is not threading.main_thread():
-        yield call.append
+        yield asked
         return
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield call.append
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
