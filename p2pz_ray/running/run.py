@@ -205,7 +205,7 @@ class _Asked:
 
 @contextmanager
 def _interruptible() -> Iterator[_Asked]:
-    """Within the block, SIGTERM (what a job's stop sends) and Ctrl-C raise KeyboardInterrupt, or call what was set to be
+    """Within the block, SIGTERM (what a job's stop sends) and Ctrl-C raise KeyboardInterrupt, or call what is to be
     called."""
     asked = _Asked()
 
