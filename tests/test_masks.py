@@ -250,6 +250,7 @@ def test_extrapolated_steps_are_of_second_order() -> None:
     assert 3.0 < error(32) / error(64) < 5.0
 
 
+@pytest.mark.slow
 def test_a_schedule_that_ends_in_pure_noise_still_finds_what_a_v_prediction_says(tiny_v_model: Path) -> None:
     editor = Editor.from_pretrained(tiny_v_model)
     scheduler = DDIMScheduler(
