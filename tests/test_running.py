@@ -23,7 +23,7 @@ from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_se
 
 from p2pz_ray.collection.codec import encode
 from p2pz_ray.collection.failure import StorageError
-from p2pz_ray.collection.manifest import Manifest, RunFolder
+from p2pz_ray.collection.manifest import SEALED, Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.schema import collection_schema, table_bytes
 from p2pz_ray.collection.store import Store
@@ -381,7 +381,7 @@ def test_nothing_of_a_killed_writer_stays_in_a_finished_run(tmp_path: Path) -> N
         (tmp_path / name).write_bytes(b"half")
     folder.finish(Plan((partition,)), {})
     found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert found == {made.file, f"manifest/{partition.id}.json", "_SUCCESS"}
+    assert found == {made.file, f"manifest/{partition.id}.json", SEALED, "_SUCCESS"}
 
 
 # ------------------------------------------------------------------------------------------------- the translator
