@@ -83,7 +83,7 @@ class Editor:
         folder = locate(model, revision, half)
         other = None if vae is None else locate_vae(vae, half)
         loaded = DiffusionModel.load(folder, device, dtype, other, loras)
-        editor = cls(loaded, fingerprint=identity(folder, other, loras), **settings)
+        editor = cls(loaded, fingerprint=identity(folder, other, loras, half), **settings)
         if compile:
             loaded.compile()
         return editor

@@ -35,13 +35,15 @@ class Picture:
 class Edited:
     """A picture's caption in use and its edits, (K, H, W, 3) uint8; or the sentence that says why there are none.
 
-    `faults` say of each edit why it is no picture, None where it is one; empty where all are.
+    `faults` say of each edit why it is no picture, None where it is one; empty where all are. `flags` say of each
+    whether a safety checker flagged it; empty where none looked.
     """
 
     caption: str | None
     pixels: NDArray[np.uint8] | None
     error: str | None = None
     faults: tuple[str | None, ...] = ()
+    flags: tuple[bool, ...] = ()
 
 
 class Engine(Protocol):
@@ -81,7 +83,7 @@ def load_editor(config: Modelled, device: str) -> Editor:
         config.model.name,
         revision=config.model.revision,
         device=device,
-        dtype=_dtype(config.dtype, device),
+        dtype=torch_dtype(config.dtype, device),
         vae=config.model.vae,
         loras=loras_of(config.model),
         compile=config.compile,
@@ -92,12 +94,22 @@ def load_editor(config: Modelled, device: str) -> Editor:
 
 def in_one_pass(student: Student, pixels: NDArray[np.uint8], masks: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
     """(B, H, W, 3) → the student's edits of them, outside the masks (B, H, W) the pictures' own pixels."""
-    edited = student(pixels, batch_size=len(pixels))
+    return outside_as_before(student(pixels, batch_size=len(pixels)), pixels, masks)
+
+
+def outside_as_before(
+    edited: NDArray[np.uint8], pixels: NDArray[np.uint8], masks: NDArray[np.bool_] | None
+) -> NDArray[np.uint8]:
+    """(…, H, W, 3) edits, outside the masks (…, H, W), where there are some, the pictures' own pixels."""
     return edited if masks is None else np.where(masks[..., None], edited, pixels)
 
 
 def load_engine(job: Job, device: str) -> Engine:
     """What the job's configuration names, on a device. Raises ConfigError where a part of it can't be loaded."""
+    if job.config.engine is not None:
+        from p2pz_ray.running.prompted import Prompted  # which is an engine itself
+
+        return Prompted(job, device)
     return Diffusion(job, device) if job.config.student is None else OnePass(job, device)
 
 
@@ -195,11 +207,17 @@ def _direction(job: Job, name: str) -> EditDirection:
 
 def dtype_of(config: TranslateConfig, device: str) -> torch.dtype:
     """What a configuration's engine computes in on a device."""
-    return _dtype(config.dtype, device) if config.student is None else torch.float32
+    return torch_dtype(config.dtype, device) if config.student is None else torch.float32
 
 
-def _dtype(name: str, device: str) -> torch.dtype:
+def torch_dtype(name: str, device: str) -> torch.dtype:
     """What a diffusion model computes in."""
     if name == "auto":
         return torch.float16 if device == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def in_half(config: Modelled) -> bool:
+    """Whether a configuration's model computes in half precision, as far as that is known before Ray is."""
+    on_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    return torch_dtype(config.dtype, "cuda" if on_gpu else "cpu") != torch.float32
