@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_job import committed_files, data_files, pairs_of, tiny_settings, translated
+from tiny_job import committed_files, pairs_of, tiny_settings, translated
 from tiny_pipelines import save_tiny_instructpix2pix, save_tiny_kontext
 
 import p2pz_ray
@@ -19,11 +19,10 @@ from p2pz_ray.editing.pipeline import Pipeline
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.sentences import swapped
 from p2pz_ray.running.prepare import prepare
-from p2pz_ray.running.run import translate
 
 POLICY = DecodePolicy((64, 64))
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "StableDiffusionImg2ImgPipeline": {"strength": 0.5, "num_inference_steps": 4},
+    "StableDiffusionImg2ImgPipeline": {"strength": 0.5, "num_inference_steps": 4, "guidance_scale": 60},
     "StableDiffusionInstructPix2PixPipeline": {"num_inference_steps": 2, "image_guidance_scale": 1.2},
     "FluxKontextPipeline": {"num_inference_steps": 2, "_auto_resize": False, "max_sequence_length": 16},
 }
@@ -57,7 +56,7 @@ def pixels(row: dict[str, Any]) -> np.ndarray:
 def test_every_picture_comes_out_as_if_alone_and_each_edit_has_its_prompt(
     checkpoints: dict[str, Path], tmp_path: Path, pipeline: str
 ) -> None:
-    given = settings(tmp_path, checkpoints[pipeline], pipeline)
+    given = settings(tmp_path, checkpoints[pipeline], pipeline, prompt="a {target}")
     rows = translated(given)
     assert {row["status"] for row in rows.values()} == {"ok"}
     alone = {**given, "batch_size": 1, "output": str(tmp_path / "alone")}
@@ -161,14 +160,7 @@ def test_a_rivals_run_goes_on_is_scored_and_teaches_a_student(tmp_path: Path, lo
     """SDEdit with a swapped word, the method's own rival, on the miniature."""
     given = settings(tmp_path, Path("mini"), SDEDIT)
     config = TranslateConfig.model_validate(given)
-    assert translate(config).ok == 8
-    rows, kept = pairs_of(tmp_path / "run"), committed_files(tmp_path / "run")
-    next((tmp_path / "run" / "manifest").iterdir()).unlink()  # as a driver that was killed before it was there
-    (tmp_path / "run" / "_SUCCESS").unlink()
-    assert translate(config).ok == 8
-    assert pairs_of(tmp_path / "run") == rows
-    assert data_files(tmp_path / "run") == committed_files(tmp_path / "run")
-    assert len(kept & data_files(tmp_path / "run")) == len(kept) - 1
+    assert p2pz_ray.translate(config).ok == 8
     scored = p2pz_ray.evaluate({"run": config.output, "metrics": {"clip": "mini", "accuracy": "judge"}})
     assert scored.metrics["pairs"]["scored"] == 8
     assert (tmp_path / "run" / "report" / "index.html").is_file()
@@ -183,5 +175,10 @@ def test_a_rivals_run_goes_on_is_scored_and_teaches_a_student(tmp_path: Path, lo
             "output": str(tmp_path / "student"),
         }
     )
-    student = p2pz_ray.Student.from_pretrained(str(tmp_path / "student"))
+    student = p2pz_ray.Student.from_pretrained(str(tmp_path / "student" / "student"))
     assert student.edit == "cat2dog"
+    rows, kept = pairs_of(tmp_path / "run"), committed_files(tmp_path / "run")
+    next((tmp_path / "run" / "manifest").iterdir()).unlink()  # as a driver that was killed before it was there
+    (tmp_path / "run" / "_SUCCESS").unlink()
+    assert translated(given) == rows
+    assert len(kept & committed_files(tmp_path / "run")) == len(kept) - 1
