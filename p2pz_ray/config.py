@@ -342,6 +342,7 @@ class TranslateConfig(Section):
     device: Device = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False  # whether torch.compile makes kernels first: worth its minutes on a GPU, in long runs
+    checkpointing: bool = False  # whether a gradient's pass keeps little: less memory, more time
     replicas: ReplicasConfig = ReplicasConfig()
     tolerance: ToleranceConfig = ToleranceConfig()
     ray: RayConfig = RayConfig()
@@ -387,7 +388,8 @@ class TranslateConfig(Section):
         if len(self.edits) > 1:
             raise ValueError(f"student makes one edit, but edits names {', '.join(self.edits)}: keep one of them")
         [(name, edit)] = self.edits.items()
-        idle = [key for key in ("model", "inversion", "guidance", "dtype", "compile") if _is_set(self, key)]
+        unused = ("model", "inversion", "guidance", "dtype", "compile", "checkpointing")
+        idle = [key for key in unused if _is_set(self, key)]
         idle += ["captions.model"] if self.captions.model is not None else []
         words = ("source", "target")
         idle += [f"edits.{name}.{key}" for key in EditConfig.model_fields if key not in words and _is_set(edit, key)]
@@ -400,7 +402,7 @@ class TranslateConfig(Section):
         """A pipeline is told words, and has settings of its own."""
         if self.engine is None:
             return self
-        idle = [key for key in ("student", "inversion", "guidance", "compile") if _is_set(self, key)]
+        idle = [key for key in ("student", "inversion", "guidance", "compile", "checkpointing") if _is_set(self, key)]
         idle += [f"model.{key}" for key in ("vae", "loras") if _is_set(self.model, key)]
         words = ("source", "target")
         for name, edit in self.edits.items():

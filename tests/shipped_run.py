@@ -12,7 +12,7 @@ import p2pz_ray
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SMALL = ["image.size=64", "device=cpu", "dtype=float32", "replicas={count: 4, cpus: 0.25}", "captions.column=null"]
-EVALUATED = ["metrics.structure=null", "metrics.background=null", "metrics.accuracy=null", "masks.model=null", "report=false"]
+EVALUATED = [f"{key}=null" for key in ("metrics.structure", "metrics.background", "metrics.accuracy", "masks.model")]
 
 
 def main(folder: str, *names: str) -> None:
@@ -23,7 +23,9 @@ def main(folder: str, *names: str) -> None:
         done = p2pz_ray.translate(str(file), *SMALL, *steps, *placed)
         assert done.failed == 0, done
         if name == "sd15":
-            scored = p2pz_ray.evaluate(str(CONFIGS / name / "evaluate-cat2dog.yaml"), f"run={output}", *EVALUATED)
+            scored = p2pz_ray.evaluate(
+                str(CONFIGS / name / "evaluate-cat2dog.yaml"), f"run={output}", *EVALUATED, "report=false"
+            )
             assert scored.metrics["pairs"]["scored"] == done.ok, scored.metrics
 
 

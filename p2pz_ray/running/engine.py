@@ -72,6 +72,8 @@ class Modelled(Protocol):
     @property
     def compile(self) -> bool: ...
     @property
+    def checkpointing(self) -> bool: ...
+    @property
     def inversion(self) -> InversionConfig: ...
     @property
     def guidance(self) -> GuidanceSettings: ...
@@ -87,6 +89,7 @@ def load_editor(config: Modelled, device: str) -> Editor:
         vae=config.model.vae,
         loras=loras_of(config.model),
         compile=config.compile,
+        checkpointing=config.checkpointing,
         inversion=config.inversion.settings,
         guidance=config.guidance,
     )
