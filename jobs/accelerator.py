@@ -50,6 +50,8 @@ STUDENT = {
     "residual": False,
     "code": 1024,
     "dropout": 0.5,
+    "style": 0,
+    "style_layers": 2,
     "z": 0,
     "mapping_layers": 8,
     "noise": False,

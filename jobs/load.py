@@ -138,7 +138,7 @@ def bulk(config: ServeConfig, kind: str, edit: str, size: int) -> float:
 
     offer = prepare(config)
     engine: Any = ServedEditor(offer.config) if kind == "diffusion" else ServedStudents(offer.config)
-    side = offer.size if kind == "diffusion" else (offer.students[edit],) * 2
+    side = offer.size if kind == "diffusion" else (offer.students[edit].side,) * 2
     if kind == "diffusion":
         engine.direction(edit)
     data, done, began = pictures(), -size, time.perf_counter()

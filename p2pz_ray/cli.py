@@ -14,20 +14,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from p2pz_ray import __version__
+from p2pz_ray.arguments import parsed
 from p2pz_ray.errors import ConfigError, P2PZError
 
-FORMATS = ("webdataset", "imagefolder", "instructpix2pix", "img2img-turbo", "parquet")
-_DUPLICATES = "of sources closer than so many grey levels keep the first; 0 keeps all; default: 1"
 DONE, FAILED, WRONG, TOO_MANY_FAILED = 0, 1, 2, 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     _never_fail_to_print()
-    given = _parsed(arguments)
+    given = parsed(sys.argv[1:] if arguments is None else arguments, VERBS)
     _quiet()
-    verb: Callable[[argparse.Namespace], int] = given.verb
+    verb: Callable[[argparse.Namespace], int] = VERBS[given.verb]
     try:
         return verb(given)
     except ConfigError as error:
@@ -55,10 +53,11 @@ def world(given: argparse.Namespace) -> int:
 
 
 def direction(given: argparse.Namespace) -> int:
-    from p2pz_ray.config import DirectionConfig, load
-    from p2pz_ray.jobs import direction
+    from p2pz_ray.config import DirectionConfig
+    from p2pz_ray.jobs import configuration, direction
 
-    config = load(*_split(given.settings), DirectionConfig)
+    path, settings = _split(given.settings)
+    config = configuration(path, tuple(settings), DirectionConfig)
     tokens, width = direction(config).embedding.shape
     ends = config.embeddings or config
     print(f"Wrote the direction {ends.source} → {ends.target} ({tokens}×{width}): {config.output}")
@@ -66,12 +65,14 @@ def direction(given: argparse.Namespace) -> int:
 
 
 def translate(given: argparse.Namespace) -> int:
-    from p2pz_ray.config import TranslateConfig, load
-    from p2pz_ray.jobs import translate
+    from p2pz_ray.config import TranslateConfig
+    from p2pz_ray.jobs import configuration, translate
 
-    config = load(*_split(given.settings), TranslateConfig)
+    path, settings = _split(given.settings)
+    config = configuration(path, tuple(settings), TranslateConfig)
     summary = translate(config)
     print(summary)
+    print(f"To look at it: p2pz report {config.output}")
     allowed = config.tolerance.failed_images
     if summary.failed_share > allowed:
         return _complain(
@@ -194,125 +195,15 @@ def submit(given: argparse.Namespace) -> int:
     return server.follow(job)
 
 
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """argparse takes settings from one place alone: those that stand behind an option are added here."""
-    parser = _parser()
-    if "_ARGCOMPLETE" in os.environ:  # a shell asks how a line goes on; pip install 'p2pz_ray[completion]'
-        import argcomplete
-
-        argcomplete.autocomplete(parser)
-    given, rest = parser.parse_known_args(arguments)
-    if rest and (not hasattr(given, "settings") or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if hasattr(given, "settings"):
-        given.settings += rest
-    if given.verb is submit and (bool(given.settings) + (given.stop is not None) + (given.follow is not None)) != 1:
-        parser.error("submit takes a configuration, or --follow ID, or --stop ID")
-    return given
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="p2pz", description="Translate whole image collections with pix2pix-zero, on Ray.", allow_abbrev=False
-    )
-    parser.add_argument("--version", action="version", version=f"p2pz {__version__}")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-
-    def verb(run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
-        adding = verbs.add_parser(run.__name__, help=help, description=help, allow_abbrev=False)
-        adding.set_defaults(verb=run)
-        return adding
-
-    adding = verb(demo, "the whole way on the embedded miniature, offline, on this machine")
-    adding.add_argument("--out", default="demo", help="folder for the collection, the run and the report")
-    adding.add_argument("--count", type=_positive, help="how many images")
-
-    adding = verb(world, "write a collection of miniature scenes, with truth")
-    adding.add_argument("out", metavar="OUT", help="folder or URI of the collection")
-    adding.add_argument("--count", type=_positive, required=True, help="how many scenes")
-    adding.add_argument("--seed", type=int, default=0)
-    adding.add_argument("--edit", action="append", help="KIND2KIND, such as cat2dog; may be given several times")
-
-    for run, help in (
-        (direction, "two words → a direction file"),
-        (translate, "a collection → a run of pairs; goes on with a run that was begun"),
-        (evaluate, "a run, finished or not → scores, metrics.json and a report; scores what isn't scored yet"),
-        (distill, "pairs → a student, which edits in one pass; goes on with a training that was begun"),
-    ):
-        adding = verb(run, help)
-        adding.add_argument(
-            "settings",
-            nargs="+",
-            metavar="CONFIG or KEY=VALUE",
-            help="a YAML file, then settings such as seed=7 or input.uri=FOLDER; the file may be left out",
-        )
-
-    adding = verb(serve, "a page, an API and an assistants' endpoint, until Ctrl-C; without settings, of the miniature")
-    adding.add_argument(
-        "settings",
-        nargs="*",
-        metavar="CONFIG or KEY=VALUE",
-        help="a YAML file, then settings such as port=8080 or students=[FOLDER]; both may be left out",
-    )
-
-    adding = verb(submit, "send a job to a Ray cluster and follow its log; ends with the job's exit code")
-    adding.add_argument("settings", nargs="*", metavar="CONFIG or KEY=VALUE", help="as the job itself takes them")
-    adding.add_argument("--address", required=True, metavar="URL", help="of the dashboard: http://127.0.0.1:8265")
-    adding.add_argument(
-        "--job",
-        default="translate",
-        choices=["translate", "direction", "distill", "evaluate"],
-        help="default: translate",
-    )
-    adding.add_argument("--working-dir", default=".", metavar="DIR", help="the folder to send; default: this one")
-    adding.add_argument("--no-wait", action="store_true", help="don't follow the log")
-    adding.add_argument("--follow", metavar="ID", help="follow a job that was sent before")
-    adding.add_argument("--stop", metavar="ID", help="stop a job: what is done stays, and the job sent again goes on")
-
-    adding = verb(report, "write RUN/report/index.html, for a run finished or not")
-    adding.add_argument("run", metavar="RUN")
-    adding.add_argument("other", metavar="RUN", nargs="?", help="a second run: compare the two pair by pair instead")
-    adding.add_argument("--truth", metavar="URI", help="the miniature collection that the run was made of")
-    adding.add_argument(
-        "--student", metavar="RUN", help="a run whose edits of the same images are shown as a student's"
-    )
-
-    adding = verb(status, "how a run stands, from its manifests")
-    adding.add_argument("run", metavar="RUN")
-    adding.add_argument("--watch", action="store_true", help="again whenever something was committed, until it ends")
-    adding.add_argument("--json", action="store_true", help="as a JSON object a line")
-
-    adding = verb(plan, "what a translation would do: images, partitions, requests; with --measure hours and cost")
-    adding.add_argument("settings", nargs="+", metavar="CONFIG or KEY=VALUE", help="as translate takes them")
-    adding.add_argument("--measure", type=_positive, metavar="N", help="translate N images here, to learn how fast")
-    adding.add_argument("--price", type=float, metavar="PRICE", help="of a replica's hour; with --measure")
-
-    adding = verb(export, "a run's kept pairs in the form that another project's trainer reads")
-    adding.add_argument("run", metavar="RUN")
-    adding.add_argument("out", metavar="OUT", help="folder or URI")
-    adding.add_argument("--format", choices=FORMATS, required=True)
-    adding.add_argument("--filter", help="a condition over the columns of the scores, such as 'mask_overlap >= 0.7'")
-    adding.add_argument("--edit", help="which, where the run has several; default: all")
-    adding.add_argument(
-        "--prompt", action="append", metavar="TEXT", help="of a pair; {source}, {target}, {a_target}; may be repeated"
-    )
-    adding.add_argument("--duplicates", type=float, default=1.0, metavar="LEVELS", help=_DUPLICATES)
-    adding.add_argument("--test", type=float, default=0.1, metavar="SHARE", help="of the source pictures; default: 0.1")
-    adding.add_argument("--seed", type=int, default=0, help="of the choice among several prompts")
-    adding.add_argument("--push", metavar="hf://datasets/OWNER/NAME", help="send it to the hub, as one commit")
-    return parser
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    verb.__name__: verb
+    for verb in (demo, world, direction, translate, evaluate, distill, serve, submit, report, status, plan, export)
+}
 
 
 def _split(settings: Sequence[str]) -> tuple[str | None, Sequence[str]]:
     """The configuration file, if the first setting is none, and the overrides."""
     return (None, settings) if "=" in settings[0] else (settings[0], settings[1:])
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 def _complain(sentence: str, code: int) -> int:

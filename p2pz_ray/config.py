@@ -206,6 +206,15 @@ class EditConfig(Section):
         return self
 
 
+def _percent(strength: float) -> str:
+    return f"-{100 * strength:.0f}"
+
+
+def swept_from(name: str, strength: float) -> str:
+    """The name that an edit of this strength had before it was one of several strengths."""
+    return name.removesuffix(_percent(strength)) or name
+
+
 def well_named(edits: dict[str, EditConfig]) -> dict[str, EditConfig]:
     """The edits, if each name is one and those that compose others name edits beside them; else raises ValueError."""
     for name in edits:
@@ -217,12 +226,22 @@ def well_named(edits: dict[str, EditConfig]) -> dict[str, EditConfig]:
     return edits
 
 
+class CredentialsConfig(Section):
+    """The key that edited pictures are signed with, as C2PA's content credentials; its files lie on every machine."""
+
+    certificates: Text  # PEM: the signer's certificate and those above it
+    key: Text  # PEM: its private key
+    algorithm: Literal["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"] = "es256"
+    timestamps: Text | None = None  # URL of an authority that is asked for the time of each picture
+
+
 class OutputFormatConfig(Section):
     """How edited images are encoded."""
 
     format: Literal["png", "jpeg", "webp"] = "png"
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # of jpeg and webp
     mark: Literal["xmp", "none"] = "xmp"  # whether an edited picture's metadata say that, how and by what it was edited
+    c2pa: CredentialsConfig | None = None  # signs each edited picture
 
 
 @dataclass(frozen=True)
@@ -325,7 +344,7 @@ class TranslateConfig(Section):
     """`p2pz translate`: a collection → a run of pairs."""
 
     model: CheckpointConfig = CheckpointConfig(name="mini")
-    student: Text | None = None  # a folder that `p2pz distill` wrote: its one edit instead of model's, in one pass
+    student: Text | None = None  # a folder that `p2pz distill` wrote, or "mini": its edits, in one pass each
     engine: EngineConfig | None = None  # null is the method itself
     input: InputConfig
     image: ImageConfig = ImageConfig()
@@ -361,7 +380,7 @@ class TranslateConfig(Section):
                 continue
             if not strengths or not all(type(strength) in (int, float) for strength in strengths):
                 raise ValueError(f"has strength {strengths!r} in {name}: give a number, or a list of some")
-            swept = {f"{name}-{100 * strength:.0f}": {**edit, "strength": float(strength)} for strength in strengths}
+            swept = {f"{name}{_percent(strength)}": {**edit, "strength": float(strength)} for strength in strengths}
             if len(swept) < len(strengths):
                 raise ValueError(f"has strengths in {name} that are the same in percent: keep one of them")
             each |= swept
@@ -382,17 +401,14 @@ class TranslateConfig(Section):
 
     @model_validator(mode="after")
     def _student_alone(self) -> "TranslateConfig":
-        """A student knows one edit and has nothing to set."""
+        """A student knows its edits and has nothing else to set."""
         if self.student is None:
             return self
-        if len(self.edits) > 1:
-            raise ValueError(f"student makes one edit, but edits names {', '.join(self.edits)}: keep one of them")
-        [(name, edit)] = self.edits.items()
         unused = ("model", "inversion", "guidance", "dtype", "compile", "checkpointing")
         idle = [key for key in unused if _is_set(self, key)]
         idle += ["captions.model"] if self.captions.model is not None else []
-        words = ("source", "target")
-        idle += [f"edits.{name}.{key}" for key in EditConfig.model_fields if key not in words and _is_set(edit, key)]
+        for name, edit in self.edits.items():
+            idle += [f"edits.{name}.{key}" for key in ("sentences", "count", "direction") if _is_set(edit, key)]
         if idle:
             raise ValueError(f"student leaves nothing to {', '.join(idle)}: leave that out, or the student")
         return self
@@ -412,6 +428,13 @@ class TranslateConfig(Section):
         if idle:
             raise ValueError(f"engine leaves nothing to {', '.join(idle)}: leave that out, or the engine")
         return self
+
+    def parts_of(self, name: str) -> dict[str, float]:
+        """The edits that are made at once under a name, by the names that their strengths were not added to, and how
+        far each goes."""
+        edit = self.edits[name]
+        parts = {part: self.edits[part].strength for part in edit.compose} if edit.compose else {name: 1.0}
+        return {swept_from(part, self.edits[part].strength): share * edit.strength for part, share in parts.items()}
 
     @property
     def caption_otherwise(self) -> str:

@@ -42,6 +42,11 @@ def validated(values: dict[str, Any], overrides: Sequence[str], kind: type[C], w
         raise ConfigError(f"{where}: {_sentence(error.errors()[0], kind)}.") from None
 
 
+def keys_of(path: str) -> set[str]:
+    """The keys at the top of a configuration file. Raises as `load` does for one that can't be read."""
+    return set(_read(path))
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, but a key given twice is an error and 1e-3 is a number."""
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel
 
 from p2pz_ray.config import DirectionConfig, TranslateConfig, load, validated
+from p2pz_ray.config_file import keys_of
+from p2pz_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from p2pz_ray.distill.run import Distilled
@@ -36,9 +38,26 @@ def configuration(given: Given, settings: tuple[str, ...], kind: type[C]) -> C:
         return given
     if isinstance(given, BaseModel):
         given = given.model_dump()
-    if isinstance(given, Mapping):
-        return validated(dict(given), settings, kind)
-    return load(None if given is None else str(given), settings, kind)
+    try:
+        if isinstance(given, Mapping):
+            return validated(dict(given), settings, kind)
+        return load(None if given is None else str(given), settings, kind)
+    except ConfigError:
+        if job := _other_job(given, kind):
+            raise ConfigError(f"{given} is a configuration of p2pz {job}: give this job one of its own.") from None
+        raise
+
+
+def _other_job(given: Given, kind: type[BaseModel]) -> str | None:
+    """The job that a file's keys are all of, where they aren't all of this one's."""
+    if not isinstance(given, str):
+        return None
+    from p2pz_ray.config_reference import JOBS
+
+    found = keys_of(given)
+    if not found or found <= set(kind.model_fields):
+        return None
+    return next((job for job, config in JOBS.items() if found <= set(config.model_fields)), None)
 
 
 def translate(config: Given, *settings: str, on_progress: Callable[[Reached], None] | None = None) -> Summary:

@@ -1,9 +1,11 @@
-"""Checkpoints of the real layout with a few random weights, for tests that need no trained model."""
+"""Checkpoints of the real layout with a few random weights, for tests that need no trained model; and what the whole
+run of the tests holds them to (P2PZ_STRICT=1)."""
 
 import json
 import os
+import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +20,48 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 torch.set_num_threads(1)
 # A worker of pytest-xdist ignores Ctrl-C, and what a test starts and ends by it would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+STRICT = os.environ.get("P2PZ_STRICT") == "1"
+LONG = {"ray", "faults", "train", "slow"}
+LONGEST = 5.0
+"""Seconds of processor time, this process's and its children's, that a test without one of the marks above may take."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "local_ray" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ray)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that skips for want of a package, or is long and doesn't say so, fails where that is asked for."""
+    report = yield
+    if not STRICT:
+        return report
+    if report.skipped and "could not import" in str(report.longrepr):
+        report.outcome, report.longrepr = "failed", f"{item.nodeid} was skipped: {report.longrepr[-1]}"
+    elif report.when == "call" and report.passed and not LONG & {mark.name for mark in item.iter_markers()}:
+        spent = _processor_seconds() - item.stash[_STARTED]
+        if spent > LONGEST:
+            report.outcome, report.longrepr = "failed", f"{item.nodeid} took {spent:.1f} s: shorten it, or mark it."
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    item.stash[_STARTED] = _processor_seconds()
+
+
+_STARTED = pytest.StashKey[float]()
+
+
+def _processor_seconds() -> float:
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def save_tiny_checkpoint(folder: Path, prediction_type: str = "epsilon", seed: int = 0) -> Path:

@@ -20,10 +20,11 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from tiny_job import pairs_of, tiny_settings
 
 from p2pz_ray import EditDirection, __version__
-from p2pz_ray.cli import main
+from p2pz_ray.cli import VERBS, main
 from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.schema import collection_schema
 from p2pz_ray.config import TranslateConfig
+from p2pz_ray.config_reference import JOBS, keys
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.mini import MODEL
 from p2pz_ray.mini.world import Scene, render
@@ -180,10 +181,36 @@ def test_a_missing_configuration_file_ends_with_2(no_ray: None, capsys: pytest.C
     assert "nowhere.yaml" in capsys.readouterr().err
 
 
+def test_what_one_can_do_is_shown_and_a_verb_misspelt_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert [verb for verb in VERBS if f"p2pz {verb}" not in shown] == []
+    with pytest.raises(SystemExit):
+        main(["transalte"])
+    assert "no verb transalte: did you mean translate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [*VERBS])
+def test_each_verbs_help_has_an_example_and_a_jobs_its_keys(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    shown = capsys.readouterr().out
+    assert f"example:\n  p2pz {verb} " in shown
+    if verb in JOBS:
+        assert f"  {next(keys(JOBS[verb])).name}=" in shown
+
+
+def test_a_configuration_of_another_job_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, file, job in (("evaluate", "cat2dog", "translate"), ("translate", "evaluate-cat2dog", "evaluate")):
+        assert main([verb, str(ROOT / f"configs/mini/{file}.yaml")]) == 2
+        assert f"is a configuration of p2pz {job}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["dance"],
         ["translate"],
         ["translate", "c", "--nope"],

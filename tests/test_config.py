@@ -311,3 +311,13 @@ def test_a_record_is_a_configuration_again_without_storage_options(tmp_path: Pat
     again = load(str(path), [], TranslateConfig)
     assert fingerprint(again) == fingerprint(config)
     assert again.image.size == (64, 32)
+
+
+def test_three_sizes_of_a_student_are_one_recipe() -> None:
+    folder = Path(__file__).parents[1] / "configs" / "mini"
+    sizes = [load(str(folder / f"distill-{size}.yaml"), [], DistillConfig) for size in ("tiny", "small", "base")]
+    recipes = [config.model_dump(exclude={"generator", "output"}) for config in sizes]
+    assert recipes[0] == recipes[1] == recipes[2]
+    wide = [config.generator.model_dump(exclude={"base", "max", "code"}) for config in sizes]
+    assert wide[0] == wide[1] == wide[2]
+    assert sizes[0].generator.base < sizes[1].generator.base < sizes[2].generator.base

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 from small_run import examples, write_truth
 
 from p2pz_ray.cli import main
-from p2pz_ray.collection.codec import encode
+from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.collection.failure import StorageError
 from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.store import Store
@@ -29,6 +30,8 @@ from p2pz_ray.distill.run import distill
 from p2pz_ray.distill.shards import Shards, prepare_pairs
 from p2pz_ray.distill.trainer import Trainer, schedule
 from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.student import Student
+from p2pz_ray.student.repertoire import Repertoire
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,106 @@ def test_a_training_in_two_halves_is_the_undisturbed_one_bit_for_bit(table: Path
     assert differences(one["generator"], state(tmp_path / "whole", 4)["generator"]) != {}  # it did learn meanwhile
     distill(config(table, tmp_path / "seed", steps=4, seed=1))
     assert differences(state(tmp_path / "seed", 4)["generator"], state(tmp_path / "halves", 4)["generator"]) != {}
+
+
+def test_parts_of_a_batch_add_up_to_the_whole_batch(table: Path, tmp_path: Path) -> None:
+    found = []
+    for micro in (None, 5):  # of a group of four; the last part is smaller than the others
+        wanted = settings(table, tmp_path / str(micro), generator={"base": 64, "max": 8, "code": 16, "noise": True})
+        wanted["training"] |= {"batch": 12, "micro_batch": micro}
+        made = DistillConfig.model_validate(wanted)
+        folder = RunFolder(made.output)
+        trainer = Trainer(made, 16, Shards(folder, prepare_pairs(made, folder), "train", 1), Peers())
+        seen: list[int] = []
+        trainer.generator.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(len(given[0])))
+        losses = trainer.advance()  # with the penalty
+        found.append((losses, trainer.state(), seen))
+    (losses, whole, rows), (summed, parts, few) = found
+    assert (rows, few) == ([12], [4, 4, 4])
+    assert losses.keys() == summed.keys() >= {"l1", "generator", "discriminator", "r1"}
+    assert summed == pytest.approx(losses, rel=1e-4)
+    for name in ("generator_optimizer", "discriminator_optimizer"):  # Adam's first moments are the gradients
+        for one, other in zip(whole[name]["state"].values(), parts[name]["state"].values(), strict=True):
+            scale = float(one["exp_avg"].abs().max())
+            torch.testing.assert_close(other["exp_avg"], one["exp_avg"], rtol=1e-3, atol=1e-5 * max(scale, 1.0))
+
+
+def test_noise_is_each_rows_own_and_never_on_what_is_to_be_made(table: Path, tmp_path: Path) -> None:
+    noisy = {"pairs": {"noise": 0.5, "flip": 0}, "discriminator": {"shift": 0.0}}
+    generator = {"base": 64, "max": 8, "code": 16, "noise": True}
+
+    def shown(out: str, peers: Peers, augmentation: dict[str, Any]) -> list[Any]:
+        wanted = config(table, tmp_path / out, generator=generator, augmentation=augmentation)
+        folder = RunFolder(wanted.output)
+        return Trainer(wanted, 16, Shards(folder, prepare_pairs(wanted, folder), "train", 1), peers)._shown_now()
+
+    [whole] = shown("a", Peers(), noisy)
+    [plain] = shown("a", Peers(), {"pairs": {"flip": 0}, "discriminator": {"shift": 0.0}})
+    assert torch.equal(whole.y, plain.y)
+    assert 0.4 < float((whole.x - plain.x).std()) < 0.6
+    peer = Peers(1, 2)
+    peer.broadcast = lambda module: None  # type: ignore[method-assign]
+    [half] = shown("a", peer, noisy)
+    assert torch.equal(half.x, whole.x[4:])
+    assert all(torch.equal(mine, all_rows[4:]) for mine, all_rows in zip(half.lot.noise, whole.lot.noise, strict=True))
+
+
+def test_steps_that_bend_the_rate_can_not_be_changed_and_others_are_said(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def wanted(out: str, steps: int, cooldown: float) -> DistillConfig:
+        given = settings(table, tmp_path / out, steps)
+        given["training"] |= {"cooldown": cooldown}
+        return DistillConfig.model_validate(given)
+
+    distill(wanted("bent", 2, 0.5))
+    with pytest.raises(ConfigError, match=r"training\.steps was 2 and is 4"):
+        distill(wanted("bent", 4, 0.5))
+    distill(wanted("level", 2, 0.0))
+    distill(wanted("level", 4, 0.0))
+    assert "It was begun for 2 steps and now goes on to 4." in capsys.readouterr().out
+
+
+def test_a_score_that_is_no_number_is_never_the_best(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = iter([float("nan"), 0.4, float("nan")])
+    monkeypatch.setattr(loop, "scores", lambda *_: {"error": next(errors)})
+    assert distill(config(table, tmp_path / "out", steps=12)).best == {"step": 8, "error": 0.4}
+    monkeypatch.setattr(loop, "scores", lambda *_: {"error": float("nan")})
+    with pytest.raises(P2PZError, match="No score of the held-out pairs was a number"):
+        distill(config(table, tmp_path / "none", steps=4))
+
+
+@pytest.mark.train
+def test_one_student_learns_two_edits_and_how_strong_each_is(tmp_path: Path) -> None:
+    """Darker and redder, by as much as is asked for: a rule that no student of one edit could know."""
+    rows: list[dict[str, Any]] = []
+    for one in examples(40):
+        source = one.picture()
+        for edit, change in {"darker": [0.4, 0.4, 0.4], "redder": [1.0, 0.4, 0.4]}.items():
+            for strength in (0.5, 1.0):
+                made = source * (1 - strength * (1 - np.array(change)))
+                rows.append({"id": one.id, "edit": edit, "strength": strength, "image": encode(source)})
+                rows[-1]["edited_image"] = encode(made.astype(np.uint8))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    wanted = settings(tmp_path / "pairs.parquet", tmp_path / "out", steps=160)
+    wanted["pairs"] = {"tables": str(tmp_path / "pairs.parquet"), "test": 0.2}
+    wanted["generator"] = {"base": 256, "max": 16, "code": 16, "style": 8, "residual": True, "dropout": 0.0}
+    wanted["losses"] = {"perceptual_model": None, "adversarial": 0}
+    wanted["training"] |= {"lr": 0.02, "checkpoint_every": 160, "average_half_life": 200, "log_every": 80}
+    assert distill(DistillConfig.model_validate(wanted)).best["error"] < 0.01
+    student = Student.from_pretrained(str(tmp_path / "out" / "student"))
+    new = np.stack([decode(encode(one.picture()), DecodePolicy((16, 16))) for one in examples(8, seed=9)])
+
+    def brightness(**asked: Any) -> np.ndarray:
+        return student(new, **asked).mean((0, 1, 2)) / new.mean((0, 1, 2))
+
+    dark, half, red = (brightness(edit=e, strength=s) for e, s in (("darker", 1), ("darker", 0.5), ("redder", 1)))
+    assert dark[0] < 0.6
+    assert 0.6 < half[0] < 0.9
+    assert red[0] > 0.85
+    assert red[1] < 0.6
 
 
 def test_a_training_leaves_a_student_a_log_and_a_sheet_and_then_has_nothing_to_do(
@@ -144,7 +247,7 @@ def test_held_out_scores_are_what_they_say(table: Path, tmp_path: Path) -> None:
     test = Shards(folder, index, "test", 1)
     trainer = Trainer(wanted, 16, Shards(folder, index, "train", 1), Peers())
     found = loop.scores(trainer, test, 100)
-    x, y = test.read(range(len(test)))
+    x, y, _ = test.read(range(len(test)))
     assert found["identity_error"] == pytest.approx(float(((x - y) / 2).square().mean()), rel=1e-5)
     assert found["error"] == pytest.approx(found["identity_error"])  # an untrained residual student is the identity
 
@@ -353,7 +456,7 @@ def test_two_workers_are_one_worker_with_the_doubled_batch(
 
 
 class _Nothing:
-    rows = (1,)
+    rows, edits, repertoire = (1,), ("",), Repertoire()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 position."""
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from small_run import Example, examples, image, pair, write_run, write_truth
 
 from p2pz_ray.collection.codec import encode
@@ -16,8 +18,11 @@ from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.distill.condition import Condition
 from p2pz_ray.distill.config import DistillConfig, PairsConfig
 from p2pz_ray.distill.pairs import PairSource
-from p2pz_ray.distill.shards import Order, Shards, prepare_pairs
+from p2pz_ray.distill.shards import Order, Shards, Turns, prepare_pairs
+from p2pz_ray.editing import EditDirection
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.running.direction import load_direction, save_direction
+from p2pz_ray.student.config import GeneratorConfig
 from p2pz_ray.student.student import to_pixels, to_tensor
 
 SCENES = examples(24)
@@ -56,9 +61,10 @@ def test_a_run_without_scores_gives_all_its_good_pairs_each_once(tmp_path: Path)
     index, folder = prepared(config(tmp_path / "out", runs=run(tmp_path / "run", SCENES)))
     found = ids(folder, index, "train") + ids(folder, index, "test")
     assert sorted(found) == sorted(scene.id for scene in SCENES)
-    assert (index["size"], index["edit"]) == (64, "cat2dog")
+    assert (index["size"], list(index["edits"])) == (64, ["cat2dog"])
     train = Shards(folder, index, "train", held=2)
-    x, y = train.read([0, len(train) - 1])
+    x, y, direction = train.read([0, len(train) - 1])
+    assert direction.shape == (2, 0)  # one edit at one strength needs none
     for row, id in ((0, ids(folder, index, "train")[0]), (1, ids(folder, index, "train")[-1])):
         scene = next(scene for scene in SCENES if scene.id == id)
         assert np.array_equal(to_pixels(x)[row], scene.picture())
@@ -201,10 +207,105 @@ def test_what_is_no_run_or_has_several_edits_is_said_to(tmp_path: Path) -> None:
         prepared(config(tmp_path / "out", runs=str(tmp_path / "nothing")))
     rows = [pair(s.id, s.picture(), s.picture("dog"), edit=e) for s in SCENES[:2] for e in ("cat2dog", "cat2horse")]
     write_run(tmp_path / "run", [rows], edits=("cat2dog", "cat2horse"))
-    with pytest.raises(ConfigError, match=r"pairs\.edit is not set, and the pairs are of cat2dog, cat2horse"):
+    with pytest.raises(
+        ConfigError, match=r"cat2dog, cat2horse in 2 ways .* generator\.style is 0.*set generator\.style"
+    ):
         prepared(config(tmp_path / "out", runs=str(tmp_path / "run")))
+    with pytest.raises(ConfigError, match=r"pairs\.edit is cat2fox, and the pairs are of cat2dog, cat2horse"):
+        prepared(config(tmp_path / "out", runs=str(tmp_path / "run"), edit="cat2fox"))
     index, _ = prepared(config(tmp_path / "out", runs=str(tmp_path / "run"), edit="cat2horse"))
-    assert index["edit"] == "cat2horse"
+    assert list(index["edits"]) == ["cat2horse"]
+
+
+def swept_run(folder: Path, scenes: list[Example]) -> str:
+    """A run of dogs at two strengths, of horses at one, and of both at once."""
+    edits: dict[str, dict[str, Any]] = {
+        "cat2dog-50": {"source": "cat", "target": "dog", "strength": 0.5},
+        "cat2dog-100": {"source": "cat", "target": "dog", "strength": 1.0},
+        "cat2horse": {"source": "cat", "target": "horse", "strength": 1.0},
+        "both": {"compose": ["cat2dog-50", "cat2horse"], "strength": 0.8},
+    }
+    rows = [pair(s.id, s.picture(), s.picture("dog"), edit=name) for s in scenes for name in edits]
+    write_run(folder, [rows], edits=("cat2dog",), config={"edits": edits})
+    model = torch.Generator().manual_seed(0)
+    dog, horse = (EditDirection(torch.randn(5, 4, generator=model)) for _ in range(2))
+    made = {"cat2dog-50": dog, "cat2dog-100": dog, "cat2horse": horse, "both": dog * 0.5 + horse}
+    for direction in made.values():
+        save_direction(RunFolder(str(folder)), direction)
+    ingredients = {"directions": {name: direction.digest for name, direction in made.items()}}
+    (folder / "ingredients.json").write_text(json.dumps(ingredients))
+    return str(folder)
+
+
+def test_a_runs_edits_strengths_and_directions_reach_the_training(tmp_path: Path) -> None:
+    uri = swept_run(tmp_path / "run", SCENES[:12])
+    wanted = config(tmp_path / "out", runs=uri).model_copy(update={"generator": GeneratorConfig(style=8)})
+    index, folder = prepared(wanted)
+    shards = Shards(folder, index, "train", held=9)
+    known = shards.repertoire
+    assert {name: skill.strongest for name, skill in known.skills.items()} == {"cat2dog": 1.0, "cat2horse": 1.0}
+    assert known.width == 4
+    mean = load_direction(RunFolder(uri), "cat2horse").embedding.mean(0)  # type: ignore[union-attr]
+    np.testing.assert_allclose(known.skills["cat2horse"].direction, mean / mean.norm(), rtol=1e-6)
+    assert set(shards.edits) == {"cat2dog", "cat2horse", "cat2dog + cat2horse"}
+    dog, horse = (torch.tensor(known.skills[name].direction) for name in ("cat2dog", "cat2horse"))
+    for edit, sums in {
+        "cat2dog": [0.5 * dog, dog],
+        "cat2horse": [horse],
+        "cat2dog + cat2horse": [0.4 * dog + 0.8 * horse],
+    }.items():
+        [shard] = [n for n, name in enumerate(shards.edits) if name == edit]
+        first = sum(shards.rows[:shard])
+        _, _, found = shards.read(range(first, first + shards.rows[shard]))
+        assert all(any(torch.allclose(row, one) for one in sums) for row in found)
+        assert all(any(torch.allclose(row, one) for row in found) for one in sums)
+    train, test = ids(folder, index, "train"), ids(folder, index, "test")
+    assert not set(train) & set(test)
+    assert len(train) + len(test) == 12 * 4  # a source with several edits is no duplicate of itself
+    alone = config(tmp_path / "one", runs=uri, edit="cat2dog")
+    one, _ = prepared(alone.model_copy(update={"generator": wanted.generator}))
+    assert list(one["edits"]) == ["cat2dog"]
+    with pytest.raises(ConfigError, match=r"cat2dog in 2 ways"):
+        prepared(config(tmp_path / "none", runs=uri, edit="cat2dog"))
+    (tmp_path / "run" / "ingredients.json").unlink()  # as a student's own run has none
+    axes, _ = prepared(wanted.model_copy(update={"output": str(tmp_path / "axes")}))
+    assert [edit["direction"] for edit in axes["edits"].values()] == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_one_name_for_two_directions_is_refused(tmp_path: Path) -> None:
+    uris = [swept_run(tmp_path / name, SCENES[:2]) for name in ("a", "b")]
+    other = EditDirection(torch.ones(5, 4))
+    save_direction(RunFolder(uris[1]), other)
+    (tmp_path / "b" / "ingredients.json").write_text(json.dumps({"directions": {"cat2horse": other.digest}}))
+    wanted = config(tmp_path / "out", runs=uris).model_copy(update={"generator": GeneratorConfig(style=8)})
+    with pytest.raises(ConfigError, match=r"cat2horse is one direction in .*/a and another in .*/b"):
+        prepared(wanted)
+
+
+def test_each_edit_is_shown_as_often_whatever_its_pairs_are() -> None:
+    rows, edits = [6, 2, 6, 4], ["dog", "glasses", "dog", "both"]
+    turns = Turns(rows, edits, window=2, seed=1)
+    whole = turns.at(0, 36)
+    of = np.repeat(edits, rows)
+    assert [of[number] for number in whole[:6]] == ["dog", "glasses", "both"] * 2
+    assert sorted(whole[0::3]) == [*range(6), *range(8, 14)]  # every dog once before any comes again
+    assert sorted(whole[1::3]) == sorted([6, 7] * 6)
+    assert Turns(rows, edits, 2, 1).at(7, 11) == whole[7:18]
+    assert Turns([5, 3], ["", ""], 1, seed=4).at(0, 20) == Order([5, 3], 1, seed=4).at(0, 20)
+
+
+def test_at_most_so_many_pairs_are_of_sources_drawn_by_their_ids(tmp_path: Path) -> None:
+    uri = run(tmp_path / "run", SCENES)
+    found = []
+    for most in (10, 6):
+        index, folder = prepared(config(tmp_path / str(most), runs=uri, max_pairs=most))
+        found.append(sorted(ids(folder, index, "train") + ids(folder, index, "test")))
+    assert [len(each) for each in found] == [10, 6]
+    assert set(found[1]) < set(found[0])
+    assert found[0] != sorted(scene.id for scene in SCENES)[:10]
+    index, _ = prepared(config(tmp_path / "split", runs=uri, max_pairs=16))
+    assert index["train"]
+    assert index["test"]  # who is drawn doesn't decide who is held out
 
 
 @pytest.mark.parametrize("window", [1, 2, 100])

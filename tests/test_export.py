@@ -4,7 +4,6 @@ import io
 import json
 import tarfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -12,12 +11,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import webdataset
+from datasets_hub import COMMIT, hub_server
 from PIL import Image
 from small_run import TARGETS, Example, examples, moved, pair, write_run
 
 from p2pz_ray.cli import FORMATS, main
 from p2pz_ray.collection.codec import encode
-from p2pz_ray.collection.mark import SOURCE_TYPE, xmp
+from p2pz_ray.collection.mark import SOURCE_TYPE, Provenance, xmp
 from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.evaluation.run import Run
@@ -27,7 +27,7 @@ from p2pz_ray.export.forms import Format, writer
 from p2pz_ray.export.job import export
 from p2pz_ray.export.pair import Kept, half
 
-MARK = xmp("mini", "0", "cat2dog")
+MARK = xmp(Provenance("mini", "0", "cat2dog"))
 
 
 @pytest.fixture(scope="module")
@@ -254,28 +254,21 @@ def test_no_run_a_taken_folder_and_an_edit_without_words_are_one_sentence(
         export(str(tmp_path / "run"), str(tmp_path / "another"), "parquet")
 
 
-def test_a_push_is_one_commit_of_all_files_and_its_refusal_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_push_is_one_commit_that_can_be_read_back_and_its_refusal_a_sentence(
+    run: tuple[list[Example], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[tuple[str, str, dict[str, Any]]] = []
-
-    class Api:
-        def create_repo(self, name: str, **options: Any) -> None:
-            calls.append(("create", name, options))
-
-        def upload_folder(self, repo_id: str, **options: Any) -> Any:
-            calls.append(("upload", repo_id, options))
-            return SimpleNamespace(commit_url="https://hub/commit/1")
-
-    monkeypatch.setattr("huggingface_hub.HfApi", Api)
-    assert hub.push(str(tmp_path), "hf://datasets/me/cats") == "https://hub/commit/1"
-    assert [(what, name) for what, name, _ in calls] == [("create", "me/cats"), ("upload", "me/cats")]
-    assert calls[0][2] == {"repo_type": "dataset", "private": True, "exist_ok": True}
-    assert calls[1][2]["folder_path"] == str(tmp_path)
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise RuntimeError("401 Client Error\nmore")
-
-    monkeypatch.setattr(Api, "create_repo", refuse)
-    with pytest.raises(P2PZError, match=r"can't be written \(401 Client Error\): log in"):
-        hub.push(str(tmp_path), "hf://datasets/me/cats")
+    _, folder = run
+    files: dict[str, bytes] = {}
+    commits: list[list[str]] = []
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    export(str(folder / "run"), str(tmp_path / "out"), "parquet")
+    with hub_server(files, commits=commits) as address:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setenv("HF_TOKEN", "writes")
+        assert COMMIT in hub.push(str(tmp_path / "out"), "hf://datasets/me/cats")
+        exported = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+        assert [set(commit) - {".gitattributes"} for commit in commits] == [exported]
+        assert all(files[name] == (tmp_path / "out" / name).read_bytes() for name in exported)
+        monkeypatch.setenv("HF_TOKEN", "reads")
+        with pytest.raises(P2PZError, match=r"can't be written \(.*401.*\): log in"):
+            hub.push(str(tmp_path / "out"), "hf://datasets/me/cats")

@@ -100,7 +100,7 @@ def test_the_generator_answers_at_its_size_each_picture_as_if_alone(size: int, r
 def test_every_weight_of_the_generator_is_trained() -> None:
     model = small(z=6, mapping_layers=2, noise=True)
     lot = Lot(torch.randn(2, 6), torch.full((2, 16), 2.0), [torch.randn(2, 1, s, s) for s in model.noise_sides])
-    model(torch.rand(2, 3, 16, 16), lot).square().sum().backward()
+    model(torch.rand(2, 3, 16, 16), lot=lot).square().sum().backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert without == []
 
@@ -115,7 +115,7 @@ def test_z_noise_and_dropout_change_the_answer_and_are_off_when_served() -> None
     lots = [Lot(torch.randn(2, 6, generator=draws)), Lot(dropout=torch.zeros(2, 16)), Lot(noise=noise)]
     with torch.no_grad():
         served = model(x)
-        assert all(not torch.allclose(model(x, lot), served, atol=1e-3) for lot in lots)
+        assert all(not torch.allclose(model(x, lot=lot), served, atol=1e-3) for lot in lots)
         assert torch.equal(model(x), served)
 
 
@@ -137,6 +137,40 @@ def test_the_mobile_student_is_the_identity_at_first_and_all_of_it_is_trained() 
     model(x).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
     assert model(torch.rand(1, 3, 24, 32)).shape == (1, 3, 24, 32)
+
+
+def test_the_style_is_trained_and_a_direction_of_zeros_is_the_source() -> None:
+    torch.manual_seed(0)
+    model = CoModGenerator(GeneratorConfig(**SMALL, style=6, z=4, mapping_layers=1), 16, directions=3)
+    x, direction = torch.rand(2, 3, 16, 16), torch.randn(2, 3)
+    model(x, direction, Lot(torch.randn(2, 4))).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
+    with torch.no_grad():
+        assert torch.equal(model(x, torch.zeros(2, 3)), x)
+        assert not torch.allclose(model(x, direction), model(x, direction.flip(0)), atol=1e-3)
+
+
+def test_demodulation_is_of_full_precision_whatever_the_rest_is_computed_in() -> None:
+    torch.manual_seed(0)
+    layer = ModulatedConv(6, 5, 3, 7)
+    nn.init.constant_(layer.affine.bias, 3000.0)  # whose squares, summed, are beyond half precision
+    nn.init.zeros_(layer.affine.weight)
+    x, style = torch.randn(2, 6, 8, 8), torch.randn(2, 7)
+    with torch.no_grad():
+        wanted = layer(x, style)
+        with torch.autocast("cpu", torch.float16):
+            found = (
+                layer(x / 3000, style) * 3000
+            )  # what goes in is scaled, so that the convolution itself stays in range
+    torch.testing.assert_close(found.float(), wanted, rtol=2e-2, atol=2e-2)
+
+
+def test_the_discriminator_asks_for_the_edit_that_is_named() -> None:
+    torch.manual_seed(1)
+    model = Discriminator(DiscriminatorConfig(base=64, max=8), 16, 2, directions=3)
+    x, c, direction = torch.rand(4, 3, 16, 16), torch.rand(4, 3, 16, 16), torch.randn(4, 3)
+    with torch.no_grad():
+        assert not torch.allclose(model(x, c, direction), model(x, c, -direction), atol=1e-3)
 
 
 def test_the_discriminator_looks_at_the_condition_and_at_its_group_alone() -> None:

@@ -19,13 +19,13 @@ import ray
 import ray.data
 from PIL import Image
 from small_run import examples, pair, write_run
-from tiny_job import pairs_of, tiny_settings
+from tiny_job import pairs_of, tiny_settings, translated
 
 import p2pz_ray
 from p2pz_ray.amount import count, size
 from p2pz_ray.cli import main
 from p2pz_ray.collection.codec import encode
-from p2pz_ray.collection.mark import SOURCE_TYPE
+from p2pz_ray.collection.mark import SOURCE_TYPE, xmp
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.collection.schema import Columns
 from p2pz_ray.collection.store import Store
@@ -39,7 +39,7 @@ from p2pz_ray.running.forecast import Forecast, forecast
 from p2pz_ray.running.prepare import make_partitions, prepare
 from p2pz_ray.running.progress import Progress, Reached
 from p2pz_ray.running.status import watch
-from p2pz_ray.running.translator import mark
+from p2pz_ray.running.translator import provenance
 
 ROOT = Path(__file__).parents[1]
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
@@ -233,8 +233,7 @@ def test_status_is_watched_until_the_end_and_said_as_json(
 def test_an_edited_picture_says_what_it_is_and_its_pixels_are_the_same(format: str) -> None:
     base = {"input": {"uri": "in"}, "output": "out", "edits": {"cat2dog": {"source": "cat", "target": '<dog> & "co"'}}}
     config = TranslateConfig.model_validate(base | {"model": "/models/my sd15/"})
-    packet = mark(config, "cat2dog")
-    assert packet is not None
+    packet = xmp(provenance(config, "cat2dog"))
     pixels = examples(1)[0].picture()
     marked = encode(pixels, format, 95, packet)
     with Image.open(io.BytesIO(marked)) as opened:
@@ -247,7 +246,6 @@ def test_an_edited_picture_says_what_it_is_and_its_pixels_are_the_same(format: s
     assert description["AISystemUsed"] == "pix2pix-zero with my sd15"
     assert description["AIPromptInformation"] == 'cat2dog: cat → <dog> & "co"'
     assert description["AISystemVersionUsed"] == f"p2pz_ray {p2pz_ray.__version__}"
-    assert mark(TranslateConfig.model_validate(base | {"output_format": {"mark": "none"}}), "cat2dog") is None
 
 
 def test_a_runs_edited_pictures_are_marked_and_its_sources_are_not(made: tuple[Path, list[Reached]]) -> None:
@@ -255,6 +253,12 @@ def test_a_runs_edited_pictures_are_marked_and_its_sources_are_not(made: tuple[P
         assert SOURCE_TYPE.encode() in row["edited_image"]["bytes"]
         assert edit.encode() in row["edited_image"]["bytes"]
         assert SOURCE_TYPE.encode() not in row["source_image"]["bytes"]
+
+
+def test_marks_can_be_left_out(tmp_path: Path, tiny_model: Path) -> None:
+    settings = tiny_settings(tmp_path, tiny_model, images=1) | {"output_format": {"mark": "none"}}
+    for row in translated(settings).values():
+        assert SOURCE_TYPE.encode() not in row["edited_image"]["bytes"]
 
 
 # ------------------------------------------------------------------------------------------------ what will be done

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvicorn
 from test_serving import service_for
-from test_student_engine import write_student
+from test_student_engine import write_skilled, write_student
 
 from p2pz_ray.serving.api import build_app
 from p2pz_ray.serving.config import ServeConfig
@@ -40,8 +40,11 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     words = {"source": "cat", "target": "dog", "count": 20}
     given = {
-        "edits": {"cat2dog": words, "cat2fox": {**words, "target": "fox"}},
-        "students": [str(write_student(tmp_path_factory.mktemp("student")))],
+        "edits": {name: {**words, "target": name[4:]} for name in ("cat2dog", "cat2fox", "cat2horse")},
+        "students": [
+            str(write_student(tmp_path_factory.mktemp("student"))),
+            str(write_skilled(tmp_path_factory.mktemp("skilled"), ["cat2horse"])),
+        ],
         "inversion": {"steps": 4},
         "words": {"count": 20},
     }
@@ -129,6 +132,25 @@ def test_an_edit_shows_its_progress_its_cost_and_who_made_it(page: Page) -> None
     page.click("#undo")
     assert fact(page, "Model") == "student"
     assert after(page) != made
+
+
+def test_the_student_follows_the_strength_while_it_is_moved(page: Page) -> None:
+    page.locator("input[name=edit][value=cat2horse]").evaluate("input => input.click()")
+    page.wait_for_selector("#history li:nth-child(2)")  # the student's first look
+    strength, entries = page.locator("#strength"), page.locator("#history li").count()
+    shown = {after(page)}
+    for value in ("0.3", "0.6"):
+        with page.expect_response("**/v1/edits") as told:
+            strength.evaluate(
+                "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }", value
+            )
+        made = told.value.json()
+        assert (made["model"], made["data"][0]["strength"]) == ("student", float(value))
+        source = f"data:image/png;base64,{made['data'][0]['b64_json']}"
+        page.wait_for_function("source => document.querySelectorAll('#stage img')[1].src === source", arg=source)
+        shown.add(source)
+    assert len(shown) == 3
+    assert page.locator("#history li").count() == entries  # what is passed on the way is not kept
 
 
 def test_the_slider_moves_by_mouse_and_by_key(page: Page) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
-from test_student_engine import write_student
+from test_student_engine import write_skilled, write_student
 
 from p2pz_ray.collection.codec import encode
 from p2pz_ray.config import EditConfig, load
@@ -53,8 +53,11 @@ def service_for(config: ServeConfig) -> Service:
 
 @pytest.fixture(scope="module")
 def service(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Service:
-    student = write_student(tmp_path_factory.mktemp("student"))
-    return service_for(config_for(tiny_model, students=[str(student)], limits={"pictures": 3, "body": 1 << 20}))
+    students = [
+        str(write_student(tmp_path_factory.mktemp("student"), edit="cat2fox")),
+        str(write_skilled(tmp_path_factory.mktemp("skilled"))),
+    ]
+    return service_for(config_for(tiny_model, students=students, limits={"pictures": 3, "body": 1 << 20}))
 
 
 @pytest.fixture(scope="module")
@@ -151,14 +154,23 @@ def test_progress_counts_every_step_shows_previews_and_ends_with_the_picture(
 def test_the_student_edits_in_one_pass_and_says_what_it_cannot(
     client: TestClient, service: Service, cat: np.ndarray
 ) -> None:
-    found = asked(client, cat, ["cat2dog"], model="student").json()
+    parts = [{"edit": "cat2dog", "strength": 0.5}, {"edit": "cat2horse", "strength": 0.25}]
+    found = asked(client, cat, ["cat2fox", parts[0], {"compose": parts}], model="student").json()
     assert service.students is not None
-    [student] = service.students.students.values()  # type: ignore[attr-defined]
-    assert np.array_equal(pixels_of(found["data"][0]["b64_json"]), student(cat[None])[0])
+    students = service.students.students  # type: ignore[attr-defined]
+    wanted = [
+        students["cat2fox"](cat[None])[0],
+        students["cat2dog"](cat[None], edit="cat2dog", strength=0.5)[0],
+        students["cat2dog"](cat[None], edit={"cat2dog": 0.5, "cat2horse": 0.25})[0],
+    ]
+    assert all(np.array_equal(pixels_of(m["b64_json"]), w) for m, w in zip(found["data"], wanted, strict=True))
+    assert [made["strength"] for made in found["data"]] == [1.0, 0.5, [0.5, 0.25]]
     assert (found["model"], found["cost"]["steps"]) == ("student", 1)
     for edits, settings, said in (
-        (["cat2glasses"], {}, "The student makes cat2dog alone"),
-        ([{"edit": "cat2dog", "strength": 0.5}], {}, "knows one strength"),
+        (["cat2glasses"], {}, "The student makes cat2fox, cat2dog, cat2horse alone"),
+        ([{"edit": "cat2fox", "strength": 0.5}], {}, "The student makes cat2fox alone, at strength 1"),
+        ([{"edit": "cat2dog", "strength": 1.5}], {}, "The student makes cat2dog at strengths from 0 to 1"),
+        ([{"compose": [{"edit": "cat2fox"}, {"edit": "cat2dog"}]}], {}, "The student makes cat2fox alone"),
         (["cat2dog"], {"steps": 9}, "no steps"),
     ):
         refused = asked(client, cat, edits, model="student", **settings)
@@ -172,6 +184,7 @@ def test_what_is_offered_is_listed(client: TestClient, tiny_model: Path) -> None
     assert (models[0]["steps"], models[0]["size"]) == (STEPS, [64, 64])
     edits = {edit["name"]: edit for edit in client.get("/v1/edits").json()["data"]}
     assert edits["cat2dog"]["models"] == [tiny_model.name, "student"]
+    assert models[1]["strongest"] == {"cat2fox": None, "cat2dog": 1.0, "cat2horse": 1.0}
     assert edits["cat2glasses"]["title"] == "cat: add glasses"
     assert client.get("/healthz").json()["status"] == "ok"
     assert "/v1/images/edits" in client.get("/openapi.json").json()["paths"]

@@ -1,6 +1,7 @@
 """A translation whose engine is a student: the same job and the same rows, by one forward pass."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from p2pz_ray.running.run import translate
 from p2pz_ray.running.translator import Translator
 from p2pz_ray.student import Student
 from p2pz_ray.student.config import GeneratorConfig
+from p2pz_ray.student.repertoire import Repertoire, Skill
 from p2pz_ray.student.student import build_generator, save_student
 
 POLICY = DecodePolicy((64, 64))
@@ -44,7 +46,7 @@ def write_student(folder: Path, seed: int = 0, edit: str | None = "cat2dog") -> 
     """A student of 64 px with random weights."""
     torch.manual_seed(seed)
     generator = build_generator(GeneratorConfig(base=64, max=4, code=8), 64)
-    save_student(Store(str(folder)), "student", generator, edit, {})
+    save_student(Store(str(folder)), "student", generator, Repertoire({edit: Skill()} if edit else {}), {})
     return folder / "student"
 
 
@@ -78,6 +80,37 @@ def test_a_run_by_a_student_goes_on_like_any_other_and_holds_its_answers(tmp_pat
     assert pairs_of(tmp_path / "run") == pairs
     assert data_files(tmp_path / "run") == committed_files(tmp_path / "run")
     assert len(kept & data_files(tmp_path / "run")) == len(kept) - 1  # one partition was done again, and no other
+
+
+def write_skilled(folder: Path, edits: Sequence[str] = ("cat2dog", "cat2horse")) -> Path:
+    """A student of two edits, or of one at any strength, with random weights."""
+    torch.manual_seed(0)
+    generator = build_generator(GeneratorConfig(base=64, max=4, code=8, style=4), 64, 2)
+    known = Repertoire({name: Skill(axis) for name, axis in zip(edits, ((1.0, 0.0), (0.6, 0.8)), strict=False)})
+    save_student(Store(str(folder)), "student", generator, known, {})
+    return folder / "student"
+
+
+def test_edits_strengths_and_compositions_are_the_students_as_they_are_the_models(tmp_path: Path) -> None:
+    student = Student.from_pretrained(str(write_skilled(tmp_path)), "cpu")
+    edits = {
+        "cat2dog": {"source": "cat", "target": "dog", "strength": [0.5, 1.0]},
+        "cat2horse": {"source": "cat", "target": "horse", "strength": 0.4},
+        "both": {"compose": ["cat2dog-50", "cat2horse"], "strength": 0.5},
+    }
+    pairs = translated(settings(tmp_path, edits=edits))
+    made = {"cat2dog-50": {"cat2dog": 0.5}, "cat2dog-100": {"cat2dog": 1.0}, "cat2horse": {"cat2horse": 0.4}}
+    made["both"] = {"cat2dog": 0.25, "cat2horse": 0.2}
+    assert {edit for _, edit in pairs} == made.keys()
+    for (_, edit), row in pairs.items():
+        wanted = student(pixels(row, "source_image")[None], edit=made[edit])[0]
+        assert np.abs(pixels(row, "edited_image").astype(int) - wanted).max() <= 1
+    for wrong, sentence in (
+        ({"cat2fox": {"source": "cat", "target": "fox"}}, r"edits\.cat2fox is not for .*and no edit 'cat2fox'"),
+        ({"cat2dog": {"source": "cat", "target": "dog", "strength": 1.5}}, r"from 0 to 1, not at 1\.5"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            prepare(TranslateConfig.model_validate(settings(tmp_path, edits=wrong, output=str(tmp_path / "no"))))
 
 
 def test_outside_a_mask_the_source_stays_bit_for_bit(tmp_path: Path) -> None:
@@ -135,7 +168,10 @@ def test_a_folder_that_is_no_student_is_named_before_anything_is_written(tmp_pat
 
 def test_what_the_student_was_not_made_for_is_refused(tmp_path: Path) -> None:
     write_student(tmp_path, edit="horse2zebra")
-    with pytest.raises(ConfigError, match=r"edits names cat2dog, but the student .* makes horse2zebra: name it so"):
+    with pytest.raises(
+        ConfigError,
+        match=r"edits\.cat2dog is not for the student .*: The student knows horse2zebra, and no edit 'cat2dog'",
+    ):
         prepare(TranslateConfig.model_validate(settings(tmp_path)))
     with pytest.raises(ConfigError, match=r"image\.size is \[32, 32\], but the student takes \[64, 64\]"):
         prepare(TranslateConfig.model_validate(settings(tmp_path, image={"size": 32})))
@@ -146,8 +182,11 @@ def test_what_the_student_was_not_made_for_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ("edits.cat2horse={source: cat, target: horse}", "student makes one edit, but edits names cat2dog, cat2horse"),
-        ("edits.cat2dog.strength=0.5", "student leaves nothing to edits.cat2dog.strength"),
+        (
+            "edits.cat2horse={source: cat, target: horse}",
+            "student makes one edit, cat2dog, but edits names cat2dog, cat2horse",
+        ),
+        ("edits.cat2dog.strength=0.5", "The student makes cat2dog alone, at strength 1"),
         ("edits.cat2dog={direction: d.safetensors}", "student leaves nothing to edits.cat2dog.direction"),
         ("guidance.lambda_xa=0.3", "student leaves nothing to guidance"),
         ("inversion.cache=cache", "student leaves nothing to inversion"),

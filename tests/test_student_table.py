@@ -1,22 +1,21 @@
-"""The table of a student beside its teacher is of any student, any checkpoint and any collection with truth."""
+"""The table of how fast students are, beside their teacher and diffusers."""
 
 import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from p2pz_ray.collection.store import Store
-from p2pz_ray.mini.dataset import write_world
 from p2pz_ray.student.config import GeneratorConfig
 from p2pz_ray.student.export import export_student
+from p2pz_ray.student.repertoire import Repertoire, Skill
 from p2pz_ray.student.student import build_generator, save_student
 
 JOBS = Path(__file__).parents[1] / "jobs"
 
 
-def test_a_row_for_each_engine_with_its_error_and_its_speed(
+def test_a_row_for_each_engine_one_at_a_time_and_at_its_best(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxscript")
@@ -27,24 +26,27 @@ def test_a_row_for_each_engine_with_its_error_and_its_speed(
     table = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(table)
     monkeypatch.setattr(table, "BATCHES", (1, 2))
+    monkeypatch.setattr(table, "LONG_ENOUGH", 0.0)
     torch.manual_seed(0)
-    untrained = build_generator(GeneratorConfig(base=64, max=4, code=8, residual=True), 64)
-    save_student(Store(str(tmp_path)), "student", untrained, "cat2dog", {})
-    export_student(Store(str(tmp_path)), "student", "onnx")
-    world = write_world(str(tmp_path / "world"), 2, 0, ("cat2dog",))
-    asked = [str(tmp_path / "student"), "--collection", world, "--model", str(tiny_model), "--images", "2"]
-    asked += ["--teacher-steps", "2", "--diffusers", "2", "--steps", "2", "--sheet", str(tmp_path / "sheet.png")]
-    assert table.main(asked) == 0
-    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    rows = {cells[0]: dict(zip(lines[0], cells, strict=True)) for cells in lines[2:]}
-    source, student = rows["the source left as it is"], rows["the student, batch 1"]
-    for column in ("judged", "error", "background", "to teacher", "ST-LPIPS to teacher"):
-        assert student[column] == source[column]  # an untrained residual student is the identity
-    assert float(source["error"]) > 0
-    assert source["background"] == "0.0000"  # a source differs from its truth in the animals alone
-    assert rows["the editor, 2 steps: the teacher"]["to teacher"] == "0.0000"
-    assert rows["diffusers, 2 steps, one at a time"]["× diffusers"] == "1.0"
-    for name in ("the student, batch 2", "the student by onnxruntime, batch 2, network alone"):
-        assert float(rows[name]["seconds a picture"]) > 0
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (2 * 64, 4 * 64)
+    many = build_generator(GeneratorConfig(base=64, max=4, code=8, style=4), 64, 2)
+    known = Repertoire({"cat2dog": Skill((1.0, 0.0)), "cat2glasses": Skill((0.0, 1.0))})
+    save_student(Store(str(tmp_path)), "many", many, known, {})
+    export_student(Store(str(tmp_path)), "many", "onnx")
+    one = build_generator(GeneratorConfig(base=64, max=4, code=8), 64)
+    save_student(Store(str(tmp_path)), "one", one, Repertoire(), {})
+    asked = [str(tmp_path / "many"), str(tmp_path / "one"), "--model", str(tiny_model), "--images", "2"]
+    assert table.main([*asked, "--teacher-steps", "2", "--steps", "2"]) == 0
+    said = capsys.readouterr().out
+    lines = [line.strip("| ").split(" | ") for line in said.splitlines() if line.startswith("|")]
+    rows = [dict(zip(lines[0], cells, strict=True)) for cells in lines[2:]]
+    assert "one by onnxruntime is left out" in said
+    of = {row["engine"].split("/")[-1] for row in rows}
+    assert of == {"diffusers, 2 steps", "the editor, 2 steps", "many", "many by onnxruntime", "one"}
+    assert rows[0]["× diffusers"] == rows[1]["× the editor"] == "1.0"
+    for row in rows[2:]:
+        assert float(row["seconds, PNG to PNG"]) > 0
+        assert float(row["seconds, network alone"]) > 0
+        assert int(row["parameters"].replace(",", "")) == sum(
+            p.numel() for p in (many if "many" in row["engine"] else one).parameters()
+        )
+    assert next(row["batch"] for row in rows if row["engine"].endswith("/many")) == "1"

@@ -1,6 +1,10 @@
-"""A collection of tars in a bucket, translated by drivers that are killed: every sample once."""
+"""A collection of tars in a bucket, translated by drivers that are killed: every sample once.
+
+P2PZ_TAR_IMAGES is how many each of the ten tars holds.
+"""
 
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +19,7 @@ from tiny_job import committed_files, data_files, pairs_of, tiny_settings
 from p2pz_ray.collection import Store, encode
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
-TARS, EACH = 10, 6
+TARS, EACH = 10, int(os.environ.get("P2PZ_TAR_IMAGES", 6))
 
 
 @pytest.fixture
@@ -41,8 +45,8 @@ def test_tars_in_a_bucket_are_translated_exactly_once_though_drivers_are_killed(
                         member.size = len(data)
                         tar.addfile(member, io.BytesIO(data))
             Store("s3://bucket/cats", options).write(f"{shard:05}.tar", buffer.getvalue())
-        settings = tiny_settings(tmp_path, tiny_model, per_partition=6)
-        settings["input"] = {"uri": "s3://bucket/cats", "images_per_partition": 6, "storage_options": options}
+        settings = tiny_settings(tmp_path, tiny_model, per_partition=EACH)
+        settings["input"] = {"uri": "s3://bucket/cats", "images_per_partition": EACH, "storage_options": options}
         settings["inversion"] = {"steps": 4}
         job, run = tmp_path / "job.yaml", tmp_path / "run"
         job.write_text(yaml.safe_dump(settings))
@@ -53,10 +57,10 @@ def test_tars_in_a_bucket_are_translated_exactly_once_though_drivers_are_killed(
             drivers[-1].end()
             assert not (run / "_SUCCESS").exists()
         drivers.append(Driver(job))
-        assert drivers[-1].process.wait(timeout=300) == 0
+        assert drivers[-1].process.wait(timeout=300 + TARS * EACH) == 0
     assert committed_files(run) == data_files(run)
     pairs = pairs_of(run)
     assert {id for id, _ in pairs} == {f"{i // EACH:05}.tar/{scene.id}" for i, scene in enumerate(scenes)}
     assert len(pairs) == 2 * TARS * EACH
     assert all(row["status"] == "ok" and row["caption"].endswith(id[10:]) for (id, _), row in pairs.items())
-    assert "60 images in 10 tars" in job.with_suffix(".log").read_text()
+    assert f"{TARS * EACH:,} images in {TARS} tars" in job.with_suffix(".log").read_text()

@@ -5,6 +5,7 @@ XMP with IPTC's DigitalSourceType, which picture libraries, search engines and s
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from xml.sax.saxutils import quoteattr
 
 from p2pz_ray.collection.failure import shown
@@ -13,15 +14,31 @@ SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrain
 """IPTC's word for a picture of which a trained model made a part."""
 
 
-def xmp(model: str, version: str, edit: str, words: str | None = None) -> bytes:
-    """An XMP packet. model: what edited the picture, in which version of this package; edit: its name in the run;
+@dataclass(frozen=True)
+class Provenance:
+    """Where an edited picture comes from. model: what edited it; version: of this package; edit: its name in the run;
     words: what it turns into what."""
+
+    model: str
+    version: str
+    edit: str
+    words: str | None = None
+
+    @property
+    def asked(self) -> str:
+        """The edit, and its words where there are any."""
+        return shown(self.edit if self.words is None else f"{self.edit}: {self.words}")
+
+
+def xmp(provenance: Provenance) -> bytes:
+    """An XMP packet."""
+    software = f"p2pz_ray {provenance.version}"
     attributes = {
         "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
-        "Iptc4xmpExt:AISystemUsed": f"pix2pix-zero with {model}",
-        "Iptc4xmpExt:AISystemVersionUsed": f"p2pz_ray {version}",
-        "Iptc4xmpExt:AIPromptInformation": edit if words is None else f"{edit}: {words}",
-        "xmp:CreatorTool": f"p2pz_ray {version}",
+        "Iptc4xmpExt:AISystemUsed": f"pix2pix-zero with {provenance.model}",
+        "Iptc4xmpExt:AISystemVersionUsed": software,
+        "Iptc4xmpExt:AIPromptInformation": provenance.asked,
+        "xmp:CreatorTool": software,
     }
     lines = "\n".join(f"   {name}={quoteattr(shown(value))}" for name, value in attributes.items())
     return f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>

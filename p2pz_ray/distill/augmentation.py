@@ -1,9 +1,11 @@
 """Augmentation of pictures that belong together: one draw for a source, its target and what is made of it.
 
 Each is differentiable, twice too, so that the discriminator can be shown augmented pictures alone (DiffAugment, Zhao
-et al., arXiv 2006.10738). Draws are made for a whole batch at once, on the CPU, from a generator of the caller's.
+et al., arXiv 2006.10738). Draws are made for a whole batch at once, on the CPU, from a generator of the caller's; of
+noise the seeds alone, one for each row, so that nobody draws another's rows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -17,7 +19,7 @@ class Draw:
     """One batch's draw.
 
     flip: (B,) bool. shift: (B, 2) whole pixels down and right. colour: (B, 3) brightness, saturation and contrast.
-    cutout: (B, 2) the middle of the hole, in 0 … 1. noise: (B, 3, H, W), or (B, 0) for none.
+    cutout: (B, 2) the middle of the hole, in 0 … 1. noise: (B,) seeds.
     """
 
     flip: Tensor
@@ -31,6 +33,15 @@ class Draw:
         return Draw(*(getattr(self, field.name)[rows].to(device) for field in fields(self)))
 
 
+def noises(seeds: Tensor, shapes: Sequence[Sequence[int]], device: torch.device | str) -> list[Tensor]:
+    """For each shape normal noise (B, *shape), each row drawn on the device by its own seed."""
+    rows = []
+    for seed in seeds.tolist():
+        generator = torch.Generator(device).manual_seed(seed)
+        rows.append([torch.randn(*shape, generator=generator, device=device) for shape in shapes])
+    return [torch.stack(each) for each in zip(*rows, strict=True)]
+
+
 class Augmentation:
     """Flips, shifts, colours, cutout and noise, of the strengths in `config`."""
 
@@ -40,17 +51,16 @@ class Augmentation:
     def draw(self, batch: int, size: int, generator: torch.Generator) -> Draw:
         c = self.config
         uniform = torch.rand(batch, 8, generator=generator)
-        noise = torch.randn(batch, 3, size, size, generator=generator) if c.noise else torch.zeros(batch, 0)
         return Draw(
             flip=uniform[:, 0] < c.flip,
             shift=((uniform[:, 1:3] * 2 - 1) * c.shift * size).round().long(),
             colour=(uniform[:, 3:6] * 2 - 1) * c.colour,
             cutout=uniform[:, 6:8],
-            noise=noise * c.noise,
+            noise=torch.randint(2**62, (batch,), generator=generator),
         )
 
-    def apply(self, x: Tensor, draw: Draw) -> Tensor:
-        """Pictures (B, 3, H, W) in -1 … 1 under a draw of B rows."""
+    def apply(self, x: Tensor, draw: Draw, noise: bool = True) -> Tensor:
+        """Pictures (B, 3, H, W) in -1 … 1 under a draw of B rows; what is learned to be made is spared the noise."""
         c = self.config
         if c.colour:
             brightness, saturation, contrast = draw.colour.to(x.dtype)[:, :, None, None, None].unbind(1)
@@ -69,8 +79,9 @@ class Augmentation:
             x = x.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
         if c.cutout:
             x = x * self._outside(x, draw.cutout)
-        if c.noise:
-            x = x + draw.noise.to(x.dtype)
+        if c.noise and noise:
+            [drawn] = noises(draw.noise, [x.shape[1:]], x.device)
+            x = x + (c.noise * drawn).to(x.dtype)
         return x
 
     def _outside(self, x: Tensor, middle: Tensor) -> Tensor:

@@ -27,11 +27,13 @@ class PairsConfig(Section):
     tables: list[Text] = Field(default_factory=list)  # Parquet files or folders of them
     columns: PairColumns = PairColumns()  # of the tables
     storage_options: dict[str, Any] = Field(default_factory=dict)  # handed to fsspec
-    edit: Text | None = None  # null: the one that the runs have
-    filter: Text | None = None  # such as "mask_overlap >= 0.7 and clip_gain >= 0.1", over the columns of the scores
+    edit: Text | None = None  # one edit, at all its strengths; null: all that the runs have
+    filter: Text | None = (
+        None  # such as "mask_overlap >= 0.7 and clip_gain >= 0.1", over the columns of the scores, and strength
+    )
     duplicates: Amount = 1.0  # sources closer than this are one: mean grey levels (0 … 255) of 8×8 thumbnails
     test: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of the sources that no training sees
-    max_pairs: Count | None = None
+    max_pairs: Count | None = None  # those of a sample of the sources, drawn from their ids
 
     @field_validator("runs", "tables", mode="before")
     @classmethod
@@ -88,6 +90,7 @@ class TrainingConfig(Section):
 
     steps: Count = 25_000
     batch: Count = 64  # of all workers together
+    micro_batch: Count | None = None  # that go through the networks at once, on each worker; null: all. Changes no loss
     lr: Rate = 0.001
     warmup: Natural = 0  # steps over which the rate rises to lr
     cooldown: Share = 0.0  # the last share of the steps, over which the rate falls to zero
@@ -134,6 +137,7 @@ class DistillConfig(Section):
     export: list[Literal["onnx", "torch"]] = Field(
         default_factory=list
     )  # beside the student, when the training is done
+    half: bool = False  # whether the student's weights are kept in half precision, in half the bytes
     output: Text
     output_storage_options: dict[str, Any] = Field(default_factory=dict)  # handed to fsspec
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

@@ -28,9 +28,12 @@ class Discriminator(nn.Module):
 
     `group` neighbours in the batch see each other's spread (minibatch standard deviation): B is a multiple of it. The
     groups are runs of the batch, so that sharing a batch out by whole groups changes no logit.
+
+    Of `directions` numbers is the direction (B, directions) of the edit that a picture is said to show, which is asked
+    for too then, by projection (Miyato and Koyama, arXiv 1802.05637).
     """
 
-    def __init__(self, config: DiscriminatorConfig, size: int, group: int) -> None:
+    def __init__(self, config: DiscriminatorConfig, size: int, group: int, directions: int = 0) -> None:
         super().__init__()
         self.group = group
         sides = [size >> i for i in range((size // 4).bit_length())]
@@ -39,12 +42,18 @@ class Discriminator(nn.Module):
         self.blocks = nn.Sequential(*(Block(a, b) for a, b in pairwise(at)))
         self.last = Conv(at[-1] + 1, at[-1], 3)
         self.dense, self.logit = Linear(at[-1] * 16, at[-1]), Linear(at[-1], 1)
+        self.edit = Linear(directions, at[-1]) if directions else None
 
-    def forward(self, picture: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, picture: Tensor, condition: Tensor, direction: Tensor | None = None) -> Tensor:
         x = self.blocks(self.rgb(torch.cat([picture, condition], 1)))
         grouped = x.unflatten(0, (-1, self.group))
         spread = (grouped.var(1, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
         spread = spread.repeat_interleave(self.group).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
         x = self.last(torch.cat([x, spread], 1))
-        y: Tensor = self.logit(leaky(self.dense(x.flatten(1)))).squeeze(1)
+        features = leaky(self.dense(x.flatten(1)))
+        y: Tensor = self.logit(features).squeeze(1)
+        if self.edit is not None:
+            assert direction is not None
+            wanted = self.edit(direction * math.sqrt(direction.shape[1]))
+            y = y + (features * wanted).sum(1) / math.sqrt(wanted.shape[1])
         return y

@@ -8,12 +8,14 @@ OUTPUT/_SUCCESS       put last
 """
 
 import json
+import math
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from p2pz_ray.collection.codec import encode
 from p2pz_ray.collection.manifest import RunFolder
@@ -77,29 +79,40 @@ def train(
     if board is not None:
         board.close()
         held_out = sum(shard["rows"] for shard in index["test"])
-        summary = {"steps": trainer.step, "size": index["size"], "edit": index["edit"], "held_out": held_out}
+        if trainer.best is None:
+            raise P2PZError(
+                f"No score of the held-out pairs was a number, so {config.output} has no student: begin again in "
+                "another output with a lower training.lr."
+            )
+        summary = {"steps": trainer.step, "size": index["size"], "edits": list(index["edits"]), "held_out": held_out}
         summary["best"] = trainer.best
         folder.write_json("_SUCCESS", summary)
 
 
 def scores(trainer: Trainer, pairs: Shards, most: int) -> Scores:
-    """How far the average generator is from the teacher on the first `most` pairs, and how far the source itself is.
+    """How far the average generator is from the teacher on at most `most` pairs, and how far the source itself is.
 
     error: mean squared distance of pixel values 0 … 1. perceptual: the learned distance, where there is one.
     `identity_…`: of the source left as it is.
     """
     sums: dict[str, float] = {}
-    count = min(len(pairs), most)
-    for start in range(0, count, LOOK_ROWS):
-        x, y = (each.to(trainer.device) for each in pairs.read(range(start, min(count, start + LOOK_ROWS))))
+    numbers = pairs.evenly(most)
+    for start in range(0, len(numbers), LOOK_ROWS):
+        x, y, direction = (each.to(trainer.device) for each in pairs.read(numbers[start : start + LOOK_ROWS]))
         with torch.no_grad():
-            for prefix, made in (("", trainer.average(x).clamp(-1, 1)), ("identity_", x)):
+            for prefix, made in (("", _answer(trainer, x, direction)), ("identity_", x)):
                 found = {"error": ((made - y) / 2).square().mean((1, 2, 3)).sum()}
                 if trainer.perceptual is not None:
                     found["perceptual"] = trainer.perceptual(made, y).sum()
                 for name, value in found.items():
                     sums[prefix + name] = sums.get(prefix + name, 0.0) + float(value)
-    return {name: value / count for name, value in sums.items()}
+    return {name: value / len(numbers) for name, value in sums.items()}
+
+
+def _answer(trainer: Trainer, x: Tensor, direction: Tensor) -> Tensor:
+    """The average generator's, clipped."""
+    made: Tensor = trainer.average(x, direction if direction.shape[1] else None)
+    return made.clamp(-1, 1)
 
 
 def _look(config: DistillConfig, folder: RunFolder, index: dict[str, Any], trainer: Trainer, board: Board) -> None:
@@ -108,7 +121,9 @@ def _look(config: DistillConfig, folder: RunFolder, index: dict[str, Any], train
     test = Shards(folder, index, "test", held=1)
     shown = test if len(test) else Shards(folder, index, "train", held=1)
     found = scores(trainer, shown, config.training.evaluated)
-    if trainer.best is None or found[config.metric] < trainer.best[config.metric]:
+    if math.isfinite(found[config.metric]) and (
+        trainer.best is None or found[config.metric] < trainer.best[config.metric]
+    ):
         trainer.best = {"step": trainer.step, **found}
         facts = {
             "pairs": sum(shard["rows"] for shard in index["train"]),
@@ -118,10 +133,10 @@ def _look(config: DistillConfig, folder: RunFolder, index: dict[str, Any], train
             "batch": config.training.batch,
             **trainer.best,
         }
-        save_student(folder.store, "student", trainer.average, index["edit"], facts)
-    x, y = shown.read(range(min(len(shown), SHEET_ROWS)))
+        save_student(folder.store, "student", trainer.average, shown.repertoire, facts, config.half)
+    x, y, direction = shown.read(shown.evenly(SHEET_ROWS))
     with torch.no_grad():
-        made = trainer.average(x.to(trainer.device)).cpu()
+        made = _answer(trainer, x.to(trainer.device), direction.to(trainer.device)).cpu()
     rows = [np.concatenate(list(to_pixels(each)), axis=1) for each in (x, y, made)]
     sheet = np.concatenate(rows, axis=0)
     folder.store.write(f"sheets/step-{trainer.step:08}.png", encode(sheet))

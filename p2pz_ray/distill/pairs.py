@@ -13,7 +13,9 @@ from p2pz_ray.collection.schema import Columns, check_schema
 from p2pz_ray.collection.store import Store
 from p2pz_ray.distill.condition import Condition
 from p2pz_ray.distill.config import PairsConfig
+from p2pz_ray.distill.taught import parts_of_run
 from p2pz_ray.errors import ConfigError, first_line
+from p2pz_ray.student.repertoire import Parts
 
 BATCH_ROWS = 32
 _BROKEN = (pa.ArrowException, OSError, ValueError)
@@ -27,6 +29,7 @@ class Candidate:
 
     place: tuple[int, str, int]  # number of the run or table, file, row
     values: dict[str, Any]
+    parts: Parts  # the edits that it shows, and their strengths; {} where nobody says
 
     @property
     def id(self) -> str:
@@ -41,7 +44,7 @@ class PairSource:
         self.dropped: dict[str, int] = {}
         """What pairs were left out for not keeping, and how many for each, in order."""
         self.total = 0
-        """Pairs of the edit, before any was left out."""
+        """Pairs of the edits, before any was left out."""
         uris = config.runs or config.tables
         self._stores = [Store(uri, config.storage_options) for uri in uris]
         named = config.columns
@@ -96,27 +99,35 @@ class PairSource:
         return [one for one, kept in zip(found, held, strict=True) if kept]
 
     def _of_edit(self, found: list[Candidate]) -> list[Candidate]:
-        edits = sorted({str(one.values["edit"]) for one in found if one.values.get("edit") is not None})
+        """All of them, or those of the one edit that is named, as the run has it or at all its strengths."""
         wanted = self.config.edit
-        if wanted is None and len(edits) <= 1:
+        if wanted is None:
             return found
-        if wanted not in edits:
-            problem = "is not set" if wanted is None else f"is {wanted}"
-            raise ConfigError(f"pairs.edit {problem}, and the pairs are of {', '.join(edits) or 'no edit'}: name one.")
-        return [one for one in found if one.values["edit"] == wanted]
+        kept = [one for one in found if one.values.get("edit") == wanted or list(one.parts) == [wanted]]
+        if not kept:
+            edits = sorted({str(one.values["edit"]) for one in found if one.values.get("edit") is not None})
+            raise ConfigError(f"pairs.edit is {wanted}, and the pairs are of {', '.join(edits) or 'no edit'}.")
+        return kept
+
+    @property
+    def folders(self) -> list[RunFolder]:
+        """The runs; [] where the pairs are of tables."""
+        return [RunFolder(uri, self.config.storage_options) for uri in self.config.runs]
 
     def _of_run(self, number: int, store: Store) -> Iterator[Candidate]:
         folder = RunFolder(store.uri, self.config.storage_options)
         plan = folder.plan()
         if plan is None:
             raise ConfigError(f"{store.uri} is not a run: it has no plan.json, so give the output of p2pz translate.")
-        scores = self._scores(store)
+        scores, shown = self._scores(store), parts_of_run(folder)
         for manifest in folder.manifests(plan.partitions).values():
             row = 0
             for batch in self._batches(store, manifest.file, list(_PLAIN)):
                 for values in batch.to_pylist():
                     known = scores.get((values["id"], values["edit"]), {})
-                    yield Candidate((number, manifest.file, row), known | values)
+                    parts = shown.get(values["edit"], {values["edit"]: 1.0})
+                    strength = {"strength": max(parts.values())}  # so that a filter may ask less of weak edits
+                    yield Candidate((number, manifest.file, row), known | values | strength, parts)
                     row += 1
 
     def _scores(self, store: Store) -> dict[tuple[str, str], dict[str, Any]]:
@@ -142,7 +153,9 @@ class PairSource:
             row = 0
             for batch in self._batches(store, file, plain):
                 for values in batch.to_pylist():
-                    yield Candidate((number, file, row), values | {"id": values[self.config.columns.id]})
+                    edit = values.get("edit")
+                    parts = {} if edit is None else {str(edit): float(values.get("strength") or 1.0)}
+                    yield Candidate((number, file, row), values | {"id": values[self.config.columns.id]}, parts)
                     row += 1
 
     def _plain_columns(self, store: Store, file: str) -> list[str]:

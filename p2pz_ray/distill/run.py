@@ -17,7 +17,7 @@ from p2pz_ray.perceptual import load_perceptual
 
 # Keys that decide where and how long is trained, and what is kept of it, but no weight of a given step.
 _FREE = ("workers", "export")
-_FREE_OF_TRAINING = ("steps", "keep", "log_every", "tensorboard", "wandb")
+_FREE_OF_TRAINING = ("steps", "micro_batch", "keep", "log_every", "tensorboard", "wandb")
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,9 @@ def distill(config: DistillConfig) -> Distilled:
         finished = folder.read_json("_SUCCESS")
         if finished is not None and finished["steps"] >= config.training.steps:
             return _distilled(config.output, finished, fresh=False)
+        begun = recorded["training"]["steps"]
+        if begun != config.training.steps:
+            print(f"It was begun for {begun:,} steps and now goes on to {config.training.steps:,}.", flush=True)
     elif folder.store.list("checkpoints") or folder.store.list("data"):
         raise ConfigError(f"{config.output} holds something that is no training: choose another output.")
     check_boards(config.training)
@@ -116,6 +119,8 @@ def _refuse_difference(config: DistillConfig, recorded: dict[str, Any]) -> None:
 
 
 def _deciding(whole: dict[str, Any]) -> dict[str, Any]:
+    """The keys that decide a step's weights. With a cooldown the steps in all are one: the rate falls by them."""
     kept = {key: value for key, value in whole.items() if key not in _FREE}
     training = dict(kept.get("training") or {})
-    return kept | {"training": {key: value for key, value in training.items() if key not in _FREE_OF_TRAINING}}
+    free = [key for key in _FREE_OF_TRAINING if not (key == "steps" and training.get("cooldown"))]
+    return kept | {"training": {key: value for key, value in training.items() if key not in free}}

@@ -1,19 +1,22 @@
 """The chosen pairs, copied once into shards beside the training, and read from there in an order that is a function of
 the seed and the position alone.
 
-    OUTPUT/pairs/train-00000.arrow …  test-00000.arrow …     Arrow IPC: id, source, edited (PNG of the trained size)
+    OUTPUT/pairs/train-00000.arrow …  test-00000.arrow …     Arrow IPC: id, source, edited (PNG of the trained size),
+                                                             parts (the edits shown and their strengths, JSON)
     OUTPUT/pairs/index.json                                  put last: the shards, the size, what was left out and why
 """
 
 import hashlib
 import io
-from collections import OrderedDict
+import json
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -22,14 +25,16 @@ from p2pz_ray.collection.alike import Alike
 from p2pz_ray.collection.codec import FORMATS, DecodePolicy, decode, encode
 from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.distill.config import DistillConfig, check_size
-from p2pz_ray.distill.pairs import PairSource
+from p2pz_ray.distill.pairs import Candidate, PairSource
+from p2pz_ray.distill.taught import repertoire
 from p2pz_ray.errors import ConfigError, ImageError
+from p2pz_ray.student.repertoire import Repertoire, Skill
 from p2pz_ray.student.student import to_tensor
 
 SHARD_ROWS = 256
 SHARD_BYTES = 32 * 2**20
 DECODERS = 4
-_SCHEMA = pa.schema([("id", pa.string()), ("source", pa.binary()), ("edited", pa.binary())])
+_SCHEMA = pa.schema([("id", pa.string()), ("source", pa.binary()), ("edited", pa.binary()), ("parts", pa.string())])
 
 Pixels = NDArray[np.uint8]
 
@@ -43,10 +48,11 @@ def prepare_pairs(config: DistillConfig, folder: RunFolder) -> dict[str, Any]:
     if index is not None:
         return dict(index)
     source = PairSource(config.pairs)
-    candidates = source.candidates()
+    candidates = _sample(source.candidates(), config)
+    known = _repertoire(source, candidates, config)
     parts: dict[str, _Writer] = {part: _Writer(folder, part) for part in ("train", "test")}
     size = config.image.size
-    alike = Alike(config.pairs.duplicates)
+    repeats = _Repeats(config.pairs.duplicates)
     for one, before, after in source.pictures(candidates):
         if before is None or after is None:
             source.drop("has both pictures")
@@ -64,13 +70,11 @@ def prepare_pairs(config: DistillConfig, folder: RunFolder) -> dict[str, Any]:
         except ImageError:
             source.drop("can be decoded")
             continue
-        if alike.seen(pictures[0]):
+        if repeats.seen(one, pictures[0]):
             source.drop("is no near duplicate of another")
             continue
-        part = "test" if _of_test(one.id, config) else "train"
-        parts[part].add(one.id, *pictures)
-        if sum(writer.rows for writer in parts.values()) == config.pairs.max_pairs:
-            break
+        part = "test" if _drawn(one.id, config.seed) < config.pairs.test else "train"
+        parts[part].add(one, *pictures)
     if not parts["train"].rows:
         raise ConfigError(_none_left(source.total, source.dropped, parts["test"].rows))
     assert size is not None
@@ -80,7 +84,7 @@ def prepare_pairs(config: DistillConfig, folder: RunFolder) -> dict[str, Any]:
         raise ConfigError(f"{error}.") from None
     index = {
         "size": side,
-        "edit": config.pairs.edit or (str(candidates[0].values["edit"]) if "edit" in candidates[0].values else None),
+        "edits": known.to_json(),
         "total": source.total,
         "dropped": source.dropped,
         **{part: writer.close() for part, writer in parts.items()},
@@ -90,12 +94,17 @@ def prepare_pairs(config: DistillConfig, folder: RunFolder) -> dict[str, Any]:
 
 
 class Shards:
-    """The pairs of one part, "train" or "test", by number. Shards in use stay in memory, at most `held` of them."""
+    """The pairs of one part, "train" or "test", by number. Shards in use stay in memory, at most `held` of them.
+
+    rows, edits: of each shard how many it has, and of which edit, or edits at once, all of them are.
+    """
 
     def __init__(self, folder: RunFolder, index: dict[str, Any], part: str, held: int) -> None:
         self._store, self._held = folder.store, held
         self._files = [str(shard["file"]) for shard in index[part]]
         self.rows = [int(shard["rows"]) for shard in index[part]]
+        self.edits = [str(shard["edit"]) for shard in index[part]]
+        self.repertoire = Repertoire.from_json(index["edits"])
         self._first = np.concatenate([[0], np.cumsum(self.rows)]).astype(int)
         self._policy = DecodePolicy((index["size"], index["size"]))
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
@@ -103,14 +112,21 @@ class Shards:
     def __len__(self) -> int:
         return int(self._first[-1])
 
-    def read(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Sources and edited pictures, each (B, 3, size, size) in -1 … 1."""
+    def read(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Sources and edited pictures, each (B, 3, size, size) in -1 … 1, and the edits' directions times their
+        strengths (B, D); D is 0 where there is one edit at one strength."""
         rows = [self._row(number) for number in numbers]
         encoded = [column[row].as_py() for table, row in rows for column in (table["source"], table["edited"])]
         with ThreadPoolExecutor(DECODERS) as decoders:
             pixels = list(decoders.map(lambda data: decode(data, self._policy), encoded))
         x = to_tensor(np.stack(pixels))
-        return x[0::2], x[1::2]
+        sums = [self.repertoire.direction(json.loads(table["parts"][row].as_py())) for table, row in rows]
+        return x[0::2], x[1::2], torch.tensor(sums).view(len(rows), self.repertoire.width)
+
+    def evenly(self, most: int) -> list[int]:
+        """The numbers of at most so many pairs, from all of them alike, so that each edit has its share."""
+        count = min(len(self), most)
+        return [i * len(self) // count for i in range(count)]
 
     def _row(self, number: int) -> tuple[pa.Table, int]:
         shard = int(np.searchsorted(self._first, number, side="right")) - 1
@@ -149,35 +165,119 @@ class Order:
         return self._epoch[1]
 
 
+class Turns:
+    """Pairs of each edit in turn, so that edits with few pairs are shown as often as those with many; within an edit
+    in the `Order` of its own shards. The edits share the `window`."""
+
+    def __init__(self, rows: Sequence[int], edits: Sequence[str], window: int, seed: int) -> None:
+        first = np.concatenate([[0], np.cumsum(rows)]).astype(int)
+        self._orders, self._numbers = [], []
+        window = max(window // len(set(edits)), 1)
+        for number, edit in enumerate(dict.fromkeys(edits)):
+            own = [shard for shard, other in enumerate(edits) if other == edit]
+            self._orders.append(Order([rows[shard] for shard in own], window, seed + 7919 * number))
+            self._numbers.append(np.concatenate([np.arange(first[shard], first[shard + 1]) for shard in own]))
+
+    def at(self, position: int, count: int) -> list[int]:
+        """The numbers of the pairs that come at `position` and after it."""
+        found = []
+        for place in range(position, position + count):
+            turn, edit = divmod(place, len(self._orders))
+            [row] = self._orders[edit].at(turn, 1)
+            found.append(int(self._numbers[edit][row]))
+        return found
+
+
 class _Writer:
+    """Shards of one part, each of one edit."""
+
     def __init__(self, folder: RunFolder, part: str) -> None:
         self._folder, self._part = folder, part
         self._shards: list[dict[str, Any]] = []
-        self._waiting: list[dict[str, Any]] = []
-        self._bytes = 0
+        self._waiting: dict[str, list[dict[str, Any]]] = {}
+        self._bytes: dict[str, int] = {}
         self.rows = 0
 
-    def add(self, id: str, source: Pixels, edited: Pixels) -> None:
-        row = {"id": id, "source": encode(source), "edited": encode(edited)}
-        self._waiting.append(row)
-        self._bytes += len(row["source"]) + len(row["edited"])
+    def add(self, one: Candidate, source: Pixels, edited: Pixels) -> None:
+        row = {"id": one.id, "source": encode(source), "edited": encode(edited), "parts": json.dumps(dict(one.parts))}
+        edit = " + ".join(sorted(one.parts))
+        waiting = self._waiting.setdefault(edit, [])
+        waiting.append(row)
+        self._bytes[edit] = self._bytes.get(edit, 0) + len(row["source"]) + len(row["edited"])
         self.rows += 1
-        if len(self._waiting) == SHARD_ROWS or self._bytes >= SHARD_BYTES:
-            self._put()
+        if len(waiting) == SHARD_ROWS or self._bytes[edit] >= SHARD_BYTES:
+            self._put(edit)
 
     def close(self) -> list[dict[str, Any]]:
-        if self._waiting:
-            self._put()
+        for edit in list(self._waiting):
+            self._put(edit)
         return self._shards
 
-    def _put(self) -> None:
+    def _put(self, edit: str) -> None:
+        rows = self._waiting.pop(edit)
+        del self._bytes[edit]
         buffer = io.BytesIO()
         with pa.ipc.new_file(buffer, _SCHEMA) as writer:
-            writer.write_table(pa.Table.from_pylist(self._waiting, _SCHEMA))
+            writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
         file = f"pairs/{self._part}-{len(self._shards):05}.arrow"
         self._folder.store.write(file, buffer.getvalue())
-        self._shards.append({"file": file, "rows": len(self._waiting)})
-        self._waiting, self._bytes = [], 0
+        self._shards.append({"file": file, "rows": len(rows), "edit": edit})
+
+
+class _Repeats:
+    """Which sources were there before: near duplicates of others, and the same pair again. A source is kept with all of
+    its edits, or with none."""
+
+    def __init__(self, duplicates: float) -> None:
+        self._alike = Alike(duplicates)
+        self._sources: dict[tuple[str, bytes], bool] = {}
+        self._pairs: set[tuple[str, bytes, str]] = set()
+        self._all = not duplicates
+
+    def seen(self, one: Candidate, picture: Pixels) -> bool:
+        if self._all:
+            return False
+        source = one.id, hashlib.sha256(picture.tobytes()).digest()
+        if source not in self._sources:
+            self._sources[source] = self._alike.seen(picture)
+        pair = *source, json.dumps(dict(one.parts), sort_keys=True)
+        again = pair in self._pairs
+        self._pairs.add(pair)
+        return again or self._sources[source]
+
+
+def _repertoire(source: PairSource, candidates: Sequence[Candidate], config: DistillConfig) -> Repertoire:
+    """What the student will know. Raises ConfigError where its generator can't be told one edit from another."""
+    shown = {json.dumps(dict(one.parts), sort_keys=True): one.parts for one in candidates}
+    edits = sorted({name for parts in shown.values() for name in parts})
+    if not config.generator.style:
+        if len(shown) > 1:
+            raise ConfigError(
+                f"The pairs show {', '.join(edits)} in {len(shown)} ways (edits, strengths, several at once), and "
+                "generator.style is 0, for one edit at one strength: set generator.style, or pairs.edit."
+            )
+        return Repertoire({name: Skill() for name in edits[:1]})
+    if {} in shown.values():
+        raise ConfigError("generator.style needs the names of edits, and the pairs have none: set it to 0.")
+    known = repertoire(source.folders, shown.values())
+    if any(strength <= 0 for parts in shown.values() for strength in parts.values()):
+        raise ConfigError("The pairs show a strength of 0 or below: leave it out, since 0 is always the source itself.")
+    return known
+
+
+def _sample(candidates: list[Candidate], config: DistillConfig) -> list[Candidate]:
+    """At most `pairs.max_pairs`: all pairs of as many sources as fit, drawn by their ids alone."""
+    most = config.pairs.max_pairs
+    if most is None or len(candidates) <= most:
+        return candidates
+    counts = Counter(one.id for one in candidates)
+    kept, room = set(), most
+    for id in sorted(counts, key=lambda id: _drawn(id, config.seed, "sample")):
+        room -= counts[id]
+        if room < 0:
+            break
+        kept.add(id)
+    return [one for one in candidates if one.id in kept]
 
 
 def _own_size(data: bytes, id: str) -> tuple[int, int]:
@@ -188,10 +288,10 @@ def _own_size(data: bytes, id: str) -> tuple[int, int]:
         raise ImageError(f"The pair {id} has a picture that can't be decoded.") from error
 
 
-def _of_test(id: str, config: DistillConfig) -> bool:
-    """By the source's id alone: all pairs of one source are on one side."""
-    digest = hashlib.sha256(f"{config.seed}:{id}".encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64 < config.pairs.test
+def _drawn(id: str, seed: int, purpose: str = "") -> float:
+    """0 … 1, of a source's id alone: what is decided by it is so for all pairs of one source."""
+    digest = hashlib.sha256(f"{seed}:{purpose}{id}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _none_left(total: int, dropped: dict[str, int], test: int) -> str:

@@ -6,26 +6,30 @@ the order of its sums.
 """
 
 import copy
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from p2pz_ray.distill.augmentation import Augmentation
+from p2pz_ray.distill.augmentation import Augmentation, Draw, noises
 from p2pz_ray.distill.average import average, decay
 from p2pz_ray.distill.config import DistillConfig, LossesConfig, TrainingConfig
 from p2pz_ray.distill.discriminator import Discriminator
 from p2pz_ray.distill.losses import discriminator_loss, generator_loss, l1, r1_penalty
 from p2pz_ray.distill.peers import Peers
-from p2pz_ray.distill.shards import Order, Shards
+from p2pz_ray.distill.shards import Shards, Turns
 from p2pz_ray.errors import P2PZError
 from p2pz_ray.perceptual import load_perceptual
 from p2pz_ray.student.generator import Lot
 from p2pz_ray.student.student import build_generator
 
 BETA2 = 0.99
+
+_Read = tuple[Tensor, Tensor, Tensor]
 
 
 class DivergedError(P2PZError):
@@ -43,10 +47,11 @@ class Trainer:
         self.step = 0
         self.best: dict[str, float] | None = None
         torch.manual_seed(config.seed)
-        self.generator = build_generator(config.generator, size).to(device)
+        self.generator = build_generator(config.generator, size, train.repertoire.width).to(device)
         self.discriminator: Discriminator | None = None
         if config.losses.adversarial:
-            self.discriminator = Discriminator(config.discriminator, size, config.training.group).to(device)
+            known = train.repertoire.width
+            self.discriminator = Discriminator(config.discriminator, size, config.training.group, known).to(device)
         self.perceptual = load_perceptual(config.perceptual).to(device) if config.perceptual else None
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         for module in filter(None, (self.generator, self.average, self.discriminator)):
@@ -61,33 +66,28 @@ class Trainer:
             self.optimizers["discriminator"] = torch.optim.Adam(self.discriminator.parameters(), betas=(0.0, BETA2**k))
         self.r1 = r1_weight(config.losses, size, config.training.batch)
         self._rows = peers.rows(config.training.batch, config.training.group)
-        self._share = (self._rows.stop - self._rows.start) / config.training.batch
+        self._parts = _parts(self._rows, config.training)
         self._pairs, self._shown = (
             Augmentation(of) for of in (config.augmentation.pairs, config.augmentation.discriminator)
         )
         self._train = train
-        self._order = Order(train.rows, config.training.shuffle_shards, config.seed)
-        self._ahead: tuple[int, Future[tuple[Tensor, Tensor]]] | None = None
+        self._order = Turns(train.rows, train.edits, config.training.shuffle_shards, config.seed)
+        self._ahead: tuple[int, Future[_Read]] | None = None
         self._reader = ThreadPoolExecutor(1)
 
     def advance(self) -> dict[str, float]:
         """Take one step; returns the losses of the whole batch. Raises DivergedError where one is no number."""
-        config, lottery = self.config, torch.Generator()
+        config = self.config
         batch = config.training.batch
-        lottery.manual_seed(config.seed * 1_000_003 + self.step)
-        together = self._pairs.draw(batch, self.size, lottery).part(self._rows, self.device)
-        shown = self._shown.draw(batch, self.size, lottery).part(self._rows, self.device)
-        lot = self._lot(lottery)
-        x, y = (self._pairs.apply(each.to(self.device), together) for each in self._batch())
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = self.rates[name] * schedule(config.training, self.step)
-
+        shown = self._shown_now()
         opponent = self.discriminator if self.step >= config.losses.adversarial_after else None
-        losses, made = self._generator_step(opponent, x, y, shown, lot)
+        losses = self._generator_step(opponent, shown)
         if opponent is not None:
-            losses |= self._discriminator_step(opponent, x, y, made, shown)
+            losses |= self._discriminator_step(opponent, shown)
         names = list(losses)
-        summed = self.peers.sum(torch.stack([losses[name].float() for name in names]) * self._share)
+        summed = self.peers.sum(torch.stack([losses[name] for name in names]))
         numbers = dict(zip(names, summed.tolist(), strict=True))
         if not torch.isfinite(summed).all():
             wrong = ", ".join(name for name, value in numbers.items() if value != value or abs(value) == float("inf"))
@@ -124,70 +124,103 @@ class Trainer:
         known = {"generator": self.generator, "average": self.average, "discriminator": self.discriminator}
         return {name: module for name, module in known.items() if module is not None}
 
-    def _generator_step(
-        self, opponent: Discriminator | None, x: Tensor, y: Tensor, shown: Any, lot: Lot
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        weights, losses = self.config.losses, {}
+    def _generator_step(self, opponent: Discriminator | None, shown: "list[_Part]") -> dict[str, Tensor]:
+        weights, losses = self.config.losses, _Sums()
         if opponent is not None:
             opponent.requires_grad_(False)
-        with self._cast():
-            made = self.generator(x, lot)
-            losses["l1"] = l1(made, y).mean()
-            total = weights.l1 * losses["l1"]
-            if opponent is not None:
-                logits = opponent(self._shown.apply(made, shown), self._shown.apply(x, shown))
-                losses["generator"] = generator_loss(logits).mean()
-                total = total + weights.adversarial * losses["generator"]
-            if self.perceptual is not None and weights.perceptual and self.step % weights.perceptual_every == 0:
-                losses["perceptual"] = self.perceptual(made, y).mean()
-                total = total + weights.perceptual * weights.perceptual_every * losses["perceptual"]
-        self._descend("generator", self.generator, total)
-        return {name: loss.detach() for name, loss in losses.items()}, made.detach()
+        self.optimizers["generator"].zero_grad(set_to_none=True)
+        for part in shown:
+            with self._cast():
+                made = self.generator(part.x, part.direction, part.lot)
+                total = weights.l1 * losses.add("l1", l1(made, part.y).mean(), part.share)
+                if opponent is not None:
+                    condition = self._shown.apply(part.x, part.draw)
+                    logits = opponent(self._shown.apply(made, part.draw), condition, part.direction)
+                    played = losses.add("generator", generator_loss(logits).mean(), part.share)
+                    total = total + weights.adversarial * played
+                if self.perceptual is not None and weights.perceptual and self.step % weights.perceptual_every == 0:
+                    seen = losses.add("perceptual", self.perceptual(made, part.y).mean(), part.share)
+                    total = total + weights.perceptual * weights.perceptual_every * seen
+            (total * part.share).backward()
+            part.made = made.detach()
+        self._descend("generator", self.generator)
+        return losses.sums
 
-    def _discriminator_step(
-        self, judge: Discriminator, x: Tensor, y: Tensor, made: Tensor, shown: Any
-    ) -> dict[str, Tensor]:
+    def _discriminator_step(self, judge: Discriminator, shown: "list[_Part]") -> dict[str, Tensor]:
         judge.requires_grad_(True)
-        condition = self._shown.apply(x, shown)
-        with self._cast():
-            real = judge(self._shown.apply(y, shown), condition)
-            fake = judge(self._shown.apply(made, shown), condition)
-            loss = discriminator_loss(real, fake).mean()
-        self._descend("discriminator", judge, loss)
-        losses = {"discriminator": loss.detach()}
+        losses = _Sums()
+        self.optimizers["discriminator"].zero_grad(set_to_none=True)
+        for part in shown:
+            condition = self._shown.apply(part.x, part.draw)
+            with self._cast():
+                real = judge(self._shown.apply(part.y, part.draw), condition, part.direction)
+                fake = judge(self._shown.apply(part.made, part.draw), condition, part.direction)
+                loss = losses.add("discriminator", discriminator_loss(real, fake).mean(), part.share)
+            (loss * part.share).backward()
+            losses.add("told_apart", ((real > 0).float().mean() + (fake < 0).float().mean()) / 2, part.share)
+        self._descend("discriminator", judge)
         every = self.config.losses.r1_every
         if self.r1 and self.step % every == 0:  # in float32 and eager: it is differentiated twice
-            picture = y.detach().requires_grad_()
-            penalty = r1_penalty(judge(self._shown.apply(picture, shown), condition), picture).mean()
-            self._descend("discriminator", judge, penalty * (self.r1 / 2 * every))
-            losses["r1"] = penalty.detach()
-        return losses
+            self.optimizers["discriminator"].zero_grad(set_to_none=True)
+            for part in shown:
+                picture = part.y.detach().requires_grad_()
+                condition = self._shown.apply(part.x, part.draw)
+                logits = judge(self._shown.apply(picture, part.draw), condition, part.direction)
+                penalty = r1_penalty(logits, picture).mean()
+                (losses.add("r1", penalty, part.share) * (self.r1 / 2 * every) * part.share).backward()
+            self._descend("discriminator", judge)
+        return losses.sums
 
-    def _descend(self, name: str, module: nn.Module, loss: Tensor) -> None:
-        optimizer = self.optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        (loss * self._share).backward()
+    def _descend(self, name: str, module: nn.Module) -> None:
+        """A step along the gradients that have been gathered."""
         self.peers.sum_gradients(module.parameters())
-        optimizer.step()
+        self.optimizers[name].step()
 
-    def _lot(self, lottery: torch.Generator) -> Lot:
+    def _shown_now(self) -> "list[_Part]":
+        """This worker's rows of the step's batch, in the parts that go through the networks at once."""
+        batch, lottery = self.config.training.batch, torch.Generator()
+        lottery.manual_seed(self.config.seed * 1_000_003 + self.step)
+        together = self._pairs.draw(batch, self.size, lottery)
+        draw = self._shown.draw(batch, self.size, lottery)
+        lot = self._lot(lottery)
+        whole, parts = self._batch(), []
+        for rows in self._parts:
+            here = slice(rows.start - self._rows.start, rows.stop - self._rows.start)
+            x, y, direction = (each[here].to(self.device) for each in whole)
+            pair = together.part(rows, self.device)
+            parts.append(
+                _Part(
+                    x=self._pairs.apply(x, pair),
+                    y=self._pairs.apply(y, pair, noise=False),
+                    direction=direction if direction.shape[1] else None,
+                    draw=draw.part(rows, self.device),
+                    lot=lot(rows),
+                    share=(rows.stop - rows.start) / batch,
+                )
+            )
+        return parts
+
+    def _lot(self, lottery: torch.Generator) -> Callable[[slice], Lot]:
+        """What is drawn by lot for the whole batch, to be asked for by rows."""
         batch, own = self.config.training.batch, self.config.generator
         if own.architecture == "mobile":
-            return Lot()
+            return lambda rows: Lot()
         z = torch.randn(batch, own.z, generator=lottery) if own.z else None
         if z is not None:
             self.generator.mapping.track(z.to(self.device))  # of the whole batch, so alike on all workers
         drop = None
         if own.dropout:
             drop = (torch.rand(batch, own.code, generator=lottery) >= own.dropout).float() / (1 - own.dropout)
-        noise = [torch.randn(batch, 1, s, s, generator=lottery) for s in self.generator.noise_sides]
+        seeds = torch.randint(2**62, (batch,), generator=lottery)
+        shapes = [(1, side, side) for side in self.generator.noise_sides]
 
-        def mine(drawn: Tensor | None) -> Tensor | None:
-            return None if drawn is None else drawn[self._rows].to(self.device)
+        def of(rows: slice) -> Lot:
+            own_z, own_drop = (None if drawn is None else drawn[rows].to(self.device) for drawn in (z, drop))
+            return Lot(own_z, own_drop, noises(seeds[rows], shapes, self.device) if shapes else None)
 
-        return Lot(mine(z), mine(drop), [each[self._rows].to(self.device) for each in noise] or None)
+        return of
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
+    def _batch(self) -> _Read:
         """The pairs of this step; the next step's are read meanwhile."""
         step, ahead = self.step, self._ahead
         here = ahead[1].result() if ahead and ahead[0] == step else self._train.read(self._numbers(step))
@@ -201,6 +234,40 @@ class Trainer:
         wanted = self.config.training.precision
         low = wanted == "bfloat16" or (wanted == "auto" and self.device == "cuda")
         return torch.autocast(self.device, torch.bfloat16, enabled=low)
+
+
+@dataclass
+class _Part:
+    """Rows of a batch: pictures (B, 3, H, W), directions (B, D), what is drawn for them. share: of the batch. made: the
+    generator's answer."""
+
+    x: Tensor
+    y: Tensor
+    direction: Tensor | None
+    draw: Draw
+    lot: Lot
+    share: float
+    made: Tensor = field(init=False)
+
+
+class _Sums:
+    """Losses by name, summed over a batch's parts by their shares."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, name: str, loss: Tensor, share: float) -> Tensor:
+        """Count a part's loss; returns it."""
+        value = loss.detach().float() * share
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        return loss
+
+
+def _parts(rows: slice, training: TrainingConfig) -> list[slice]:
+    """A worker's rows in parts of whole groups, none larger than `micro_batch`."""
+    size = training.micro_batch or max(rows.stop - rows.start, 1)
+    size = max(size // training.group, 1) * training.group
+    return [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
 
 
 def schedule(training: TrainingConfig, step: int) -> float:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from p2pz_ray.evaluation.charts import number
 from p2pz_ray.evaluation.markup import text
+from p2pz_ray.evaluation.measure import measure, told_apart
 from p2pz_ray.evaluation.picture import Picture
 from p2pz_ray.evaluation.tally import evenly
 
-LESS_IS_BETTER = ("structure", "mse", "background_lpips", "background_stlpips", "clip_source", "_source", "copy_mse")
 SHOWN = ("clip_gain", "truth_psnr", "structure_distance", "background_lpips", "background_stlpips", "psnr")
 """The scores of which the first that a card has stands on it."""
 
@@ -43,11 +43,6 @@ def affordable(cards: list[Card]) -> list[Card]:
     return kept
 
 
-def less_is_better(score: str) -> bool:
-    """Whether smaller values of a score mean a better edit."""
-    return score.startswith("structure") or score.endswith(LESS_IS_BETTER)
-
-
 def sheet(cards: Sequence[Card], pictured: int) -> str:
     """The cards, of `pictured` pairs that have a picture, with what orders and filters them."""
     if not cards:
@@ -67,28 +62,39 @@ def sheet(cards: Sequence[Card], pictured: int) -> str:
     if scores:
         tools += _score_tools(scores)
     shots = max(len(card.pictures) for card in cards)
+    usual = "A B" if "A" in cards[0].pictures else "source edited"
+    names = text(json.dumps({name: measure(name).name for name in scores}), 100_000)
     items = "\n".join(_card(card, len(edits) > 1) for card in cards)
     return f"""<div class="over"><p>{sampled}. Choose one to enlarge it. <span id="shown" role="status"></span></p>
 <form class="tools">{tools}</form></div>
-<ul class="sheet" id="sheet" style="--shots:{shots}">
+<ul class="sheet" id="sheet" style="--shots:{shots}" data-usual="{usual}" data-measures="{names}">
 {items}
 </ul>"""
 
 
 def _score_tools(scores: Sequence[str]) -> str:
+    ranked = [name for names in told_apart(scores).values() for name in names]
     orders = "".join(
-        f'<option value="{"-1" if best != less_is_better(name) else "1"}:{text(name)}">'
-        f"{text(name)}, {'best' if best else 'worst'} first</option>"
-        for name in scores
-        for best in (True, False)
+        f'<option value="{sign}:{text(name)}">{text(measure(name).name)}, {first} first</option>'
+        for name in ranked
+        for sign, first in _orders(name)
     )
-    names = "".join(f'<option value="{text(name)}">{text(name)}</option>' for name in scores)
+    names = "".join(f'<option value="{text(name)}">{text(measure(name).name)}</option>' for name in ranked)
     return (
         f'<label>Order <select id="order"><option value="">as in the collection</option>{orders}</select></label>'
         f'<label>Keep <select id="filter"><option value="">all</option>{names}</select></label>'
         '<label>from <input id="low" type="number" step="any" inputmode="decimal"></label>'
         '<label>to <input id="high" type="number" step="any" inputmode="decimal"></label>'
     )
+
+
+def _orders(score: str) -> list[tuple[int, str]]:
+    """How cards can be put in order by a score: 1 is the lowest first, and what that is called."""
+    better = measure(score).better
+    if better is None:
+        return [(-1, "highest"), (1, "lowest")]
+    best = -1 if better == "more" else 1
+    return [(best, "best"), (-best, "worst")]
 
 
 def _card(card: Card, name_edit: bool) -> str:
@@ -98,7 +104,7 @@ def _card(card: Card, name_edit: bool) -> str:
     badge = f'<span class="badge {text(card.status)}">{text(card.status)}</span>' if card.status != "ok" else ""
     edit = f'<span class="edit">{text(card.edit)}</span>' if name_edit else ""
     first = next((name for name in SHOWN if name in card.scores), None)
-    score = f'<span class="score">{text(first)} {number(card.scores[first])}</span>' if first else ""
+    score = f'<span class="score">{text(measure(first).name)} {number(card.scores[first])}</span>' if first else ""
     rounded = {name: float(f"{value:.5g}") for name, value in card.scores.items()}
     scores = f' data-scores="{text(json.dumps(rounded, separators=(",", ":")), 4000)}"' if rounded else ""
     seed = "" if card.seed is None else f' data-seed="{card.seed}"'

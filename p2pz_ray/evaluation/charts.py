@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from p2pz_ray.collection.manifest import Manifest
 
-BINS, SLOTS = 40, 80
+MOST_BINS, SLOTS = 40, 80
 WIDTH, HEIGHT = 320, 72
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -20,16 +20,21 @@ def histogram(values: NDArray[np.float64], label: str) -> str:
     if not len(values):
         return ""
     low, high = float(values.min()), float(values.max())
-    counts, _ = np.histogram(values, BINS, (low, high) if high > low else (low - 0.5, low + 0.5))
+    bins = min(MOST_BINS, math.ceil(2 * len(values) ** (1 / 3)))  # Rice's rule
+    counts, _ = np.histogram(values, bins, (low, high) if high > low else (low - 0.5, low + 0.5))
     spoken = f"{label}: {len(values):,} pairs from {number(low)} to {number(high)}"
     return _svg(counts / counts.max(), spoken, number(low), number(high) if high > low else "")
 
 
 def throughput(manifests: Sequence[Manifest]) -> str:
-    """A figure of images a second over the time of a run, from first to last; "" where its manifests don't know."""
+    """A figure of images a second over the time of a run, from first to last; of one partition a sentence; "" where the
+    manifests don't know."""
     rates, seconds = rates_over_time(manifests)
     if not len(rates) or not rates.max():
         return ""
+    if len(manifests) == 1:
+        images = manifests[0].images
+        return f"<p>{images:,} images in {_duration(seconds)}: {number(images / seconds)} images a second.</p>"
     peak = float(rates.max())
     most = f"At most {number(peak)} images a second"
     drawn = _svg(rates / peak, f"{most}, over {_duration(seconds)}", "0", _duration(seconds))

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.cards import Card, affordable, less_is_better, sheet
+from p2pz_ray.evaluation.cards import Card, affordable, sheet
 from p2pz_ray.evaluation.charts import histogram, number
 from p2pz_ray.evaluation.markup import html, section, text
+from p2pz_ray.evaluation.measure import measure
 from p2pz_ray.evaluation.picture import picture
 from p2pz_ray.evaluation.run import Run
 from p2pz_ray.evaluation.score_section import value
@@ -122,19 +123,22 @@ def _table(names: Sequence[str], differences: dict[Key, dict[str, tuple[float, f
         found = mean(change)
         if found is None:
             continue
-        better = (change < 0) if less_is_better(name) else (change > 0)
+        way = measure(name).better
+        better = int(((change < 0) if way == "less" else (change > 0)).sum())
+        words = text(measure(name).name)
         rows += (
-            f'<tr><th scope="row">{text(name)}</th><td>{value(name, both[:, 0].mean())}</td>'
+            f'<tr><th scope="row">{words} <small><code>{text(name)}</code></small></th>'
+            f"<td>{value(name, both[:, 0].mean())}</td>"
             f"<td>{value(name, both[:, 1].mean())}</td>"
             f"<td><b>{_change(name, found.mean)}</b> <small>{_interval(name, found)}</small></td>"
-            f"<td>{_share(int(better.sum()), len(change))}</td><td>{len(change):,}</td></tr>"
+            f"<td>{_share(better, len(change)) if way else '–'}</td><td>{len(change):,}</td></tr>"
         )
         if not is_share(name):
-            drawn += f"<figure><figcaption>{text(name)}, B minus A</figcaption>{histogram(change, text(name))}</figure>"
+            drawn += f"<figure><figcaption>{words}, B minus A</figcaption>{histogram(change, words)}</figure>"
     if not rows:
         return '<p class="empty">No score that the same thing made is in both: run p2pz evaluate on each.</p>'
-    words = ("A", "B", "B minus A", "pairs where B is better", "pairs")
-    heads = "".join(f'<th scope="col">{head}</th>' for head in words)
+    columns = ("A", "B", "B minus A", "pairs where B is better", "pairs")
+    heads = "".join(f'<th scope="col">{head}</th>' for head in columns)
     return f"""<div class="scroll" tabindex="0" role="region" aria-label="Scores of both"><table class="scores">
 <thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table>
 </div><p class="note">Over the pairs that have the score in both runs; intervals hold the true mean with 95 %.</p>

@@ -47,11 +47,11 @@ def page(
 ) -> str:
     """The whole page. `student` are the scores of a student's run of the same pairs; `pictured` is how many pairs have
     pictures, of which `cards` are a sample; `throughput` is a drawing."""
-    head = "\n".join([_progress(figures), _tiles(_counts(figures)), _tiles(_quality(truth, scores))])
+    head = "\n".join([_progress(figures), _tiles(_counts(figures) + _quality(truth, scores))])
     sections = [
+        section("pictures", "Pictures", sheet(cards, pictured)),
         section("scores", "Scores", scores_body(scores, student)),
         section("truth", "Against the truth", _truth(truth)),
-        section("pictures", "Pictures", sheet(cards, pictured)),
         section("problems", "Failed and flagged images", _problems(problems)),
         section("time", "Throughput over time", throughput),
         section("config", "Configuration", _config(config)),
@@ -86,17 +86,14 @@ Tile = tuple[str, str, str, str]  # what it is, the number, a note, and a kind t
 def _counts(figures: Figures) -> list[Tile]:
     done, planned = figures.images
     of_pairs = f"of {figures.pairs:,} pairs" if figures.edits > 1 else f"of {figures.pairs:,}"
-    tiles = [
-        ("images", f"{done:,}", "" if done == planned else f"of {planned:,} planned", ""),
-        ("ok", f"{figures.ok:,}", of_pairs, "ok"),
-        ("failed", f"{figures.failed:,}", _percent(figures.failed, figures.pairs), "failed" if figures.failed else ""),
-        (
-            "flagged",
-            f"{figures.flagged:,}",
-            _percent(figures.flagged, figures.pairs),
-            "flagged" if figures.flagged else "",
-        ),
-    ]
+    whole = figures.pairs and figures.ok == figures.pairs
+    note = "all ok" if whole else ""
+    tiles = [("images", f"{done:,}", note if done == planned else f"of {planned:,} planned", "")]
+    if not whole:
+        tiles.append(("ok", f"{figures.ok:,}", of_pairs, "ok"))
+    for kind, count in (("failed", figures.failed), ("flagged", figures.flagged)):
+        if count:
+            tiles.append((kind, f"{count:,}", _percent(count, figures.pairs), kind))
     if figures.rate is not None:
         tiles.append(("images a second", number(figures.rate), "all replicas together", ""))
     return tiles
@@ -107,7 +104,7 @@ def _quality(truth: Mapping[str, TruthSummary], scores: ScoreTable) -> list[Tile
     closer = sum(summary.closer for summary in truth.values())
     note = f"of {compared:,} compared"
     beside = [("closer to the truth than the source", _percent(closer, compared), note, "")] if compared else []
-    return beside + headlines(scores.estimates())
+    return headlines(scores.estimates()) or beside
 
 
 def _tiles(tiles: Sequence[Tile]) -> str:
@@ -164,7 +161,7 @@ def _decibels(error: float) -> str:
 
 def _problems(problems: Sequence[Problem]) -> str:
     if not problems:
-        return '<p class="empty">None: every image came out.</p>'
+        return ""
     groups = []
     for place, problem in enumerate(problems[:MAX_PROBLEMS]):
         ids = "".join(f"<li><code>{text(id, 200)}</code></li>" for id in problem.ids)

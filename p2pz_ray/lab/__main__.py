@@ -7,6 +7,9 @@
     rivals                           SDEdit and DDIM inversion with a swapped word on --task
     diffusers                        diffusers' own pix2pix-zero on --task at --steps, --lambda-xa, --cfg, beside ours
     sheet                            --count scenes of every task, drawn to --drawing
+    student                          --student beside its teacher on the tasks that it knows: quality, strengths,
+                                     several edits at once; what the teacher makes is kept in --kept
+    student-sheet                    the first scenes of the same, drawn to --drawing
 
 All scenes are held out. Errors are mean squared differences of pixel values 0 … 1; changes come with their paired 95 %
 interval.
@@ -17,12 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from p2pz_ray.evaluation.ablation import Variant, trade_off
-from p2pz_ray.lab import figures, parts, rivals
+from p2pz_ray.lab import figures, parts, rivals, students
 from p2pz_ray.lab.bench import TASKS, Bench
 from p2pz_ray.mini import MODEL
 from p2pz_ray.mini.judge import FOLDER
+from p2pz_ray.student import Student
 
-TABLES = (*figures.FIGURES, "parts", "guidance", "rivals", "diffusers", "sheet")
+TABLES = (*figures.FIGURES, "parts", "guidance", "rivals", "diffusers", "sheet", "student", "student-sheet")
 
 
 def main() -> None:
@@ -38,7 +42,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--lambda-xa", type=float, default=0.1)
     parser.add_argument("--cfg", type=float, default=5.0)
-    parser.add_argument("--drawing", type=Path, help="the file that guidance and sheet draw to")
+    parser.add_argument("--drawing", type=Path, help="the file that guidance, sheet and student-sheet draw to")
+    parser.add_argument("--student", default="mini", help="a folder that p2pz distill wrote, or mini")
+    parser.add_argument("--kept", type=Path, help="a folder for the teacher's edits, which are made once")
     given = parser.parse_args()
     bench = Bench(given.model, given.judge, given.count, given.seed)
     tables: dict[str, Callable[[], figures.Table]] = {
@@ -47,15 +53,28 @@ def main() -> None:
         "diffusers": lambda: rivals.beside_diffusers(bench, given.task, given.steps, given.lambda_xa, given.cfg),
         "guidance": lambda: _guidance(bench, given.task, given.drawing),
     }
+    if any(name.startswith("student") for name in given.what):
+        student, taught = Student.from_pretrained(given.student), students.Taught(bench, given.kept)
     for name in given.what:
         if name == "sheet":
             figures.sheet(bench, given.drawing or Path("tasks.jpg"))
             continue
+        if name == "student-sheet":
+            students.sheet(taught, student, TASKS, given.drawing or Path("student.png"))
+            continue
+        if name == "student":
+            for title, made in students.tables(taught, student, TASKS).items():
+                _print(f"student: {title}", made)
+            continue
         make = tables.get(name)
-        head, *rows = make() if make else figures.FIGURES[name](bench)
-        print(f"\n### {name}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
-        for row in rows:
-            print(f"| {' | '.join(row)} |", flush=True)
+        _print(name, make() if make else figures.FIGURES[name](bench))
+
+
+def _print(name: str, table: figures.Table) -> None:
+    head, *rows = table
+    print(f"\n### {name}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
 
 
 def _guidance(bench: Bench, task: str, file: Path | None) -> figures.Table:

@@ -6,7 +6,8 @@ function slide(one, two) {
   const set = () => made.style.setProperty("--at", input.value + "%");
   input.addEventListener("input", set);
   made.className = "slide";
-  made.append(one, two, document.createElement("i"), input);
+  const labels = [one, two].map(picture => Object.assign(document.createElement("span"), { textContent: picture.alt }));
+  made.append(one, two, document.createElement("i"), ...labels, input);
   set();
   return made;
 }

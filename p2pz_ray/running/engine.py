@@ -1,5 +1,6 @@
 """What edits pictures in a replica: the diffusion model by its directions, or a student in one pass."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from p2pz_ray.running.inversions import Inversions
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import image_seed
 from p2pz_ray.student import Student
+from p2pz_ray.student.repertoire import Parts
 
 
 @dataclass(frozen=True)
@@ -95,16 +97,12 @@ def load_editor(config: Modelled, device: str) -> Editor:
     )
 
 
-def in_one_pass(student: Student, pixels: NDArray[np.uint8], masks: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
-    """(B, H, W, 3) → the student's edits of them, outside the masks (B, H, W) the pictures' own pixels."""
-    return outside_as_before(student(pixels, batch_size=len(pixels)), pixels, masks)
-
-
-def outside_as_before(
-    edited: NDArray[np.uint8], pixels: NDArray[np.uint8], masks: NDArray[np.bool_] | None
+def in_one_pass(
+    student: Student, pixels: NDArray[np.uint8], masks: NDArray[np.bool_] | None, edits: Sequence[Parts]
 ) -> NDArray[np.uint8]:
-    """(…, H, W, 3) edits, outside the masks (…, H, W), where there are some, the pictures' own pixels."""
-    return edited if masks is None else np.where(masks[..., None], edited, pixels)
+    """(B, H, W, 3) → the student's K edits of each (B, K, H, W, 3), outside the masks (B, H, W) its own pixels."""
+    made = np.stack([student(pixels, batch_size=len(pixels), edit=parts) for parts in edits], 1)
+    return made if masks is None else np.where(masks[:, None, ..., None], made, pixels[:, None])
 
 
 def load_engine(job: Job, device: str) -> Engine:
@@ -170,7 +168,7 @@ class Diffusion:
 
 
 class OnePass:
-    """A student: its one edit, in one forward pass. A picture's caption is kept for whoever reads the pairs."""
+    """A student: each edit in one forward pass. A picture's caption is kept for whoever reads the pairs."""
 
     def __init__(self, job: Job, device: str) -> None:
         assert job.config.student is not None
@@ -180,6 +178,7 @@ class OnePass:
                 f"student {job.config.student} is not what it was when the run was begun: restore it, or choose "
                 "another output."
             )
+        self.edits = [job.config.parts_of(name) for name in job.config.edits]
         self.captioner = Captioner(job.config.caption_otherwise)
 
     def begin(self, partition: Partition) -> None:
@@ -188,8 +187,8 @@ class OnePass:
     def edit(self, pictures: list[Picture]) -> list[Edited]:
         pixels = np.stack([picture.pixels for picture in pictures])
         captions = self.captioner(list(pixels), [picture.caption for picture in pictures])
-        edited = in_one_pass(self.student, pixels, _masks(pictures))
-        return [Edited(caption, pixels) for caption, pixels in zip(captions, edited[:, None], strict=True)]
+        edited = in_one_pass(self.student, pixels, _masks(pictures), self.edits)
+        return [Edited(caption, pixels) for caption, pixels in zip(captions, edited, strict=True)]
 
     def end(self) -> None:
         pass

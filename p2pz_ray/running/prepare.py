@@ -32,6 +32,7 @@ from p2pz_ray.running.engine import Modelled, in_half
 from p2pz_ray.running.ingredients import Ingredients, Wanted, found_here
 from p2pz_ray.running.job import Job, columns_of
 from p2pz_ray.running.safety import check_safety
+from p2pz_ray.running.translator import signer
 from p2pz_ray.student import Student
 from p2pz_ray.uri import lies_inside, unquoted
 
@@ -62,6 +63,7 @@ def prepare(config: TranslateConfig, find: Find = found_here) -> tuple[Job, Plan
     cache = config.inversion.cache
     if cache is not None and lies_inside(Store(cache, config.inversion.cache_storage_options), source):
         raise ConfigError(f"inversion.cache {cache} lies inside input.uri {config.input.uri}: choose another place.")
+    signer(config)
     plan, more, config = _plan(config, folder)
     if folder.finished and not more.partitions:
         return None
@@ -169,14 +171,21 @@ def _pipeline(config: TranslateConfig, engine: EngineConfig, find: Find) -> _Giv
 
 
 def _student(config: TranslateConfig) -> _Given:
-    """A student, which has its size and its edit."""
+    """A student, which has its size and its edits."""
     assert config.student is not None
-    student, [name] = Student.from_pretrained(config.student, "cpu"), config.edits
+    student = Student.from_pretrained(config.student, "cpu")
     size = (student.size, student.size)
     if config.image.size not in (None, size):
         raise ConfigError(f"image.size is {list(config.image.size or ())}, but the student takes {list(size)}.")
-    if student.edit not in (None, name):
-        raise ConfigError(f"edits names {name}, but the student {config.student} makes {student.edit}: name it so.")
+    if len(config.edits) > 1 and not student.repertoire.width:
+        raise ConfigError(
+            f"student makes one edit, {student.repertoire}, but edits names {', '.join(config.edits)}: keep one."
+        )
+    for name in config.edits:
+        try:
+            student.repertoire.parts(config.parts_of(name))
+        except ConfigError as error:
+            raise ConfigError(f"edits.{name} is not for the student {config.student}: {error}") from None
     return _Given(size, {"student": student.digest}, config)
 
 
@@ -281,19 +290,18 @@ def _absolute(config: TranslateConfig) -> TranslateConfig:
     given = given.model_copy(update={"uri": absolute_uri(given.uri), "masks": masks, "follow": follow})
     if inversion.cache is not None:
         inversion = replace(inversion, cache=absolute_uri(inversion.cache))
-    student = None if config.student is None else absolute_uri(config.student)
+    student = config.student if config.student in (None, "mini") else absolute_uri(config.student)
     safety = config.safety
     if safety is not None and is_here(safety.model.name):
         named = safety.model.model_copy(update={"name": absolute_uri(safety.model.name)})
         safety = safety.model_copy(update={"model": named})
-    changed = {
-        "model": absolute_model(config.model),
-        "safety": safety,
-        "student": student,
-        "input": given,
-        "inversion": inversion,
-    }
+    changed: dict[str, Any] = {"student": student, "safety": safety, "input": given, "inversion": inversion}
+    changed["model"] = absolute_model(config.model)
     changed["output"] = absolute_uri(config.output)
+    if (signed := config.output_format.c2pa) is not None:
+        files = {"certificates": absolute_uri(signed.certificates), "key": absolute_uri(signed.key)}
+        signed = signed.model_copy(update=files)
+        changed["output_format"] = config.output_format.model_copy(update={"c2pa": signed})
     return config.model_copy(update=changed)
 
 

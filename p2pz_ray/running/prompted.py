@@ -9,7 +9,7 @@ from p2pz_ray.editing.pipeline import Pipeline, pipeline_kind
 from p2pz_ray.errors import ImageError
 from p2pz_ray.language.captions import Blip, Captioner
 from p2pz_ray.language.sentences import swapped
-from p2pz_ray.running.engine import Edited, Picture, dtype_of, outside_as_before
+from p2pz_ray.running.engine import Edited, Picture, dtype_of
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import image_seed
 
@@ -47,7 +47,7 @@ class Prompted:
                 pixels = self.pipeline.edit(picture.pixels, prompt(self.prompt, edit, caption), seed)
             except ImageError as error:
                 fault = str(error)
-            made.append(outside_as_before(pixels, picture.pixels, picture.mask))
+            made.append(pixels if picture.mask is None else np.where(picture.mask[..., None], pixels, picture.pixels))
             faults.append(fault)
         if all(faults):
             return Edited(caption, None, faults[0])

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from p2pz_ray import __version__
 from p2pz_ray.collection.codec import DecodePolicy, decode, encode
+from p2pz_ray.collection.credential import Signer
 from p2pz_ray.collection.manifest import Manifest
-from p2pz_ray.collection.mark import xmp
+from p2pz_ray.collection.mark import Provenance, xmp
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.reader import Item, read_partition
 from p2pz_ray.config import TranslateConfig
@@ -70,8 +71,9 @@ class Translator:
         """Images given to the engine at once; halved for good whenever memory runs out. Where the configuration names
         no number, doubled as long as a GPU has room."""
         self.grows = config.batch_size is None
-        self.marks = [mark(config, name) for name in config.edits]
+        self.provenances = [provenance(config, name) for name in config.edits]
         """What each edit's pictures say of themselves."""
+        self.signer = signer(config)
         self.underway = 0
         """Images of the current partition that are translated already."""
         self._unwritten: dict[str, dict[str, Any]] = {}
@@ -223,8 +225,8 @@ class Translator:
                     for pixels, fault, flag in zip(result.pixels, faults, flags, strict=True)
                 ]
                 pictures = [
-                    None if pixels is None else encode(pixels, format.format, format.quality, mark)
-                    for pixels, mark in zip(shown, self.marks, strict=True)
+                    None if pixels is None else self._encoded(pixels, source, from_)
+                    for pixels, from_ in zip(shown, self.provenances, strict=True)
                 ]
                 pairs.add(picture.row, picture.id, result.caption, source, pictures, faults, flags)
 
@@ -234,18 +236,29 @@ class Translator:
             return None
         return self.safety.held(pixels) if flag and self.safety is not None else pixels
 
+    def _encoded(self, pixels: NDArray[np.uint8], source: bytes, provenance: Provenance) -> bytes:
+        """An edited picture as a file that says what it is. source: the file that its source is kept in."""
+        format = self.job.config.output_format
+        packet = xmp(provenance) if format.mark == "xmp" else None
+        encoded = encode(pixels, format.format, format.quality, packet)
+        return encoded if self.signer is None else self.signer.signed(encoded, source, format.format, provenance)
 
-def mark(config: TranslateConfig, edit: str) -> bytes | None:
-    """The metadata of an edit's pictures, None where they are to have none."""
-    if config.output_format.mark == "none":
-        return None
+
+def signer(config: TranslateConfig) -> Signer | None:
+    """What signs a run's edited pictures, None where nothing does. Raises ConfigError where it can't."""
+    given = config.output_format.c2pa
+    return None if given is None else Signer(given.certificates, given.key, given.algorithm, given.timestamps)
+
+
+def provenance(config: TranslateConfig, edit: str) -> Provenance:
+    """Where an edit's pictures come from."""
     name = config.student or config.model.name
     shown = os.path.basename(name.rstrip("/")) if config.student or os.path.isabs(name) else name
     words = config.edits[edit]
     said = f"{words.source} → {words.target}" if words.source and words.target else None
     if config.engine is not None:
         shown = f"{config.engine.pipeline} of {shown}"
-    return xmp(f"the student {shown}" if config.student else shown, __version__, edit, said)
+    return Provenance(f"the student {shown}" if config.student else shown, __version__, edit, said)
 
 
 def ahead(items: Iterator[T], depth: int) -> Iterator[T]:

@@ -83,7 +83,7 @@ class ServeConfig(Section):
     """The service."""
 
     model: CheckpointConfig = CheckpointConfig(name="mini")
-    students: list[Text] = Field(default_factory=list)  # folders that `p2pz distill` wrote
+    students: list[Text] = Field(default_factory=list)  # folders that `p2pz distill` wrote, or "mini"
     edits: Annotated[dict[str, EditConfig], AfterValidator(_reproducible)] = Field(default_factory=dict)
     words: WordsConfig = WordsConfig()
     image: ImageConfig = ImageConfig()

@@ -211,10 +211,11 @@ class ServedEditor(Served):
 
 
 class ServedStudents(Served):
-    """Students, each with the edit that it makes. Raises ConfigError where one can't be loaded."""
+    """Students, by the edits that they make. Raises ConfigError where one can't be loaded."""
 
     def __init__(self, config: ServeConfig) -> None:
         super().__init__("student", config.device, config.student_batch, config.student_replicas.cpus)
+        self.config = config
         self.students: dict[str, Student] = load_students(config.students, self.device)
 
     async def facts(self) -> dict[str, Any]:
@@ -225,10 +226,20 @@ class ServedStudents(Served):
         pixels = np.stack([task.pixels for task in tasks])
         masks = np.stack([task.mask for task in tasks if task.mask is not None]) if kind.masked else None
         made = []
-        for [part] in kind.edits:
-            assert isinstance(part.edit, str)
-            made.append(in_one_pass(self.students[part.edit], pixels, masks))
-        return [Answer(edited, task.caption, 1, 0.0, 0) for edited, task in zip(np.stack(made, 1), tasks, strict=True)]
+        for edit in kind.edits:
+            parts = dict(map(self._resolved, edit))
+            made.append(in_one_pass(self.students[next(iter(parts))], pixels, masks, [parts]))
+        edits = np.concatenate(made, 1)
+        return [Answer(edited, task.caption, 1, 0.0, 0) for edited, task in zip(edits, tasks, strict=True)]
+
+    def _resolved(self, part: Part) -> tuple[str, float]:
+        """A part's edit and how far it goes."""
+        assert isinstance(part.edit, str)
+        if not self.students[part.edit].repertoire.width:
+            return part.edit, 1.0
+        offered = self.config.offered.get(part.edit)
+        own = 1.0 if offered is None else offered.strength
+        return part.edit, own if part.strength is None else part.strength
 
 
 def _set(**settings: Any) -> dict[str, Any]:

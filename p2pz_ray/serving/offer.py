@@ -8,16 +8,26 @@ from p2pz_ray.serving.config import ServeConfig
 
 
 @dataclass(frozen=True)
+class Taught:
+    """An edit that a student makes. student: its number. side: of its pictures. strongest: the largest strength that it
+    was taught, None where it knows one alone."""
+
+    student: int
+    side: int
+    strongest: float | None = None
+
+
+@dataclass(frozen=True)
 class Offer:
     """What is served. It is small: models are named by URI.
 
     config: with local paths made absolute. size: (H, W) pixels of the model's pictures. students: the edits that
-    students make, and the side of their pictures. token: sha256 of what clients must send, None where anybody may call.
+    students make. token: sha256 of what clients must send, None where anybody may call.
     """
 
     config: ServeConfig
     size: tuple[int, int]
-    students: dict[str, int]
+    students: dict[str, Taught]
     token: str | None
 
     @property
@@ -33,6 +43,11 @@ class Offer:
             for name, edit in self.config.offered.items()
         }
         return of | {name: None for name in self.students if name not in of}
+
+    def strength(self, edit: str) -> float:
+        """How far an edit goes where a request doesn't say."""
+        offered = self.config.offered.get(edit)
+        return 1.0 if offered is None else offered.strength
 
     @property
     def scenes(self) -> bool:

@@ -10,7 +10,7 @@ from p2pz_ray.editing.weights import TEXT
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.running.prepare import absolute_model, absolute_uri, checked_checkpoint, picture_size
 from p2pz_ray.serving.config import ServeConfig
-from p2pz_ray.serving.offer import Offer, token_hash
+from p2pz_ray.serving.offer import Offer, Taught, token_hash
 from p2pz_ray.student import Student
 
 
@@ -24,8 +24,7 @@ def prepare(config: ServeConfig) -> Offer:
         text = TextEncoder.load(locate(config.model.name, config.model.revision, parts=TEXT), loras)
         for name, file in files.items():
             EditDirection.load(file).check(text, name)
-    students = {edit: student.size for edit, student in load_students(config.students, "cpu").items()}
-    return Offer(config, size, students, _token(config))
+    return Offer(config, size, _taught(load_students(config.students, "cpu")), _token(config))
 
 
 def load_students(uris: list[str], device: str) -> dict[str, Student]:
@@ -33,11 +32,20 @@ def load_students(uris: list[str], device: str) -> dict[str, Student]:
     students: dict[str, Student] = {}
     for uri in uris:
         student = Student.from_pretrained(uri, device)
-        edit = student.edit or Path(uri.rstrip("/").removesuffix("/student")).name
-        if edit in students:
-            raise ConfigError(f"students names two that make {edit}: keep one of them.")
-        students[edit] = student
+        for edit in student.repertoire.skills or [Path(uri.rstrip("/").removesuffix("/student")).name]:
+            if edit in students:
+                raise ConfigError(f"students names two that make {edit}: keep one of them.")
+            students[edit] = student
     return students
+
+
+def _taught(students: dict[str, Student]) -> dict[str, Taught]:
+    numbers = {student: number for number, student in enumerate(dict.fromkeys(students.values()))}
+    taught = {}
+    for edit, student in students.items():
+        strongest = student.repertoire.skills[edit].strongest if student.repertoire.width else None
+        taught[edit] = Taught(numbers[student], student.size, strongest)
+    return taught
 
 
 def _token(config: ServeConfig) -> str | None:
@@ -64,5 +72,5 @@ def _absolute(config: ServeConfig) -> ServeConfig:
             )
             edit = edit.model_copy(update={"sentences": edit.sentences.model_copy(update={"files": files})})
         edits[name] = edit
-    students = [absolute_uri(uri) for uri in config.students]
+    students = [uri if uri == "mini" else absolute_uri(uri) for uri in config.students]
     return config.model_copy(update={"model": absolute_model(config.model), "edits": edits, "students": students})

@@ -15,7 +15,7 @@ from p2pz_ray.collection.codec import DecodePolicy, decode
 from p2pz_ray.config import Amount, Natural, Section
 from p2pz_ray.errors import ImageError
 from p2pz_ray.running.pairs import image_seed
-from p2pz_ray.serving.offer import Offer
+from p2pz_ray.serving.offer import Offer, Taught
 from p2pz_ray.serving.prompt import LONGEST, caption_for, read
 from p2pz_ray.serving.refusal import RefusalError
 from p2pz_ray.serving.task import Edit, Kind, Part, Pixels, Task
@@ -259,20 +259,40 @@ def _check_model(kind: Kind, model: str, offer: Offer) -> tuple[int, int]:
             if isinstance(part.edit, str) and part.edit not in offer.config.offered:
                 raise RefusalError(422, f"{offer.model} doesn't make {part.edit}: ask the student for it.", "model")
         return offer.size
-    sides = set()
-    for edit in kind.edits:
-        if len(edit) > 1 or not isinstance(edit[0].edit, str) or edit[0].edit not in offer.students:
-            makes = ", ".join(offer.students)
-            raise RefusalError(422, f"The student makes {makes} alone: ask {offer.model} for others.", "model")
-        if edit[0].strength not in (None, 1.0):
-            raise RefusalError(422, f"The student knows one strength, 1: ask {offer.model} for others.", "strength")
-        sides.add(offer.students[edit[0].edit])
+    sides = {_check_student(edit, offer).side for edit in kind.edits}
     if any((kind.steps, kind.lambda_xa, kind.cfg, kind.negative)):
         raise RefusalError(422, "The student makes a picture in one pass, which has no steps or guidance.", "model")
     if len(sides) > 1:
         raise RefusalError(422, "These edits are by students of several sizes: ask for one at a time.", "edits")
     [side] = sides
     return side, side
+
+
+def _check_student(edit: Edit, offer: Offer) -> Taught:
+    """What a student was taught of an edit. Raises RefusalError where none makes it, or not so strong."""
+    makes = ", ".join(offer.students)
+    known = [offer.students.get(part.edit) if isinstance(part.edit, str) else None for part in edit]
+    taught, names = [one for one in known if one is not None], [part.edit for part in edit]
+    if len(taught) < len(known):
+        raise RefusalError(422, f"The student makes {makes} alone: ask {offer.model} for others.", "model")
+    for part, one in zip(edit, taught, strict=True):
+        assert isinstance(part.edit, str)
+        strength = offer.strength(part.edit) if part.strength is None else part.strength
+        if one.strongest is None and (len(edit) > 1 or part.strength not in (None, 1.0)):
+            raise RefusalError(
+                422, f"The student makes {part.edit} alone, at strength 1: ask {offer.model} for others.", "strength"
+            )
+        if one.strongest is not None and not 0 <= strength <= one.strongest:
+            raise RefusalError(
+                422,
+                f"The student makes {part.edit} at strengths from 0 to {one.strongest:g}: ask {offer.model} for more.",
+                "strength",
+            )
+    if len({one.student for one in taught}) > 1 or len(set(names)) < len(names):
+        raise RefusalError(
+            422, f"No student makes {' + '.join(map(str, names))} at once: ask {offer.model} for that.", "model"
+        )
+    return taught[0]
 
 
 def _policy(offer: Offer, size: tuple[int, int]) -> DecodePolicy:
@@ -296,11 +316,8 @@ def _told(edits: list[Edit], offer: Offer) -> tuple[list[str], list[list[float]]
     names, strengths = [], []
     for edit in edits:
         names.append(" + ".join(p.edit if isinstance(p.edit, str) else " to ".join(p.edit) for p in edit))
-        own = [offer.config.offered.get(p.edit) if isinstance(p.edit, str) else None for p in edit]
-        strengths.append(
-            [(1.0 if o is None else o.strength) if p.strength is None else p.strength
-             for p, o in zip(edit, own, strict=True)]
-        )  # fmt: skip
+        own = [offer.strength(part.edit) if isinstance(part.edit, str) else 1.0 for part in edit]
+        strengths.append([o if part.strength is None else part.strength for part, o in zip(edit, own, strict=True)])
     return names, strengths
 
 

@@ -89,7 +89,8 @@ class Service:
         found = [{**model, "size": [width, height], **await self.facts()}]
         if self.students is not None:
             student = {"id": STUDENT, **common, "kind": "student", "batch": config.student_batch.size}
-            found.append({**student, "edits": list(self.offer.students)})
+            strongest = {edit: taught.strongest for edit, taught in self.offer.students.items()}
+            found.append({**student, "edits": list(self.offer.students), "strongest": strongest})
         return found
 
     def edits(self) -> list[dict[str, Any]]:

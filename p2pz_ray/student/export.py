@@ -1,7 +1,9 @@
 """A student for other runtimes: ONNX, or a program of torch.export. Either takes any number of pictures, and is kept
 only if it answers as the student itself does.
 
-Both map `images` (B, 3, size, size), float32 in -1 … 1, to `edited`, the same, clipped.
+Both map `images` (B, 3, size, size), float32 in -1 … 1, to `edited`, the same, clipped. A student of several edits has
+a second input, `direction` (B, D) float32: for each picture the sum of its edits' directions times their strengths. The
+directions stand in the student's config.json.
 """
 
 import importlib.util
@@ -30,8 +32,8 @@ class _Served(nn.Module):
         super().__init__()
         self.generator = generator
 
-    def forward(self, images: Tensor) -> Tensor:
-        edited: Tensor = self.generator(images)
+    def forward(self, images: Tensor, direction: Tensor | None = None) -> Tensor:
+        edited: Tensor = self.generator(images, direction)
         return edited.clamp(-1, 1)
 
 
@@ -56,14 +58,14 @@ def to_onnx(student: Student) -> bytes:
         file = str(Path(scratch) / "model.onnx")
         torch.onnx.export(
             _Served(student.generator),
-            (_example(student, 2),),
+            _example(student, 2),
             file,
             dynamo=True,
             verbose=False,
             external_data=False,
-            input_names=["images"],
+            input_names=list(_shapes(student)),
             output_names=["edited"],
-            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            dynamic_shapes=_shapes(student),
         )
         data = Path(file).read_bytes()
     _check(student, "ONNX", OnnxGenerator(data, student.size))
@@ -72,21 +74,20 @@ def to_onnx(student: Student) -> bytes:
 
 def to_program(student: Student) -> bytes:
     """The student as a torch.export program, for torch.export.load."""
-    shapes = {"images": {0: torch.export.Dim("batch")}}
-    program = torch.export.export(_Served(student.generator), (_example(student, 2),), dynamic_shapes=shapes)
+    program = torch.export.export(_Served(student.generator), _example(student, 2), dynamic_shapes=_shapes(student))
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     _check(student, "torch.export", torch.export.load(io.BytesIO(buffer.getvalue())).module())
     return buffer.getvalue()
 
 
-def _check(student: Student, name: str, exported: Callable[[Tensor], Any]) -> None:
+def _check(student: Student, name: str, exported: Callable[..., Any]) -> None:
     """Raise P2PZError unless it answers as the student does: one picture, and three of them."""
     served = _Served(student.generator)
     for count in (1, 3):
-        x = _example(student, count)
+        given = _example(student, count)
         with torch.no_grad():
-            difference = float((exported(x) - served(x)).abs().max())
+            difference = float((exported(*given) - served(*given)).abs().max())
         if not difference <= TOLERANCE:
             raise P2PZError(
                 f"The {name} export differs from the student by {difference:.2g} (allowed: {TOLERANCE:.0e}) on "
@@ -94,9 +95,17 @@ def _check(student: Student, name: str, exported: Callable[[Tensor], Any]) -> No
             )
 
 
-def _example(student: Student, count: int) -> Tensor:
+def _shapes(student: Student) -> dict[str, Any]:
+    """The inputs, each of any number of rows."""
+    batch = {0: torch.export.Dim("batch")}
+    return {"images": batch, "direction": batch} if student.repertoire.width else {"images": batch}
+
+
+def _example(student: Student, count: int) -> tuple[Tensor, ...]:
     draw = torch.Generator().manual_seed(count)
-    return torch.rand(count, 3, student.size, student.size, generator=draw) * 2 - 1
+    x = torch.rand(count, 3, student.size, student.size, generator=draw) * 2 - 1
+    width = student.repertoire.width
+    return (x, torch.rand(count, width, generator=draw) / width) if width else (x,)
 
 
 def _fetched(store: Store, folder: str) -> Student:

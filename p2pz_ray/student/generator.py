@@ -1,13 +1,17 @@
 """CoMod-GAN's generator (Zhao et al., ICLR 2021, arXiv 2103.10428): an encoder whose code modulates every layer of a
 StyleGAN2 decoder, which also takes the encoder's feature maps.
 
-A teacher gives one answer to a picture, so z and noise are off unless asked for, and served without either.
+Where the paper's style comes from a random z alone, an edit's direction times its strength may come in its place, or
+beside it: then one generator makes many edits, at any strength, and several at once. A teacher gives one answer to a
+picture, so z and noise are off unless asked for, and served without either.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +21,9 @@ from p2pz_ray.student.layers import GAIN, Conv, Filter, Linear, ModulatedConv, b
 
 if TYPE_CHECKING:
     from p2pz_ray.student.config import GeneratorConfig
+
+RAMP = 0.25
+"""The length of a direction from which on an edit is the network's whole answer; below it fades to the source."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,22 @@ class Mapping(nn.Module):
         self.mean.lerp_(self(z).mean(0), 1 - beta)
 
 
+class DirectionMapping(nn.Module):
+    """A direction times its strength (B, D) → its style (B, width). Its length counts, so nothing is normalized."""
+
+    def __init__(self, directions: int, width: int, layers: int) -> None:
+        super().__init__()
+        sizes = [directions] + [width] * layers
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(sizes))
+
+    def forward(self, direction: Tensor) -> Tensor:
+        # A direction has length 1 at strength 1, where a layer counts on numbers of variance 1.
+        w = direction * math.sqrt(direction.shape[1])
+        for layer in self.layers:
+            w = leaky(layer(w))
+        return w
+
+
 class ModulatedLayer(nn.Module):
     """Modulated convolution, noise of a learned strength, bias, leaky ReLU."""
 
@@ -109,16 +132,20 @@ class CoModGenerator(nn.Module):
     """(B, 3, size, size) in -1 … 1 → the same; `size` is a power of two from 8 on.
 
     With `residual` the output is added to the source, and the untrained generator is the identity.
+
+    Of `directions` numbers is an edit's direction, (B, directions), which then is given with every picture; a direction
+    of zeros gives the source itself. 0 is a generator of one edit at one strength.
     """
 
-    def __init__(self, config: GeneratorConfig, size: int) -> None:
+    def __init__(self, config: GeneratorConfig, size: int, directions: int = 0) -> None:
         super().__init__()
-        self.config, self.size = config, size
+        self.config, self.size, self.directions = config, size, directions
         sides = _sides(size)
         at = {side: width(side, config.base, config.max) for side in sides}
-        style = config.code + config.z
+        style = config.code + config.z + (config.style if directions else 0)
         self.encoder = Encoder(config, size)
         self.mapping = Mapping(config.z, config.mapping_layers) if config.z else None
+        self.direction = DirectionMapping(directions, config.style, config.style_layers) if directions else None
         self.dense = Linear(config.code, at[4] * 16)
         self.first = ModulatedLayer(at[4], at[4], style, up=False, noise=config.noise)
         self.up = nn.ModuleList(
@@ -136,13 +163,16 @@ class CoModGenerator(nn.Module):
         sides = [4] + [side for side in _sides(self.size)[1:] for _ in range(2)]
         return sides if self.config.noise else []
 
-    def forward(self, x: Tensor, lot: Lot | None = None) -> Tensor:
+    def forward(self, x: Tensor, direction: Tensor | None = None, lot: Lot | None = None) -> Tensor:
         lot = lot or Lot()
         code, kept = self.encoder(x, lot.dropout)
         style = code
+        if self.direction is not None:
+            assert direction is not None
+            style = torch.cat([self.direction(direction), style], 1)
         if self.mapping is not None:
             w = self.mapping.mean.expand(x.shape[0], -1) if lot.z is None else self.mapping(lot.z)
-            style = torch.cat([w, code], 1)
+            style = torch.cat([w, style], 1)
         noise = iter(lot.noise or ())
         h = leaky(self.dense(code)).unflatten(1, (-1, 4, 4)) + kept[0]
         h = self.first(h, style, next(noise, None))
@@ -151,7 +181,12 @@ class CoModGenerator(nn.Module):
             h = up(h, style, next(noise, None)) + skip
             h = after(h, style, next(noise, None))
             picture = self.filter.up(picture) + rgb(h, style)
-        return x + picture if self.config.residual else picture
+        if self.config.residual:
+            picture = x + picture
+        if direction is None:
+            return picture
+        share = (direction.square().sum(1).sqrt() / RAMP).clamp(max=1)
+        return x + share[:, None, None, None] * (picture - x)
 
 
 def _sides(size: int) -> list[int]:

@@ -131,6 +131,13 @@ class ModulatedConv(nn.Module):
             y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
             y = self.filter.same(y, pad=1, gain=4.0)
         if self.demodulate:
-            d = self.after * torch.rsqrt(s.square() @ weight.square().sum((2, 3)).T + 1e-8)
-            y = y * d[:, :, None, None].to(y.dtype)
+            y = y * self._demodulation(s, weight)[:, :, None, None].to(y.dtype)
         return y
+
+    def _demodulation(self, s: Tensor, weight: Tensor) -> Tensor:
+        """d, in float32 whatever the rest is computed in: squares leave half precision's range, and its digits."""
+        if torch.is_autocast_enabled(s.device.type):
+            with torch.autocast(s.device.type, enabled=False):
+                return self._demodulation(s, weight)
+        squares = s.float().square() @ weight.float().square().sum((2, 3)).T
+        return self.after * torch.rsqrt(squares + 1e-8)

@@ -50,7 +50,7 @@ class MobileGenerator(nn.Module):
 
     def __init__(self, config: GeneratorConfig, size: int) -> None:
         super().__init__()
-        self.config, self.size, self.mapping = config, size, None
+        self.config, self.size, self.mapping, self.directions = config, size, None, 0
         full, half, quarter = (width(side, config.base, config.max) for side in (size, size // 2, size // 4))
         self.rgb = Conv(3, full, 3)
         self.halve, self.quarter = Conv(full, half, 3, down=True), Conv(half, quarter, 3, down=True)
@@ -64,8 +64,8 @@ class MobileGenerator(nn.Module):
     def noise_sides(self) -> list[int]:
         return []
 
-    def forward(self, x: Tensor, lot: Lot | None = None) -> Tensor:
-        """`lot` is there for the sake of the interface: nothing is drawn here."""
+    def forward(self, x: Tensor, direction: None = None, lot: Lot | None = None) -> Tensor:
+        """It makes one edit, and nothing is drawn here: `direction` and `lot` are those of the other architecture."""
         full = self.rgb(x)
         half = self.halve(full)
         h = self.blocks(self.quarter(half))

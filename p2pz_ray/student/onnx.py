@@ -10,8 +10,9 @@ from p2pz_ray.errors import ConfigError, first_line
 
 
 class OnnxGenerator:
-    """(B, 3, size, size) in -1 … 1 → the same, clipped; of the bytes that an export wrote, with as many threads as
-    PyTorch has. Raises ConfigError where onnxruntime is missing, or can't read them."""
+    """(B, 3, size, size) in -1 … 1, and directions (B, D) where it has several edits → the same, clipped; of the bytes
+    that an export wrote, with as many threads as PyTorch has. Raises ConfigError where onnxruntime is missing, or can't
+    read them."""
 
     def __init__(self, data: bytes, size: int) -> None:
         if importlib.util.find_spec("onnxruntime") is None:
@@ -28,6 +29,9 @@ class OnnxGenerator:
             raise ConfigError(f"The ONNX model can't be loaded ({first_line(error)}): export it again.") from None
         self.size = size
 
-    def __call__(self, x: Tensor) -> Tensor:
-        [edited] = self._session.run(None, {"images": x.cpu().numpy()})
+    def __call__(self, x: Tensor, direction: Tensor | None = None) -> Tensor:
+        given = {"images": x.cpu().numpy()}
+        if direction is not None:
+            given["direction"] = direction.cpu().numpy()
+        [edited] = self._session.run(None, given)
         return torch.from_numpy(edited)

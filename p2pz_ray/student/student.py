@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,21 +21,24 @@ from p2pz_ray.student.config import GeneratorConfig
 from p2pz_ray.student.generator import CoModGenerator
 from p2pz_ray.student.mobile import MobileGenerator
 from p2pz_ray.student.onnx import OnnxGenerator
+from p2pz_ray.student.repertoire import Parts, Repertoire
 
-FORMAT = "p2pz_ray student 1"
+FORMAT = "p2pz_ray student 2"
+SHIPPED = Path(__file__).parents[1] / "mini" / "student"
 ONNX_FILE = "model.onnx"
 _CARD = """---
 library_name: p2pz_ray
 pipeline_tag: image-to-image
 license: other
 ---
-# {edit}: a student of pix2pix-zero
+# {edits}: a student of pix2pix-zero
 
 One forward pass turns a picture of {size} × {size} px into its edit. Distilled from the pairs of a diffusion teacher
 into a {architecture} generator of {parameters:,} parameters, as section 4.5 of arXiv 2302.03027 does.
 
     from p2pz_ray import Student
-    edited = Student.from_pretrained("FOLDER")(images)      # (B, {size}, {size}, 3) uint8 → the same
+    student = Student.from_pretrained("FOLDER")
+{calls}
 
 The same picture always gives the same answer, whatever else is in its batch. What it was trained on and how well it
 does on pairs that were held out, or on its own where none were:
@@ -48,17 +52,35 @@ pictures and of the teacher's weights.
 """
 
 
-def build_generator(config: GeneratorConfig, size: int) -> Any:
-    """The architecture with fresh weights."""
-    return (MobileGenerator if config.architecture == "mobile" else CoModGenerator)(config, size)
+def build_generator(config: GeneratorConfig, size: int, directions: int = 0) -> Any:
+    """The architecture with fresh weights. directions: the numbers in an edit's direction, 0 for one edit alone."""
+    if config.architecture == "mobile":
+        return MobileGenerator(config, size)
+    return CoModGenerator(config, size, directions)
 
 
-def save_student(store: Store, folder: str, generator: Any, edit: str | None, facts: dict[str, Any]) -> None:
-    """Write a student's folder; `facts` are plain values for its card."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
-    config = {"format": FORMAT, "edit": edit, "size": generator.size, "generator": generator.config.model_dump()}
+def save_student(
+    store: Store, folder: str, generator: Any, repertoire: Repertoire, facts: dict[str, Any], half: bool = False
+) -> None:
+    """Write a student's folder; `facts` are plain values for its card. half: its weights in half precision."""
+    kept = {name: value.detach().cpu() for name, value in generator.state_dict().items()}
+    weights = {name: (value.half() if half else value).contiguous() for name, value in kept.items()}
+    config = {
+        "format": FORMAT,
+        "edits": repertoire.to_json(),
+        "size": generator.size,
+        "generator": generator.config.model_dump(),
+    }
+    calls = ["    edited = student(images)      # (B, SIZE, SIZE, 3) uint8 → the same"]
+    if repertoire.width:
+        first, *others = list(repertoire.skills)[:2]
+        calls = [
+            f'    edited = student(images, edit="{first}", strength=0.5)      # (B, SIZE, SIZE, 3) uint8 → the same'
+        ]
+        calls += [f'    edited = student(images, edit={{"{first}": 1.0, "{other}": 0.5}})' for other in others]
     card = _CARD.format(
-        edit=edit or "An edit",
+        edits=repertoire if repertoire.skills else "An edit",
+        calls="\n".join(calls).replace("SIZE", str(generator.size)),
         size=generator.size,
         architecture=generator.config.architecture,
         parameters=sum(p.numel() for p in generator.parameters()),
@@ -72,14 +94,17 @@ def save_student(store: Store, folder: str, generator: Any, edit: str | None, fa
 class Student:
     """A generator that answers pictures of its size in one pass, each as if alone.
 
-    size: the side in pixels. edit: what it does, by the name it had in the pairs, None where they had none. digest:
-    sha256 of the files that it was loaded from, None where there were none.
+    size: the side in pixels. repertoire: the edits that it knows. digest: sha256 of the files that it was loaded from,
+    None where there were none.
     """
 
-    def __init__(self, generator: Any, edit: str | None = None, device: str = "cpu", digest: str | None = None) -> None:
+    def __init__(
+        self, generator: Any, repertoire: Repertoire | None = None, device: str = "cpu", digest: str | None = None
+    ) -> None:
         self.generator = generator
         self.size: int = generator.size
-        self.edit, self.device, self.digest = edit, device, digest
+        self.repertoire = repertoire or Repertoire()
+        self.device, self.digest = device, digest
 
     @classmethod
     def from_pretrained(
@@ -89,10 +114,15 @@ class Student:
         storage_options: dict[str, Any] | None = None,
         runtime: Literal["torch", "onnx"] = "torch",
     ) -> "Student":
-        """Load a student's folder, at a path or any fsspec URI. Raises ConfigError for what is none.
+        """Load a student's folder, at a path or any fsspec URI, or "mini", the one in the package. Raises ConfigError
+        for what is none.
 
         runtime: "onnx" takes the model that `export=[onnx]` put beside it, and onnxruntime, on the CPU.
         """
+        if uri == "mini":
+            if not (SHIPPED / "config.json").exists():
+                raise ConfigError("This package has no student of its own: give OUTPUT/student of p2pz distill.")
+            uri = str(SHIPPED)
         store, onnx = Store(str(uri), storage_options), runtime == "onnx"
         if not store.exists("config.json"):
             raise ConfigError(f"{uri} is no student: it has no config.json, so give OUTPUT/student of p2pz distill.")
@@ -103,11 +133,11 @@ class Student:
             config = json.loads(described)
             if config.get("format") != FORMAT:
                 raise ValueError(f"its format is {config.get('format')!r}, not {FORMAT!r}")
-            size = int(config["size"])
+            size, repertoire = int(config["size"]), Repertoire.from_json(config["edits"])
             if onnx:
-                return cls(OnnxGenerator(weights, size), config.get("edit"), "cpu", _digest(described, weights))
-            generator = build_generator(GeneratorConfig.model_validate(config["generator"]), size)
-            generator.load_state_dict(from_bytes(weights))
+                return cls(OnnxGenerator(weights, size), repertoire, "cpu", _digest(described, weights))
+            generator = build_generator(GeneratorConfig.model_validate(config["generator"]), size, repertoire.width)
+            generator.load_state_dict({name: value.float() for name, value in from_bytes(weights).items()})
         except (
             ValueError,
             KeyError,
@@ -120,11 +150,25 @@ class Student:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         generator = generator.to(device).requires_grad_(False).eval()
-        return cls(generator, config.get("edit"), device, _digest(described, weights))
+        return cls(generator, repertoire, device, _digest(described, weights))
 
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8] | Sequence[Image.Image], batch_size: int = 32) -> NDArray[np.uint8]:
-        """(B, H, W, 3) uint8, or B pictures, of the student's size → the edited (B, H, W, 3) uint8."""
+    def __call__(
+        self,
+        images: NDArray[np.uint8] | Sequence[Image.Image],
+        batch_size: int = 32,
+        *,
+        edit: str | Parts | Sequence[str | Parts] | None = None,
+        strength: float | Sequence[float] = 1.0,
+    ) -> NDArray[np.uint8]:
+        """(B, H, W, 3) uint8, or B pictures, of the student's size → the edited (B, H, W, 3) uint8.
+
+        edit: by its name; several at once are a mapping of names to strengths, {"cat2dog": 1.0, "cat2glasses": 0.5}. A
+        list has one for each picture. Without one it is the student's only edit. strength: from 0, the source itself,
+        to the largest that the edit was taught at; for all pictures or for each; of several edits it multiplies all.
+
+        Raises ConfigError for pictures of another size, and for an edit or a strength that it doesn't know.
+        """
         if not isinstance(images, np.ndarray):
             images = np.stack([np.asarray(image.convert("RGB")) for image in images]) if len(images) else _nothing(self)
         if images.dtype != np.uint8 or images.shape[1:] != (self.size, self.size, 3):
@@ -132,11 +176,33 @@ class Student:
                 f"The images are {images.shape} {images.dtype}, but this student takes "
                 f"(B, {self.size}, {self.size}, 3) uint8: resize them first."
             )
+        directions = self._directions(len(images), edit, strength)
         made = [np.zeros((0, self.size, self.size, 3), np.uint8)]
         for start in range(0, len(images), batch_size):
-            x = to_tensor(images[start : start + batch_size]).to(self.device)
-            made.append(to_pixels(self.generator(x)))
+            part = slice(start, start + batch_size)
+            x = to_tensor(images[part]).to(self.device)
+            made.append(to_pixels(self.generator(x, None if directions is None else directions[part])))
         return np.concatenate(made)
+
+    def _directions(
+        self, count: int, edit: str | Parts | Sequence[str | Parts] | None, strength: float | Sequence[float]
+    ) -> Tensor | None:
+        """(B, D), of as many pictures; None for a student of one edit."""
+        edits = [edit] if edit is None or isinstance(edit, str | Mapping) else list(edit)
+        strengths = list(strength) if isinstance(strength, Iterable) else [strength]
+        for name, given in (("edit", len(edits)), ("strength", len(strengths))):
+            if given not in (1, count):
+                raise ConfigError(f"{name} has {given} entries for {count} images: give one, or one for each.")
+        # 1 where all pictures are asked for the same.
+        rows = max(len(edits), len(strengths)) if edits and strengths else 0
+        sums = [
+            self.repertoire.direction(self.repertoire.parts(edits[row % len(edits)], strengths[row % len(strengths)]))
+            for row in range(rows)
+        ]
+        if not self.repertoire.width:
+            return None
+        each = torch.tensor(sums, dtype=torch.float32).view(-1, self.repertoire.width)
+        return each.expand(count, -1).contiguous().to(self.device)
 
 
 def _digest(*files: bytes) -> str:

@@ -1,0 +1,61 @@
+"""Which edits a run's rows show, at which strengths, and where in the space of directions they lie."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
+from p2pz_ray.config import swept_from
+from p2pz_ray.errors import ConfigError
+from p2pz_ray.running.direction import load_direction
+from p2pz_ray.student.repertoire import Parts, Repertoire, Skill
+
+
+def parts_of_run(folder: RunFolder) -> dict[str, Parts]:
+    """The run's name of an edit → the edits that its rows show, each at its strength.
+
+    A run has a row's edit by a name of its own for each strength, cat2dog-50 and cat2dog-100: both are cat2dog here.
+    """
+    edits = (folder.config() or {}).get("edits") or {}
+    strengths = {name: float(edit.get("strength", 1.0)) for name, edit in edits.items()}
+    found: dict[str, Parts] = {}
+    for name, edit in edits.items():
+        shares = {part: strengths[part] for part in edit["compose"]} if edit.get("compose") else {name: 1.0}
+        found[name] = {swept_from(part, strengths[part]): share * strengths[name] for part, share in shares.items()}
+    return found
+
+
+def repertoire(folders: Sequence[RunFolder], shown: Iterable[Parts]) -> Repertoire:
+    """What a student of such rows knows: each edit by its direction, the mean over its tokens, of length 1.
+
+    Where a run has no directions, as a student's own has none, or where the pairs are of tables, each edit has an axis
+    of its own. Raises ConfigError where two runs call two directions by one name.
+    """
+    strongest: dict[str, float] = {}
+    for parts in shown:
+        for name, strength in parts.items():
+            strongest[name] = max(strongest.get(name, 0.0), strength)
+    names = sorted(strongest)
+    known = _directions(folders) if folders else {}
+    if not all(name in known for name in names):
+        known = {name: [float(name == other) for other in names] for name in names}
+    return Repertoire({name: Skill(tuple(known[name]), strongest[name]) for name in names})
+
+
+def _directions(folders: Sequence[RunFolder]) -> Mapping[str, Sequence[float]]:
+    found: dict[str, Sequence[float]] = {}
+    digests: dict[str, tuple[str, str]] = {}
+    for folder in folders:
+        made = (folder.read_json(INGREDIENTS) or {}).get("directions") or {}
+        for name, parts in parts_of_run(folder).items():
+            if len(parts) > 1 or name not in made:
+                continue
+            [edit] = parts
+            digest, other = digests.setdefault(edit, (made[name], folder.store.uri))
+            if digest != made[name]:
+                raise ConfigError(
+                    f"{edit} is one direction in {other} and another in {folder.store.uri}: train on one of the two."
+                )
+            direction = load_direction(folder, name) if edit not in found else None
+            if direction is not None:
+                mean = direction.embedding.mean(0)
+                found[edit] = (mean / mean.norm()).tolist()
+    return found

@@ -1,0 +1,90 @@
+"""What a student can do: the edits that it knows by name, each with its direction and the strengths it was taught."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from p2pz_ray.errors import ConfigError
+
+Parts = Mapping[str, float]
+"""Edits that are made at once, each by its name and at its strength."""
+
+
+@dataclass(frozen=True)
+class Skill:
+    """One edit. direction: of length 1, empty for a student of one edit at one strength. strongest: the largest
+    strength that it was taught."""
+
+    direction: tuple[float, ...] = ()
+    strongest: float = 1.0
+
+
+class Repertoire:
+    """Edits by their names. A student without any knows one edit whose name nobody recorded."""
+
+    def __init__(self, skills: Mapping[str, Skill] | None = None) -> None:
+        self.skills = dict(skills or {})
+
+    @property
+    def width(self) -> int:
+        """Numbers in a direction; 0 where there is one edit at one strength."""
+        return max((len(skill.direction) for skill in self.skills.values()), default=0)
+
+    def __str__(self) -> str:
+        return ", ".join(self.skills) or "an edit without a name"
+
+    def parts(self, edit: str | Parts | None = None, strength: float = 1.0) -> Parts:
+        """What is asked for, with `strength` multiplied in. Without an edit it is the only one.
+
+        Raises ConfigError for an edit or a strength that the student wasn't taught.
+        """
+        if edit is None:
+            if len(self.skills) > 1:
+                raise ConfigError(f"The student knows {self}: say which edit.")
+            edit = next(iter(self.skills), "")
+        parts = {edit: 1.0} if isinstance(edit, str) else dict(edit)
+        parts = {name: float(share) * float(strength) for name, share in parts.items()}
+        for name, wanted in parts.items():
+            skill = self.skills.get(name, None if self.skills else Skill())
+            if skill is None:
+                raise ConfigError(f"The student knows {self}, and no edit {name!r}.")
+            if not self.width:
+                if len(parts) > 1 or wanted != 1:
+                    raise ConfigError(f"The student makes {self} alone, at strength 1.")
+            elif not 0 <= wanted <= skill.strongest or math.isnan(wanted):
+                raise ConfigError(
+                    f"The student was taught {name} at strengths from 0 to {skill.strongest:g}, not at {wanted:g}."
+                )
+        if not parts:
+            raise ConfigError(f"The student is asked for no edit: it knows {self}.")
+        return parts
+
+    def direction(self, parts: Parts) -> list[float]:
+        """Σ strength · direction, `width` numbers."""
+        total = [0.0] * self.width
+        for name, strength in parts.items():
+            if self.width:
+                total = [a + strength * b for a, b in zip(total, self.skills[name].direction, strict=True)]
+        return total
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: {"direction": list(one.direction), "strongest": one.strongest} for name, one in self.items()}
+
+    def items(self) -> list[tuple[str, Skill]]:
+        return list(self.skills.items())
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Repertoire":
+        """What `to_json` gave. Raises ValueError, KeyError or TypeError for anything else."""
+        made = cls(
+            {
+                name: Skill(tuple(float(x) for x in one["direction"]), float(one["strongest"]))
+                for name, one in found.items()
+            }
+        )
+        if any(len(skill.direction) != made.width for skill in made.skills.values()):
+            raise ValueError("its directions are of several widths")
+        if len(made.skills) > 1 and not made.width:
+            raise ValueError("it knows several edits without a direction")
+        return made
