@@ -155,7 +155,7 @@ def test_the_word_is_swapped_in_a_caption(caption: str, source: str, target: str
     assert swapped(caption, source, target) == right
 
 
-@pytest.mark.slow
+@pytest.mark.train
 def test_a_rivals_run_goes_on_is_scored_and_teaches_a_student(tmp_path: Path, local_ray: None) -> None:
     """SDEdit with a swapped word, the method's own rival, on the miniature."""
     given = settings(tmp_path, Path("mini"), SDEDIT)

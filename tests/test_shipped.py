@@ -48,7 +48,7 @@ def hub_of(folder: Path, tiny_model: Path) -> Hub:
     return Hub(repositories, ill=10, commits=commits)
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_every_shipped_configuration_runs_whole_and_fetches_each_file_once(tmp_path: Path, tiny_model: Path) -> None:
     write_world(str(tmp_path / "cats"), IMAGES, seed=3)
     hub = hub_of(tmp_path, tiny_model)
