@@ -1,10 +1,11 @@
 """What the run costs beside the work itself: a table of ratios, measured on this machine.
 
-    python jobs/scale.py [overhead] [replicas] [plan] [memory]
+    python jobs/scale.py [overhead] [replicas] [plan] [status] [memory]
 
 overhead: one replica against a plain loop over the same partitions with the same editor, in turn.
 replicas: 64 replicas that sleep instead of editing, against the ideal of so many sleepers.
 plan: 1,000,000 images in 10,000 partitions planned, and a run of them begun again when all are committed.
+status: a run of 156,000 partitions looked at, as its driver sealed it.
 memory: what the driver's memory grows by from 1,000 images to 1,000,000, the whole run worked off.
 """
 
@@ -176,7 +177,7 @@ def _manifests(config: TranslateConfig) -> list[Manifest]:
     folder = RunFolder(config.output)
     plan = folder.plan()
     assert plan is not None
-    return sorted(folder.manifests(plan.partitions).values(), key=lambda manifest: manifest.finished)
+    return sorted(folder.manifests(plan.ids).values(), key=lambda manifest: manifest.finished)
 
 
 def replicas(scratch: Path, seconds: float = 8.0, rounds: int = 25) -> list[Row]:
@@ -218,10 +219,34 @@ def plan(scratch: Path) -> list[Row]:
             target.write_bytes(data)
     began = time.perf_counter()
     prepare(config)
-    assert len(job.folder.manifests(made.partitions)) == len(made.partitions)
+    assert len(job.folder.manifests(made.ids)) == len(made.partitions)
     resumed = time.perf_counter() - began
     what = f"1,000,000 images in {len(made.partitions):,} partitions"
     return [(f"{what}: planned", f"{planned:.1f} s", ""), (f"{what}: begun again", f"{resumed:.1f} s", "at most 10 s")]
+
+
+def status(scratch: Path) -> list[Row]:
+    from p2pz_ray.collection.partition import Plan, Source
+    from p2pz_ray.running.status import status as look
+
+    folder = RunFolder(str(scratch / "run"))
+    sources = (Source(f"part-{i // 100:05}.parquet", "1-1", None, i % 100, 0, 64, i % 100 * 64) for i in range(156_000))
+    made = Plan(tuple(Partition.of("parquet", [source]) for source in sources))
+    folder.create_plan(made)
+    manifests = {}
+    for name in ("data", "manifest"):
+        (scratch / "run" / name).mkdir()
+    for partition in made.partitions:
+        file = f"data/{partition.id}-0.parquet"
+        manifest = Manifest(partition.id, "0", file, 64, 64, 64, 0, "0" * 64, "f", 0.0, 1.0, {"model": 0.5})
+        Path(folder.uri, file).touch()
+        Path(folder.uri, "manifest", f"{partition.id}.json").touch()  # what is sealed isn't read
+        manifests[partition.id] = manifest
+    folder.seal(manifests)
+    began = time.perf_counter()
+    assert look(folder.uri).done == made.images
+    took = time.perf_counter() - began
+    return [(f"status of {len(made.partitions):,} manifests, sealed", f"{took:.1f} s", "at most 5 s")]
 
 
 def memory(scratch: Path) -> list[Row]:
@@ -249,6 +274,7 @@ MEASURES: dict[str, Callable[[Path], list[Row]]] = {
     "overhead": overhead,
     "replicas": replicas,
     "plan": plan,
+    "status": status,
     "memory": memory,
 }
 

@@ -165,11 +165,13 @@ def _parser() -> argparse.ArgumentParser:
     adding.add_argument(
         "--student", metavar="RUN", help="a run whose edits of the same images are shown as a student's"
     )
+    _with_storage(adding)
 
     adding = verb("status", "how a run stands, from its manifests")
     adding.add_argument("run", metavar="RUN")
     adding.add_argument("--watch", action="store_true", help="again whenever something was committed, until it ends")
     adding.add_argument("--json", action="store_true", help="as a JSON object a line")
+    _with_storage(adding)
 
     adding = verb("plan", "what a translation would do: images, partitions, requests; with --measure hours and cost")
     adding.add_argument("settings", nargs="+", metavar="CONFIG or KEY=VALUE", help="as translate takes them")
@@ -189,7 +191,17 @@ def _parser() -> argparse.ArgumentParser:
     adding.add_argument("--test", type=float, default=0.1, metavar="SHARE", help="of the source pictures; default: 0.1")
     adding.add_argument("--seed", type=int, default=0, help="of the choice among several prompts")
     adding.add_argument("--push", metavar="hf://datasets/OWNER/NAME", help="send it to the hub, as one commit")
+    _with_storage(adding)
     return parser
+
+
+def _with_storage(adding: argparse.ArgumentParser) -> None:
+    adding.add_argument(
+        "--storage-options",
+        metavar="FILE",
+        default=os.environ.get("P2PZ_STORAGE_OPTIONS"),
+        help="YAML of what fsspec is handed for the run's storage; default: the file that P2PZ_STORAGE_OPTIONS names",
+    )
 
 
 def _positive(text: str) -> int:

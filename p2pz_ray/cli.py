@@ -8,6 +8,7 @@ import argparse
 import importlib.util
 import io
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from p2pz_ray.arguments import parsed
-from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.errors import ConfigError, P2PZError, StoppedError
 
 DONE, FAILED, WRONG, TOO_MANY_FAILED = 0, 1, 2, 3
+RETRIED = "P2PZ_RETRIED"
+"""Set where a job that fails is tried again: what no further try can mend then ends as done, with its sentence."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,15 +28,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _never_fail_to_print()
     given = parsed(sys.argv[1:] if arguments is None else arguments, VERBS)
     _quiet()
+    code = _run(given)
+    if code in (WRONG, TOO_MANY_FAILED) and os.environ.get(RETRIED):
+        return _complain(f"Another try could not mend that, so exit code {code} is given as {DONE}.", DONE)
+    return code
+
+
+def _run(given: argparse.Namespace) -> int:
     verb: Callable[[argparse.Namespace], int] = VERBS[given.verb]
     try:
         return verb(given)
     except ConfigError as error:
         return _complain(str(error), WRONG)
+    except StoppedError as error:
+        return _complain(str(error), 128 + error.number)
     except P2PZError as error:
         return _complain(str(error), FAILED)
     except KeyboardInterrupt:
-        return _complain("Stopped.", FAILED)
+        return _complain("Stopped.", 128 + signal.SIGINT)
 
 
 def demo(given: argparse.Namespace) -> int:
@@ -108,28 +120,33 @@ def plan(given: argparse.Namespace) -> int:
 
 
 def report(given: argparse.Namespace) -> int:
+    from p2pz_ray.config_file import storage_options
     from p2pz_ray.evaluation.compare import write_comparison
     from p2pz_ray.evaluation.report import write_report
 
+    options = storage_options(given.storage_options)
     if given.other is None:
-        print(write_report(given.run, truth_uri=given.truth, student_uri=given.student))
+        print(write_report(given.run, storage_options=options, truth_uri=given.truth, student_uri=given.student))
     else:
-        print(write_comparison(given.run, given.other))
+        print(write_comparison(given.run, given.other, storage_options=options))
     return DONE
 
 
 def status(given: argparse.Namespace) -> int:
+    from p2pz_ray.config_file import storage_options
     from p2pz_ray.running.status import status, watch
 
+    options = storage_options(given.storage_options)
     if given.watch:
-        watch(given.run, lambda found: print(found.to_json() if given.json else found, flush=True))
+        watch(given.run, lambda found: print(found.to_json() if given.json else found, flush=True), options)
         return DONE
-    found = status(given.run)
+    found = status(given.run, options)
     print(found.to_json() if given.json else found)
     return DONE
 
 
 def export(given: argparse.Namespace) -> int:
+    from p2pz_ray.config_file import storage_options
     from p2pz_ray.export.job import export
 
     print(
@@ -144,6 +161,7 @@ def export(given: argparse.Namespace) -> int:
             test=given.test,
             seed=given.seed,
             push=given.push,
+            storage_options=storage_options(given.storage_options),
         )
     )
     return DONE

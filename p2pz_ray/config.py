@@ -41,7 +41,7 @@ class Section(BaseModel):
     """A mapping whose keys are all known, whose values are never converted from another type, and which
     never changes."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
 
 
 def _is_set(section: Section, key: str) -> bool:
@@ -80,7 +80,30 @@ class ColumnsConfig(Section):
 
     id: Text = "id"
     image: Text = "image"
-    mask: Text | None = None  # pictures, white where the edit may go; all else is then the source's own
+    mask: Text | None = None  # pictures, white where the edit may go, grey where it begins late, else black
+
+
+class ConditionConfig(Section):
+    """A picture that the UNet is told besides the caption, by a ControlNet or a T2I-Adapter: of a column, or the edges
+    of the image itself."""
+
+    model: Text  # the checkpoint's folder, in diffusers' layout
+    column: Text | None = None  # of pictures, in a collection of tables or tars
+    source: Annotated[Literal["edges"] | None, Field(alias="from")] = None  # of the image itself
+    weight: Annotated[float, Field(allow_inf_nan=False)] = 1.0  # 0 is as without it
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if value == "depth":
+            raise ValueError("is depth, but no depth model is here: write its pictures into a column, and name that")
+        return value
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.column is None) == (self.source is None):
+            raise ValueError("names no picture, or two: give it column, or from: edges")
+        return self
 
 
 class InputConfig(Section):
@@ -240,6 +263,7 @@ class OutputFormatConfig(Section):
 
     format: Literal["png", "jpeg", "webp"] = "png"
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # of jpeg and webp
+    masks: bool = False  # whether pairs have a column `mask`: where each edit was confined to
     mark: Literal["xmp", "none"] = "xmp"  # whether an edited picture's metadata say that, how and by what it was edited
     c2pa: CredentialsConfig | None = None  # signs each edited picture
 
@@ -357,6 +381,8 @@ class TranslateConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     inversion: InversionConfig = InversionConfig()
     guidance: GuidanceSettings = GuidanceSettings()
+    conditions: list[ConditionConfig] = []  # sketches, edges, depth
+    conditions_act: Literal["all", "edit"] = "edit"  # in the edit's passes alone, or in inversion and reference too
     batch_size: Count | None = 8  # images given to the model at once; null: as many as a GPU has room for
     device: Device = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -404,7 +430,7 @@ class TranslateConfig(Section):
         """A student knows its edits and has nothing else to set."""
         if self.student is None:
             return self
-        unused = ("model", "inversion", "guidance", "dtype", "compile", "checkpointing")
+        unused = ("model", "inversion", "guidance", "dtype", "compile", "checkpointing", "conditions", "conditions_act")
         idle = [key for key in unused if _is_set(self, key)]
         idle += ["captions.model"] if self.captions.model is not None else []
         for name, edit in self.edits.items():
@@ -418,7 +444,8 @@ class TranslateConfig(Section):
         """A pipeline is told words, and has settings of its own."""
         if self.engine is None:
             return self
-        idle = [key for key in ("student", "inversion", "guidance", "compile", "checkpointing") if _is_set(self, key)]
+        others = ("student", "inversion", "guidance", "compile", "checkpointing", "conditions", "conditions_act")
+        idle = [key for key in others if _is_set(self, key)]
         idle += [f"model.{key}" for key in ("vae", "loras") if _is_set(self.model, key)]
         words = ("source", "target")
         for name, edit in self.edits.items():

@@ -94,6 +94,11 @@ def _read(path: str) -> dict[str, Any]:
     return values
 
 
+def storage_options(path: str | None) -> dict[str, Any]:
+    """What a YAML file says that fsspec is to be handed for a storage; {} without a file. Raises ConfigError."""
+    return {} if path is None else _read(path)
+
+
 def _override(values: dict[str, Any], override: str, kind: type[BaseModel]) -> None:
     """Set one KEY=VALUE in `values`, making the mappings on the way to it."""
     key, equals, text = override.partition("=")
@@ -292,7 +297,7 @@ def _inner(section: type, key: str) -> type | None:
 def _annotations(section: type) -> dict[str, Any]:
     """The type of each key of a section, a model or a dataclass."""
     if issubclass(section, BaseModel):
-        return {name: field.annotation for name, field in section.model_fields.items()}
+        return {field.alias or name: field.annotation for name, field in section.model_fields.items()}
     return {field.name: field.type for field in dataclasses.fields(section)}  # type: ignore[arg-type]
 
 

@@ -92,7 +92,7 @@ def keys(
     hints = get_type_hints(section, include_extras=True)
     for name, default in _defaults(section):
         default = default if given is None else getattr(given, name)
-        hint, dotted = hints[name], f"{before}{name}"
+        hint, dotted = hints[name], f"{before}{_written(section, name)}"
         container, inner = get_origin(_bare(hint)), _section(hint)
         plain = inner is not None and container not in (list, dict)
         if not plain or default is None or default is _REQUIRED:
@@ -106,6 +106,11 @@ def keys(
             yield from keys(
                 inner, f"{dotted}.", default if plain and _is_section(type(default)) else None, job=job, told=told
             )
+
+
+def _written(section: type, name: str) -> str:
+    """What a configuration calls a field: a word that Python keeps for itself is an alias there."""
+    return (section.model_fields[name].alias if issubclass(section, BaseModel) else None) or name
 
 
 def _defaults(section: type) -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,15 @@ class ConfigError(P2PZError):
     """A wrong configuration or command line, found before any work starts. The command line exits with 2."""
 
 
+class StoppedError(P2PZError):
+    """Somebody asked for an end by a signal of this number. The command line exits with 128 and that, as a shell does:
+    143 for a stop, 130 for Ctrl-C."""
+
+    def __init__(self, sentence: str, number: int) -> None:
+        super().__init__(sentence)
+        self.number = number
+
+
 class ImageError(P2PZError):
     """One image can't be used. It becomes an error row; its neighbours go on."""
 

@@ -24,8 +24,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STRICT = os.environ.get("P2PZ_STRICT") == "1"
 LONG = {"ray", "faults", "train", "slow"}
-LONGEST = 5.0
-"""Seconds of processor time, this process's and its children's, that a test without one of the marks above may take."""
+LONGEST = 10.0
+"""Seconds of processor time, this process's and its children's, that a test without one of the marks above may take.
+It is to take half as long; a busy machine doubles it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

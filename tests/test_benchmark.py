@@ -26,6 +26,7 @@ def table(printed: str) -> dict[str, list[str]]:
     return {cells[0]: cells for cells in lines[2:]}
 
 
+@pytest.mark.slow
 def test_a_row_for_each_editor_with_its_ratio_evaluations_and_error(
     job: Job, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,12 +20,12 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from tiny_job import pairs_of, tiny_settings
 
 from p2pz_ray import EditDirection, __version__
-from p2pz_ray.cli import VERBS, main
+from p2pz_ray.cli import RETRIED, VERBS, main
 from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.schema import collection_schema
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.config_reference import JOBS, keys
-from p2pz_ray.errors import ConfigError
+from p2pz_ray.errors import ConfigError, P2PZError, StoppedError
 from p2pz_ray.mini import MODEL
 from p2pz_ray.mini.world import Scene, render
 from p2pz_ray.running.cluster import connected
@@ -355,6 +355,32 @@ def test_tolerance_decides_between_3_and_0(
     assert "finished already" in out
     assert "45.5% of the images failed" in err
     assert main(["translate", job, "tolerance.failed_images=0.46"]) == 0
+
+
+def test_where_a_job_is_tried_again_what_no_try_can_mend_ends_it_as_done_with_its_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = [
+        "translate",
+        f"input.uri={tmp_path}/none",
+        "edits={e: {source: cat, target: dog}}",
+        f"output={tmp_path}/run",
+    ]
+    assert main(nothing) == 2
+    said = capsys.readouterr().err
+    monkeypatch.setenv(RETRIED, "1")
+    assert main(nothing) == 0
+    assert capsys.readouterr().err == f"{said}p2pz: Another try could not mend that, so exit code 2 is given as 0.\n"
+    for raised, code in ((P2PZError("gone"), 1), (StoppedError("Stopped.", 15), 143), (KeyboardInterrupt(), 130)):
+        monkeypatch.setattr("p2pz_ray.running.status.status", _raising(raised))
+        assert main(["status", "run"]) == code
+
+
+def _raising(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
 
 
 def test_status_and_report_look_at_a_run(broken_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -232,7 +232,7 @@ def test_in_no_order_is_a_partition_of_another_job_finished_under_this_ones_name
     first = writer("a")
 
     def own(folder: RunFolder) -> None:
-        manifests = folder.manifests(PLAN.partitions, "f")
+        manifests = folder.manifests(PLAN.ids, "f")
         if manifests:
             folder.finish(PLAN, {})
 

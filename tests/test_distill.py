@@ -252,6 +252,7 @@ def test_held_out_scores_are_what_they_say(table: Path, tmp_path: Path) -> None:
     assert found["error"] == pytest.approx(found["identity_error"])  # an untrained residual student is the identity
 
 
+@pytest.mark.train
 def test_the_student_learns_a_rule_that_the_pairs_show_and_keeps_to_it_on_held_out_ones(tmp_path: Path) -> None:
     rows = [
         {"id": one.id, "image": encode(one.picture()), "edited_image": encode(255 - one.picture())}

@@ -51,6 +51,7 @@ def grey_levels(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> int:
     return int(np.abs(a.astype(int) - b.astype(int)).max())
 
 
+@pytest.mark.slow
 def test_together_in_any_order_or_alone_is_the_same(editor: Editor, cats: tuple, directions: list) -> None:
     together = edit(editor, cats, list(range(COUNT)), directions[:1])
     shuffled = [3, 1, 5, 0, 2, 4]
@@ -59,6 +60,7 @@ def test_together_in_any_order_or_alone_is_the_same(editor: Editor, cats: tuple,
         assert grey_levels(edit(editor, cats, [i], directions[:1]), together[i : i + 1]) <= 1
 
 
+@pytest.mark.slow
 def test_directions_together_equal_each_alone(editor: Editor, cats: tuple, directions: list) -> None:
     together = edit(editor, cats, [0, 1], directions)
     assert together.shape == (2, 3, 64, 64, 3)
@@ -188,6 +190,7 @@ def test_a_damaged_checkpoint_is_named(tiny_model: Path, tmp_path: Path) -> None
         TextEncoder.load(tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_a_compiled_editor_edits_as_any_other_and_its_compared_passes_are_not_compiled(
     tiny_model: Path, cats: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,7 @@ def test_a_column_of_masks_keeps_the_sources_background_bit_for_bit(tiny_model: 
     rows = {row["id"]: row for row in pq.read_table(tmp_path / "world").to_pylist()}
     assert len(pairs) == IMAGES * 2
     for (id, _), pair in pairs.items():
-        white = decode(rows[id]["mask"]["bytes"], POLICY).mean(axis=2) > 127
+        white = decode(rows[id]["mask"]["bytes"], POLICY).mean(axis=2) > 8
         source, edited = (decode(pair[name]["bytes"], POLICY) for name in ("source_image", "edited_image"))
         assert np.array_equal(edited[~white], source[~white])
         assert not np.array_equal(edited[white], source[white])
@@ -173,7 +173,7 @@ def test_masks_made_of_what_stands_out_confine_an_edit(
     rows = {row["id"]: row for row in pq.read_table(tmp_path / "masked").to_pylist()}
     assert {id for id, _ in pairs} == set(rows)
     for (id, _), pair in pairs.items():
-        white = decode(rows[id]["mask"]["bytes"], POLICY).mean(axis=2) > 127
+        white = decode(rows[id]["mask"]["bytes"], POLICY).mean(axis=2) > 8
         assert 0 < white.mean() < 1
         source, edited = (decode(pair[name]["bytes"], POLICY) for name in ("source_image", "edited_image"))
         assert np.array_equal(edited[~white], source[~white])

@@ -17,7 +17,6 @@ from p2pz_ray.evaluation import evaluate as job
 from p2pz_ray.evaluation.config import EvaluateConfig
 from p2pz_ray.evaluation.evaluate import evaluate, score_partition, scorer
 from p2pz_ray.evaluation.run import Run
-from p2pz_ray.evaluation.summary import mean, share
 
 
 def config(tmp_path, **more) -> EvaluateConfig:
@@ -194,19 +193,3 @@ def test_scores_can_be_filtered_as_a_students_pairs_are(run, local_ray):
     [(_, kept)] = Condition("mask_overlap >= 0.7").passed(table)
     assert kept.sum() >= 1
     assert not kept[table["mask_overlap"].is_null().to_numpy()].any()
-
-
-def test_confidence_intervals_hold_the_true_value_as_often_as_they_say():
-    rng = np.random.default_rng(0)
-    inside = shares = 0
-    for _ in range(1000):
-        found = mean(rng.normal(3.0, 2.0, 60))
-        inside += found.low <= 3 <= found.high
-        found = share(int((rng.random(60) < 0.9).sum()), 60)
-        shares += found.low <= 0.9 <= found.high
-    assert 920 < inside < 975
-    assert 920 < shares < 985
-    assert mean(np.array([])) is None
-    assert mean(np.array([2.0])).low is None
-    assert share(5, 5).high == 1
-    assert 0.5 < share(5, 5).low < 0.6

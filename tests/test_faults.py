@@ -175,14 +175,14 @@ def test_a_driver_killed_twice_ends_with_the_pairs_of_an_undisturbed_run(
 
 
 @needs_proc
-def test_sigterm_ends_a_driver_with_1_and_says_that_the_command_goes_on(
+def test_sigterm_ends_a_driver_with_143_and_says_that_the_command_goes_on(
     tmp_path: Path, tiny_model: Path, drivers: list[Driver]
 ) -> None:
     job, run = write_job(tmp_path, tiny_model, "run"), tmp_path / "run"
     drivers.append(Driver(job))
     drivers[-1].wait_for(run, 1)
     drivers[-1].process.send_signal(signal.SIGTERM)
-    assert drivers[-1].process.wait(timeout=60) == 1
+    assert drivers[-1].process.wait(timeout=60) == 143
     said = job.with_suffix(".log").read_text()
     assert "of 10 partitions done: the same command goes on from there." in said
     assert "Traceback" not in said

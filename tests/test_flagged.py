@@ -86,7 +86,7 @@ def test_a_flagged_row_says_so_and_holds_what_it_was_told_to(
     else:
         blurred = picture(rows[flagged]).astype(float)
         assert np.abs(np.diff(blurred, axis=1)).mean() < np.abs(np.diff(right.astype(float), axis=1)).mean() / 2
-    [manifest] = RunFolder(given["output"]).manifests(RunFolder(given["output"]).plan().partitions).values()  # type: ignore[union-attr]
+    [manifest] = RunFolder(given["output"]).manifests(RunFolder(given["output"]).plan().ids).values()  # type: ignore[union-attr]
     assert (manifest.ok, manifest.failed, manifest.flagged, manifest.rows) == (5, 0, 1, 6)
     assert pairs_of(given["output"]) == rows
 

@@ -102,6 +102,7 @@ def test_a_damaged_or_foreign_cache_is_made_again(tiny_model: Path, tmp_path: Pa
         assert pairs == expected
 
 
+@pytest.mark.slow
 def test_another_caption_seed_setting_or_model_is_another_inversion(
     tiny_model: Path, tiny_v_model: Path, tmp_path: Path
 ) -> None:

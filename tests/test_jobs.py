@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +89,31 @@ def test_a_mapping_a_file_and_a_loaded_configuration_are_the_same_job(
         with pytest.raises(ConfigError, match="another configuration: seed was 0 and is 5"):
             p2pz_ray.translate(given, "seed=5")
     assert not p2pz_ray.translate(None, *(f"{key}={json.dumps(value)}" for key, value in settings.items())).fresh
+
+
+@pytest.mark.train
+def test_a_run_is_evaluated_and_distilled_by_two_calls(made: tuple[Path, list[Reached]], tmp_path: Path) -> None:
+    run, said = str(shutil.copytree(made[0], tmp_path / "run")), list[str]()
+    evaluation = p2pz_ray.evaluate(
+        {"run": run, "metrics": {"pixels": True}, "replicas": {"count": 1}}, "pictures=2", say=said.append
+    )
+    assert evaluation.metrics["pairs"]["scored"] == 12
+    assert evaluation.report is not None
+    assert Path(evaluation.report).exists()
+    assert len(p2pz_ray.Run(run).scores()) == 12
+    distilled = p2pz_ray.distill(
+        {
+            "pairs": {"runs": run, "edit": "cat2dog", "filter": "mse > 0", "test": 0.4},
+            "generator": {"base": 128, "max": 8, "code": 16, "residual": True},
+            "losses": {"adversarial": 0, "perceptual": 0},
+            "training": {"steps": 3, "batch": 2, "checkpoint_every": 3},
+            "workers": {"count": 0},
+            "output": str(tmp_path / "student"),
+        }
+    )
+    student = p2pz_ray.Student.from_pretrained(str(tmp_path / "student" / "student"))
+    assert student(np.zeros((2, 64, 64, 3), np.uint8)).shape == (2, 64, 64, 3)
+    assert "student" in str(distilled)
 
 
 @pytest.mark.parametrize("job", ["translate", "evaluate", "distill", "plan", "direction"])

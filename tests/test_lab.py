@@ -56,6 +56,7 @@ def test_a_swapped_word_is_the_edits(bench: Bench) -> None:
     assert swapped_word("a photo of a black cat at night", edit) == "a photo of a black dog at night"
 
 
+@pytest.mark.slow
 def test_variants_differ_and_rows_are_as_if_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = {"inversion": {"steps": 2, "regularization": "none"}, "guidance": {"cfg": 3.0}}
     found = {
@@ -76,6 +77,7 @@ def test_variants_differ_and_rows_are_as_if_alone(bench: Bench, monkeypatch: pyt
     assert len({part.name for part in PARTS}) == len(PARTS)
 
 
+@pytest.mark.slow
 def test_tables_are_printed_and_pictures_drawn(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path
 ) -> None:

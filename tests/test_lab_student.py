@@ -58,7 +58,9 @@ def rows(table: list[list[str]]) -> dict[tuple[str, str], dict[str, str]]:
 def test_a_perfect_student_is_perfect_and_a_blurred_one_is_found_out(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Bench, "edited", lambda self, task: task.truths)  # so that the teacher costs nothing
+    monkeypatch.setattr(benches, "SENTENCES", 4)
+    # A teacher that costs nothing: the truth but for a grey level here and there.
+    monkeypatch.setattr(Bench, "edited", lambda self, task: task.truths // 2 * 2)
     taught = Taught(bench)
     found = tables(taught, Perfect(bench), ("cat2dog", "cat2glasses", "horse2zebra"))
     quality = rows(found["quality"])

@@ -1,6 +1,7 @@
 """A mask confines the edit, and directions compose."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,11 +44,69 @@ def test_a_mask_of_everything_is_no_mask(editor: Editor) -> None:
     assert np.array_equal(editor.edit(inversion, [direction], masks=everywhere), editor.edit(inversion, [direction]))
 
 
+def test_a_soft_mask_lies_between_the_source_and_the_edit(editor: Editor) -> None:
+    """Of four steps a share changes: 0 is the source bit for bit, 1 the unmasked edit, and more changes more."""
+    images = pictures()
+    inversion = editor.invert(images, ["a cat"] * 2, [1, 2])
+    direction = editor.direction(["a cat"], ["a dog"])
+    made = {share: editor.edit(inversion, [direction], masks=soft(share)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
+    assert np.array_equal(made[0.0][:, 0], images)
+    assert np.array_equal(made[1.0], editor.edit(inversion, [direction]))
+    reconstructed = editor.model.decode(inversion.trajectory[0])[0].astype(int)
+    moved = [np.abs(made[share][:, 0] - reconstructed).mean() for share in (0.25, 0.5, 0.75, 1.0)]
+    assert 0 < moved[0] < moved[1] < moved[2] < moved[3]
+
+
+def soft(share: float) -> np.ndarray:
+    return np.full((2, 64, 64), share, np.float32)
+
+
+def test_a_feathered_edge_mixes_inside_the_mask_alone(editor: Editor) -> None:
+    images = pictures()
+    masks = np.zeros((2, 64, 64), bool)
+    masks[:, 16:48, 16:48] = True
+    inversion = editor.invert(images, ["a cat"] * 2, [1, 2])
+    direction = editor.direction(["a cat"], ["a dog"])
+    hard = editor.edit(inversion, [direction], masks=masks)[:, 0].astype(int)
+    usual, editor.guidance = editor.guidance, GuidanceSettings(feather=3)
+    feathered = editor.edit(inversion, [direction], masks=masks)[:, 0].astype(int)
+    editor.guidance = usual
+    assert np.array_equal(feathered[~masks], images[~masks])
+    assert np.array_equal(feathered[:, 19:45, 19:45], hard[:, 19:45, 19:45])
+    edge, source = feathered[:, 16, 20:44], images[:, 16, 20:44].astype(int)
+    assert np.abs(edge - (source + (hard[:, 16, 20:44] - source) / 4)).max() <= 0.5
+
+
+def test_a_window_of_nothing_is_without_what_it_windows_and_half_of_it_is_neither(editor: Editor) -> None:
+    inversion = editor.invert(pictures(), ["a cat"] * 2, [1, 2])
+    direction = editor.direction(["a cat"], ["a dog"])
+    half = np.zeros((2, 64, 64), bool)
+    half[:, :32] = True
+
+    def edited(masks: np.ndarray | None = None, by: EditDirection = direction, **settings: Any) -> torch.Tensor:
+        usual, editor.guidance = editor.guidance, GuidanceSettings(**settings)
+        made = editor.edit_latents(inversion, [by], masks=masks)
+        editor.guidance = usual
+        return made
+
+    assert torch.equal(edited(guided=0.0), edited(lambda_xa=0.0))
+    assert torch.equal(edited(directed=[1.0, 1.0]), edited(by=direction * 0.0))
+    assert torch.equal(edited(half, confined=[0.0, 0.0]), edited())
+    whole = {"guided": edited(), "directed": edited(), "confined": edited(half)}
+    none = {"guided": edited(lambda_xa=0.0), "directed": edited(by=direction * 0.0), "confined": edited()}
+    for name, made in whole.items():
+        late = edited(half if name == "confined" else None, **{name: [0.5, 1.0]})
+        assert not torch.equal(late, made)
+        assert not torch.equal(late, none[name])
+
+
 def test_masks_that_do_not_fit_are_named(editor: Editor) -> None:
     inversion = editor.invert(pictures(), ["a cat"] * 2, [1, 2])
     direction = editor.direction(["a cat"], ["a dog"])
     with pytest.raises(ValueError, match=r"masks are bool \(2, 32, 64\)"):
         editor.edit(inversion, [direction], masks=np.ones((2, 32, 64), bool))
+    with pytest.raises(ValueError, match=r"outside 0 … 1"):
+        editor.edit(inversion, [direction], masks=soft(1.5))
 
 
 def test_a_picture_need_not_be_square(editor: Editor) -> None:
@@ -191,6 +250,7 @@ def test_extrapolated_steps_are_of_second_order() -> None:
     assert 3.0 < error(32) / error(64) < 5.0
 
 
+@pytest.mark.slow
 def test_a_schedule_that_ends_in_pure_noise_still_finds_what_a_v_prediction_says(tiny_v_model: Path) -> None:
     editor = Editor.from_pretrained(tiny_v_model)
     scheduler = DDIMScheduler(

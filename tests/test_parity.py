@@ -84,6 +84,7 @@ def test_the_inverted_noise_is_the_pipelines(folder: Path, editor: Editor, regul
         assert relative_error(ours.trajectory[-1][i : i + 1], theirs.latents) <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negative", ["caption", ""])
 def test_the_edited_latent_is_the_pipelines(
     folder: Path, editor: Editor, directions: list[EditDirection], negative: str
@@ -95,6 +96,7 @@ def test_the_edited_latent_is_the_pipelines(
         assert relative_error(ours[i], by_pipeline(folder, inversion, i, directions[0], negative)) <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regularization", ["none", "official"])
 def test_a_batch_of_six_under_three_directions_is_the_pipelines_one_by_one(
     tiny_model: Path, regularization: str

@@ -390,6 +390,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("per_partition", [1, 10, 23])
 def test_every_row_of_a_table_comes_out_once_in_order(

@@ -28,6 +28,7 @@ def directions(editor: Editor) -> list[Any]:
     return [editor.direction(["a cat"], [f"a {word}"]) for word in WORDS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["paper", "official"])
 @pytest.mark.parametrize("room", [1, 3, 5])
 def test_chunks_of_any_size_come_out_as_all_rows_together(editor: Editor, form: Any, room: int) -> None:

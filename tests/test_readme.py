@@ -47,6 +47,7 @@ def test_a_stage_of_ray_data(folder: Path, local_ray: None) -> None:
     assert [row["status"] for row in names["pairs"].take_all()] == ["ok", "ok"]
 
 
+@pytest.mark.slow
 def test_a_plan_with_hours_and_cost(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from p2pz_ray import GuidanceSettings, InversionSettings
-from p2pz_ray.config import TranslateConfig
+from p2pz_ray.config import TranslateConfig, record
 from p2pz_ray.config_file import load
 from p2pz_ray.errors import ConfigError
 
@@ -15,6 +15,8 @@ WRONG = [
     ("guidance", {"guided_every": 0}, "at least 1"),
     ("guidance", {"negative_every": 1.5}, "a whole number"),
     ("guidance", {"guided": 2.0}, "at most 1"),
+    ("guidance", {"directed": [0.5, 0.2]}, "FROM no later than TO"),
+    ("guidance", {"confined": [0.5]}, r"\[FROM, TO\]"),
     ("guidance", {"lambda_xa": -1}, "at least 0"),
     ("guidance", {"cfg": float("nan")}, "a finite number"),
     ("guidance", {"cfg": "5"}, "a number"),
@@ -51,6 +53,13 @@ def test_numpys_numbers_become_pythons() -> None:
     settings = GuidanceSettings(lambda_xa=np.float32(0.5), guided_every=np.int64(2))  # type: ignore[arg-type]
     assert (type(settings.lambda_xa), type(settings.guided_every)) == (float, int)
     assert settings == GuidanceSettings(lambda_xa=0.5, guided_every=2)
+
+
+def test_a_windows_end_alone_is_a_window_from_the_first_step_on() -> None:
+    given = {"input": {"uri": "a"}, "output": "b", "edits": {"e": {"source": "cat", "target": "dog"}}}
+    config = TranslateConfig.model_validate({**given, "guidance": {"guided": 0.5, "directed": [0.2, 1]}})
+    assert config.guidance == GuidanceSettings(guided=[0.0, 0.5], directed=(0.2, 1.0))  # type: ignore[arg-type]
+    assert TranslateConfig.model_validate(record(config)).guidance == config.guidance
 
 
 @pytest.mark.parametrize(

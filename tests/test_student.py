@@ -127,6 +127,7 @@ def test_a_student_lives_at_any_uri(images: np.ndarray) -> None:
     assert Student.from_pretrained("memory://students/one")(images).shape == images.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [COMOD, MOBILE], ids=["comod", "mobile"])
 def test_an_onnx_export_answers_as_the_student_for_any_number_of_pictures(
     settings: dict[str, Any], tmp_path: Path, images: np.ndarray
@@ -161,6 +162,7 @@ def test_an_onnx_model_that_is_missing_or_damaged_is_named(tmp_path: Path) -> No
         Student.from_pretrained(str(folder), runtime="onnx")
 
 
+@pytest.mark.slow
 def test_a_torch_export_answers_as_the_student_for_any_number_of_pictures(tmp_path: Path) -> None:
     student = Student.from_pretrained(str(saved(tmp_path)))
     program = torch.export.load(io.BytesIO(export.to_program(student))).module()

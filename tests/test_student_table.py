@@ -15,6 +15,7 @@ from p2pz_ray.student.student import build_generator, save_student
 JOBS = Path(__file__).parents[1] / "jobs"
 
 
+@pytest.mark.slow
 def test_a_row_for_each_engine_one_at_a_time_and_at_its_best(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def weights(file: Path, part: str) -> dict[str, torch.Tensor]:
     return torch.load(file, weights_only=True)[part]
 
 
+@pytest.mark.train
 def test_a_training_stopped_half_way_goes_on_to_the_same_weights(
     recipe: dict[str, Any], trained: Path, tmp_path: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_training_stopped_half_way_goes_on_to_the_same_weights(
         assert all(torch.equal(straight[key], resumed[key]) for key in straight)
 
 
+@pytest.mark.train
 def test_of_a_shipped_miniature_a_unet_can_be_trained_and_the_rest_stays(
     recipe: dict[str, Any], exported: Path, tmp_path: Path
 ) -> None:
@@ -125,6 +127,7 @@ def test_the_export_is_a_stock_pipeline_of_half_precision_safetensors(recipe: di
     assert all(torch.equal(value.float(), half[name]) for name, value in conditioning.items())
 
 
+@pytest.mark.train
 def test_scenes_drawn_by_many_processes_are_the_same(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +177,7 @@ def test_a_short_training_learns(name: str, recipe: dict[str, Any], tmp_path: Pa
     assert log[-1] < 0.9 * log[0]
 
 
+@pytest.mark.train
 def test_a_compiled_network_learns_in_every_layer(recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     network, x = build_vae(recipe).decoder, torch.rand(2, 4, 16, 16)

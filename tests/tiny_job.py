@@ -54,7 +54,7 @@ def pairs_of(run: Path | str) -> dict[tuple[str, str], Row]:
     plan = folder.plan()
     assert plan is not None
     found: dict[tuple[str, str], Row] = {}
-    for manifest in folder.manifests(plan.partitions).values():
+    for manifest in folder.manifests(plan.ids).values():
         for row in pq.read_table(Path(run, manifest.file)).to_pylist():
             assert (row["id"], row["edit"]) not in found
             found[row["id"], row["edit"]] = row
@@ -69,4 +69,4 @@ def committed_files(run: Path | str) -> set[str]:
     folder = RunFolder(str(run))
     plan = folder.plan()
     assert plan is not None
-    return {manifest.file for manifest in folder.manifests(plan.partitions).values()}
+    return {manifest.file for manifest in folder.manifests(plan.ids).values()}

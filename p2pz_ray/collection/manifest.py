@@ -6,30 +6,35 @@
     RUN/plan.json         the partitions; plan.2.json and so on those that were appended
     RUN/data/             {partition}-{attempt}.parquet, each put whole
     RUN/manifest/         {partition}.json, put after its data: a file in data/ counts only if a manifest names it
+    RUN/manifests.json.gz what the driver knew of these when it last wrote it: read instead of them, as far as it goes
     RUN/_SUCCESS          put last: the summary; from then on nothing changes
 
 Whatever two writers could disagree on is put create-only: the first one's stands for ever, and who comes second takes
 it over. A second writer of a partition so finds the first one's manifest, returns that and removes its own file.
 """
 
+import gzip
 import hashlib
 import itertools
 import json
 import time
 import uuid
+import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import yaml
 
-from p2pz_ray.collection.partition import Partition, Plan
+from p2pz_ray.collection.failure import MissingFileError
+from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import P2PZError
 
 INGREDIENTS = "ingredients.json"
+SEALED = "manifests.json.gz"
 READERS = 16
 """Manifests read at once."""
 
@@ -119,6 +124,12 @@ class RunFolder:
             plan = part if plan is None else plan + part
         return plan
 
+    def outline(self) -> tuple[list[str], int] | None:
+        """The ids of the recorded plan's partitions and its images, None where there is none yet."""
+        names = self._plan_names()
+        parts = [Plan.outline(self.store.read(name)) for name in names]
+        return ([id for ids, _ in parts for id in ids], sum(images for _, images in parts)) if names else None
+
     def create_plan(self, plan: Plan) -> Plan:
         """Record a plan where there is none; returns the one that stands."""
         return Plan.from_json(self.store.create("plan.json", plan.to_json().encode()))
@@ -149,22 +160,44 @@ class RunFolder:
                 return manifest
         raise AssertionError("unreachable")
 
-    def manifests(self, partitions: Iterable[Partition], fingerprint: str | None = None) -> dict[str, Manifest]:
-        """Partition id → manifest, of those of `partitions` that are committed and whose file stands.
+    def manifests(self, partitions: Sequence[str], fingerprint: str | None = None) -> dict[str, Manifest]:
+        """Partition id → manifest, of those of the ids `partitions` that are committed and whose file stands.
 
         Raises P2PZError where one was made by another job than that of `fingerprint`.
         """
         paths = defaultdict(list)
         for name in self.store.list("manifest"):
             paths[name.partition(".")[0]].append(f"manifest/{name}")
-        files = set(self.store.list("data"))  # after the manifests: a manifest's file is there before it
+        files = {f"data/{name}" for name in self.store.list("data")}  # after the manifests: a file is there before its
+        # A manifest never changes, but somebody may have removed it, or its file, to have the partition made anew.
+        held = {m.partition: m for m in self._sealed() if m.partition in paths and m.file in files}
         # The first one last: it counts where, against all rules, several of a partition stand.
-        wanted = [path for p in partitions for path in sorted(paths[p.id], key=lambda path: (len(path), path))[::-1]]
+        left = [id for id in partitions if id not in held]
+        wanted = [path for id in left for path in sorted(paths[id], key=lambda path: (len(path), path))[::-1]]
         with ThreadPoolExecutor(READERS) as readers:  # a remote storage answers slowly, but many at once
             found = list(readers.map(lambda path: self._manifest(path, self.read_json(path)), wanted))
         for path, manifest in zip(wanted, found, strict=True):
             self._check(path, manifest, fingerprint)
-        return {m.partition: m for m in found if m.file.removeprefix("data/") in files}
+        held |= {m.partition: m for m in found if m.file in files}
+        return {id: self._check(_path(id), held[id], fingerprint) for id in partitions if id in held}
+
+    def seal(self, manifests: dict[str, Manifest]) -> None:
+        """Write down in one file the manifests that stand, so that they needn't be read one by one."""
+        if manifests:
+            rows = [list(vars(manifest).values()) for manifest in manifests.values()]
+            record = {"fields": [one.name for one in fields(Manifest)], "manifests": rows}
+            self.store.write(SEALED, gzip.compress(json.dumps(record).encode(), compresslevel=1, mtime=0))
+        else:
+            self.store.remove(SEALED)
+
+    def _sealed(self) -> list[Manifest]:
+        """The manifests as they were sealed; none where nothing was, or what was can't be read."""
+        try:
+            record = json.loads(gzip.decompress(self.store.read(SEALED)))
+            names = record["fields"]
+            return [Manifest(**dict(zip(names, row, strict=True))) for row in record["manifests"]]
+        except (MissingFileError, OSError, EOFError, ValueError, LookupError, TypeError, zlib.error):
+            return []
 
     def standing(self, partition: str, fingerprint: str) -> Manifest | None:
         """The manifest of a partition, None if it isn't committed; raises P2PZError where another job made it."""
@@ -226,7 +259,7 @@ class RunFolder:
     def finish(self, plan: Plan, summary: dict[str, Any]) -> None:
         """Remove what no manifest names, then mark the run as finished. Every partition must be committed, and all by
         one job."""
-        manifests = self.manifests(plan.partitions)
+        manifests = self.manifests(plan.ids)
         missing = len(plan.partitions) - len(manifests)
         if missing:
             raise P2PZError(
@@ -239,6 +272,7 @@ class RunFolder:
         for manifest in manifests.values():
             self._check(_path(manifest.partition), manifest, first.fingerprint)
         self._sweep(manifests)
+        self.seal(manifests)
         self.create_json("_SUCCESS", summary)
 
     def sweep(self) -> None:
@@ -246,7 +280,7 @@ class RunFolder:
         plan = self.plan()
         if plan is not None:
             more = len(self.store.list("data")) != len(plan.partitions)
-            self._sweep(self.manifests(plan.partitions) if more else {})
+            self._sweep(self.manifests(plan.ids) if more else {})
 
     def _sweep(self, manifests: dict[str, Manifest]) -> None:
         """Remove the files of these partitions that their manifests don't name, and what was half written."""

@@ -91,6 +91,11 @@ class Plan:
     unreadable: tuple[tuple[str, str], ...] = ()
 
     @property
+    def ids(self) -> list[str]:
+        """Of all partitions."""
+        return [partition.id for partition in self.partitions]
+
+    @property
     def images(self) -> int:
         """Rows of all partitions."""
         return sum(partition.rows for partition in self.partitions)
@@ -112,6 +117,15 @@ class Plan:
                 "partitions": partitions,
             }
         )
+
+    @staticmethod
+    def outline(text: str | bytes) -> tuple[list[str], int]:
+        """The ids and the images of a plan that `to_json` wrote, which are known sooner than all that it says."""
+        try:
+            document = json.loads(text)
+            return [str(partition[0]) for partition in document["partitions"]], int(document["images"])
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise ConfigError(f"The plan can't be read ({error!r}).") from error
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Plan:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +36,9 @@ _KINDS: dict[Kind, tuple[str, ...]] = {
     "arrow": (".arrow", ".feather", ".ipc"),
     "tar": (".tar",),
 }
+
+READERS = 16
+"""Tables looked into at once."""
 
 
 def make_plan(
@@ -240,34 +244,55 @@ def _plan_tables(
     pieces: list[Source] = []
     hashes: list[np.ndarray] = []
     wanted = max_images
-    for entry in entries:
-        if wanted == 0:
-            break
+
+    def looked_into(entry: Entry) -> list[tuple[Source, np.ndarray]] | ConfigError | FileError:
         try:
-            if entry.problem:
-                raise ConfigError(f"{shown(store.name(entry.path))}: {entry.problem}")
-            # Not the listing's: some storage words the same version differently there.
-            version, offset, found = table_version(store, entry.path, kind), 0, []
-            with TableFile(store, entry.path, kind, columns) as table:
-                for piece, rows in enumerate(table.pieces()):
-                    stop = rows if wanted is None else min(rows, wanted)
-                    if stop:
-                        source = Source(entry.path, version, None, piece, 0, stop, offset)
-                        ids = _ids(table, source)
-                        found.append((source, np.array([_hash(id) for id in ids], dtype=np.uint64)))
-                    offset += rows
-                    wanted = None if wanted is None else wanted - stop
+            return _pieces(store, kind, entry, columns, wanted)
         except (ConfigError, FileError) as error:
-            if unreadable is None or entry.path in known:
-                raise
-            unreadable[entry.path] = str(error)
-            continue
-        pieces += [source for source, _ in found]
-        hashes += [own for _, own in found]
+            return error
+
+    # A remote storage answers slowly, but many at once; where only so many rows are wanted, one file after another.
+    with ThreadPoolExecutor(1 if store.local else READERS) as readers:
+        looked: Iterable[Any] = (readers.map if max_images is None else map)(looked_into, entries)
+        for entry, found in zip(entries, looked, strict=True):
+            if isinstance(found, Exception):
+                if unreadable is None or entry.path in known:
+                    raise found
+                unreadable[entry.path] = str(found)
+                continue
+            pieces += [source for source, _ in found]
+            hashes += [own for _, own in found]
+            if wanted is not None:
+                wanted -= sum(source.rows for source, _ in found)
+                if not wanted:
+                    break
     ranges = [part for piece in pieces if piece.path not in known for part in _split(piece, per_partition)]
     renamed = _renamed(store, kind, columns, pieces, hashes)
     first = sum(piece.rows for piece in pieces if piece.path in known)
     return _named(kind, _packed(ranges, per_partition), renamed, first)
+
+
+def _pieces(
+    store: Store, kind: Kind, entry: Entry, columns: Columns, wanted: int | None
+) -> list[tuple[Source, np.ndarray]]:
+    """The pieces of a table, the first `wanted` rows of them, each with the hashes of its rows' ids."""
+    if entry.problem:
+        raise ConfigError(f"{shown(store.name(entry.path))}: {entry.problem}")
+    # Not the listing's: some storage words the same version differently there.
+    version, offset, found = table_version(store, entry.path, kind), 0, []
+    with TableFile(store, entry.path, kind, columns, version) as table:
+        for piece, rows in enumerate(table.pieces()):
+            stop = rows if wanted is None else min(rows, wanted)
+            if stop:
+                source = Source(entry.path, version, None, piece, 0, stop, offset)
+                ids = _ids(table, source)
+                found.append((source, np.array([_hash(id) for id in ids], dtype=np.uint64)))
+            offset += rows
+            if wanted is not None:
+                wanted -= stop
+                if not wanted:
+                    break
+    return found
 
 
 def _renamed(

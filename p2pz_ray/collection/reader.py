@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import posixpath
+from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from p2pz_ray.collection.failure import FileError, StorageError, shown
+from p2pz_ray.collection.failure import ChangedFileError, FileError, StorageError, shown
 from p2pz_ray.collection.forms import img2dataset, sidecar, tar
 from p2pz_ray.collection.listing import locate
 from p2pz_ray.collection.partition import Kind, Partition, Source, file_id, row_id
@@ -28,13 +30,15 @@ _OPEN_PROTOCOLS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf")
 @dataclass(frozen=True)
 class Item:
     """One row: encoded image bytes, or None and a sentence (without the id) on what is wrong; and its encoded
-    mask, where one is asked for."""
+    mask, where one is asked for. `conditions` are further pictures that were asked for: None where there is none, the
+    sentence that says why where one can't be had."""
 
     id: str
     data: bytes | None
     caption: str | None
     error: str | None
     mask: bytes | None = None
+    conditions: tuple[bytes | str | None, ...] = ()
 
 
 def read_partition(
@@ -54,7 +58,7 @@ def read_partition(
     row's own fault is raised: `StorageError` when the storage itself fails (worth another try), `P2PZError` when a
     table isn't the one that was planned.
     """
-    store, _ = locate(Store(uri, storage_options))
+    store = _home(uri, storage_options)
     renamed = dict(partition.renamed)
     columns = columns or Columns()
     if partition.kind in ("files", "captioned"):
@@ -112,21 +116,70 @@ def _tar_items(store: Store, sources: tuple[Source, ...], columns: Columns, max_
             elif size > max_bytes:
                 sentence = f"It has {size:,} bytes, more than the {max_bytes:,} allowed."
             data = None if sentence else data
-            yield Item(id, data, found.get("caption"), sentence, found.get("mask"))
+            yield Item(id, data, found.get("caption"), sentence, found.get("mask"), found.get("conditions", ()))
 
 
 def _table_items(
     store: Store, kind: Kind, sources: tuple[Source, ...], columns: Columns, fetch: _Fetcher
 ) -> Iterator[Item]:
-    for path, group in groupby(sources, key=lambda source: source.path):
-        own = list(group)
-        if table_version(store, path, kind) != own[0].fingerprint:
-            raise P2PZError(
-                f"{shown(store.name(path))} changed since the plan was made: put it back or start a new run."
-            )
-        with TableFile(store, path, kind, columns) as table:
-            for source in own:
-                yield from _source_items(table, source, fetch)
+    for (path, version), group in groupby(sources, key=lambda source: (source.path, source.fingerprint)):
+        name = shown(store.name(path))
+        changed = P2PZError(f"{name} changed since the plan was made: put it back or start a new run.")
+        if not store.compares and table_version(store, path, kind) != version:
+            raise changed
+        try:
+            with _opened(store, path, kind, columns, version) as table:
+                for source in group:
+                    yield from _source_items(table, source, fetch)
+        except ChangedFileError as error:
+            raise changed from error
+
+
+_stopped: deque[tuple[Any, TableFile]] = deque()
+"""The table that was read last, open where reading it stopped: the next partition of a row group or of a stream goes on
+there, so that its bytes are read once."""
+
+
+@contextmanager
+def _opened(store: Store, path: str, kind: Kind, columns: Columns, version: str) -> Iterator[TableFile]:
+    """A table for a `with` block that nobody else uses meanwhile: the one that was read last, or newly opened."""
+    key = (store.fs, store.full(path), kind, columns, version)
+    table = None
+    with suppress(IndexError):
+        last, table = _stopped.pop()
+        if last != key:
+            table.close()
+            table = None
+    table = table or TableFile(store, path, kind, columns, version)
+    sound = False
+    try:
+        yield table
+        sound = True
+    except GeneratorExit:  # nobody wants the rest, for now
+        sound = True
+        raise
+    finally:
+        if sound:
+            _stopped.append((key, table))
+            while len(_stopped) > 1:
+                with suppress(IndexError):
+                    _stopped.popleft()[1].close()
+        else:
+            table.close()
+
+
+_homes: dict[Any, Store] = {}
+"""Where remote collections lie: it is asked for once, and not before each partition."""
+
+
+def _home(uri: str, storage_options: dict[str, Any] | None) -> Store:
+    store = Store(uri, storage_options)
+    if store.local:
+        return locate(store)[0]
+    key = (store.fs, store.root)
+    if key not in _homes:
+        _homes[key] = locate(store)[0]
+    return _homes[key]
 
 
 def _source_items(table: TableFile, source: Source, fetch: _Fetcher) -> Iterator[Item]:
@@ -171,7 +224,17 @@ class _Fetcher:
                 mask = self._checked(row.mask, row.mask_path, table_path, "mask")
         except ImageError as error:
             return Item(id, None, row.caption, str(error))
-        return Item(id, data, row.caption, None, mask)
+        return Item(id, data, row.caption, None, mask, self._conditions(row, table_path))
+
+    def _conditions(self, row: Row, table_path: str) -> tuple[bytes | str | None, ...]:
+        found: list[bytes | str | None] = []
+        for data, path in row.conditions:
+            try:
+                nothing = data is None and path is None
+                found.append(None if nothing else self._checked(data, path, table_path, "condition"))
+            except ImageError as error:
+                found.append(str(error))
+        return tuple(found)
 
     def _checked(self, data: bytes | None, path: str | None, table_path: str, what: str) -> bytes:
         """A picture's bytes, fetched where its row holds none; `what` it is, for a sentence."""

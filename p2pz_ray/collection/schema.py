@@ -29,8 +29,9 @@ class Columns:
     caption: text, or lists of it, whose first is taken; may be absent under this default name. None reads none.
     mask: as an image; None reads none.
     masks: a folder's URI, of masks for a folder of images, by the same names; None reads none.
+    conditions: further pictures, as images.
 
-    In a tar, image and mask are what follows a member's first dot, such as mask.png. Each column may be dictionary-
+    In a tar, pictures are what follows a member's first dot, such as mask.png. Each column may be dictionary-
     coded, and of type null where a file has nothing in it.
     """
 
@@ -39,12 +40,14 @@ class Columns:
     caption: str | None = "caption"
     mask: str | None = None
     masks: str | None = None
+    conditions: tuple[str, ...] = ()
 
 
-def pairs_schema(extra_metadata: dict[str, str] | None = None) -> pa.Schema:
+def pairs_schema(extra_metadata: dict[str, str] | None = None, mask: bool = False) -> pa.Schema:
     """The pairs: one row for each (id, edit), failed ones included.
 
-    `status` is ok, error or flagged; `error` is the sentence; `seed` is what the image's randomness began from.
+    `status` is ok, error or flagged; `error` is the sentence; `seed` is what the image's randomness began from; `mask`,
+    where it was asked for, is a picture of where the edit was confined to, null where nothing confined it.
     """
     fields = [
         ("id", pa.string()),
@@ -56,7 +59,7 @@ def pairs_schema(extra_metadata: dict[str, str] | None = None) -> pa.Schema:
         ("caption", pa.string()),
         ("seed", pa.int64()),
     ]
-    return _with_features(pa.schema(fields), extra_metadata)
+    return _with_features(pa.schema(fields + [("mask", IMAGE)] * mask), extra_metadata)
 
 
 def collection_schema(truth_edits: Sequence[str] = (), mask: bool = False, scene: bool = False) -> pa.Schema:
@@ -106,6 +109,8 @@ def check_schema(schema: pa.Schema, where: str, columns: Columns | None = None) 
         _check_column(schema, where, columns.caption, "caption", needed, "text or lists of it", _is_caption)
     if columns.mask is not None:
         _check_column(schema, where, columns.mask, "mask", True, "struct<bytes, path>, bytes or paths", _is_image)
+    for name in columns.conditions:
+        _check_column(schema, where, name, "condition", True, "struct<bytes, path>, bytes or paths", _is_image)
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -97,7 +97,7 @@ class Store:
         version: its `fingerprint` when it was planned. Then one request is enough, and raises `ChangedFileError` for
         another file: S3 compares the version itself, elsewhere the sizes are compared.
         """
-        planned = int(version.partition("-")[0]) if version[:1].isdigit() else None
+        planned = planned_size(version)
         if self.local:
             with self._open_local(path) as file:
                 size = os.fstat(file.fileno()).st_size
@@ -107,7 +107,8 @@ class Store:
                 return self._attempt(path, "read", file.read)
         if planned is not None:
             self._check_size(path, planned, max_bytes)
-            data = self._attempt(path, "read", lambda: self._get(path, planned, version.partition("-")[2]))
+            limit = None if self.compares else planned + 1
+            data = self._attempt(path, "read", lambda: self._get(path, 0, limit, version.partition("-")[2]))
             if len(data) != planned:
                 raise ChangedFileError(self.name(path))
             return data
@@ -115,11 +116,11 @@ class Store:
             self._check_size(path, self.size(path), max_bytes)
         return self._attempt(path, "read", lambda: cast(bytes, self.fs.cat_file(self.full(path))))
 
-    def _get(self, path: str, size: int, etag: str) -> bytes:
-        """A remote file's first bytes, one more than it should have; of S3 the file of this version alone."""
-        if "s3" in self.fs.protocol and etag:
-            return cast(bytes, sync(self.fs.loop, _of_version, self.fs, self.full(path), etag))
-        return cast(bytes, self.fs.cat_file(self.full(path), start=0, end=size + 1))
+    def _get(self, path: str, start: int, stop: int | None, etag: str) -> bytes:
+        """Bytes of a remote file, as far as it has them; of S3 of the file of this version alone."""
+        if self.compares and etag:
+            return cast(bytes, sync(self.fs.loop, _of_version, self.fs, self.full(path), etag, start, stop))
+        return cast(bytes, self.fs.cat_file(self.full(path), start=start, end=stop))
 
     def write(self, path: str, data: bytes) -> None:
         """Put the whole file, replacing any other; no reader ever sees a part of it."""
@@ -155,21 +156,26 @@ class Store:
         else:
             self._attempt(path, "written", lambda: self.fs.pipe_file(self.full(path), data, mode="create"))
 
-    def open(self, path: str) -> BinaryIO:
-        """The file as a seekable stream of bytes, read piece by piece as it is asked for."""
+    def open(self, path: str, version: str = "") -> BinaryIO:
+        """The file as a seekable stream of bytes, read piece by piece as it is asked for; as `read` does, with its
+        `fingerprint` as version without a request for its size."""
         if self.local:
             return self._open_local(path)
-        return RemoteFile(self, path)
+        return RemoteFile(self, path, version)
 
-    def read_range(self, path: str, start: int, stop: int) -> bytes:
-        """Bytes `start` to `stop` (exclusive) of the file, which must have that many."""
+    def read_range(self, path: str, start: int, stop: int, version: str = "") -> bytes:
+        """Bytes `start` to `stop` (exclusive) of the file, which must have that many; of S3, given a version, of the
+        file of that version alone."""
         if self.local:
             with self._open_local(path) as file:
                 file.seek(start)
                 return file.read(stop - start)
-        return self._attempt(
-            path, "read", lambda: cast(bytes, self.fs.cat_file(self.full(path), start=start, end=stop))
-        )
+        return self._attempt(path, "read", lambda: self._get(path, start, stop, version.partition("-")[2]))
+
+    @property
+    def compares(self) -> bool:
+        """Whether the storage itself compares the version of a file that is read with the one that was planned."""
+        return "s3" in self.fs.protocol
 
     def exists(self, path: str) -> bool:
         """Whether there is a file or folder; an outage is a `StorageError`, never a "no"."""
@@ -321,8 +327,8 @@ class RemoteFile(io.BufferedReader):
     `failure` is the error that reading it ended with, for callers whose libraries turn it into one of their own.
     """
 
-    def __init__(self, store: Store, path: str) -> None:
-        self._ranges = _RangeReader(store, path)
+    def __init__(self, store: Store, path: str, version: str = "") -> None:
+        self._ranges = _RangeReader(store, path, version)
         super().__init__(self._ranges, 1 << 16)
 
     @property
@@ -332,11 +338,13 @@ class RemoteFile(io.BufferedReader):
 
 
 class Positioned(io.RawIOBase):
-    """A stored file of known size and a position in it, for readers that fetch its bytes by ranges."""
+    """A stored file of known size and a position in it, for readers that fetch its bytes by ranges. The size is asked
+    for where no version tells it."""
 
-    def __init__(self, store: Store, path: str) -> None:
-        self._store, self._path, self._position = store, path, 0
-        self._size = store.size(path)
+    def __init__(self, store: Store, path: str, version: str = "") -> None:
+        self._store, self._path, self._version, self._position = store, path, version, 0
+        size = planned_size(version)
+        self._size = store.size(path) if size is None else size
 
     def readable(self) -> bool:
         return True
@@ -356,8 +364,8 @@ class Positioned(io.RawIOBase):
 class _RangeReader(Positioned):
     """A remote file read by ranges: it keeps no state that a failed request could leave wrong."""
 
-    def __init__(self, store: Store, path: str) -> None:
-        super().__init__(store, path)
+    def __init__(self, store: Store, path: str, version: str = "") -> None:
+        super().__init__(store, path, version)
         self.failure: StorageError | None = None
 
     def readinto(self, buffer: Any) -> int:
@@ -365,7 +373,7 @@ class _RangeReader(Positioned):
         if stop <= self._position:
             return 0
         try:
-            data = self._store.read_range(self._path, self._position, stop)
+            data = self._store.read_range(self._path, self._position, stop, self._version)
         except StorageError as error:
             self.failure = error
             raise
@@ -374,11 +382,12 @@ class _RangeReader(Positioned):
         return len(data)
 
 
-async def _of_version(fs: Any, path: str, etag: str) -> bytes:
-    """A file of S3 as long as it has this ETag. Raises ChangedFileError where it has another one."""
+async def _of_version(fs: Any, path: str, etag: str, start: int, stop: int | None) -> bytes:
+    """Bytes of a file of S3 as long as it has this ETag. Raises ChangedFileError where it has another one."""
     bucket, key, _ = fs.split_path(path)
     try:
-        response = await fs._call_s3("get_object", Bucket=bucket, Key=key, IfMatch=f'"{etag}"')
+        part = {} if stop is None else {"Range": f"bytes={start}-{stop - 1}"}
+        response = await fs._call_s3("get_object", Bucket=bucket, Key=key, IfMatch=f'"{etag}"', **part)
     except OSError as error:
         answer = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {})
         if answer.get("HTTPStatusCode") == 412:  # the condition isn't met
@@ -386,6 +395,12 @@ async def _of_version(fs: Any, path: str, etag: str) -> bytes:
         raise
     async with response["Body"] as body:
         return cast(bytes, await body.read())
+
+
+def planned_size(version: str) -> int | None:
+    """The bytes of a file of this `fingerprint`, None where that doesn't say."""
+    size = version.partition("-")[0]
+    return int(size) if size.isdigit() else None
 
 
 def fingerprint(info: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import posixpath
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ UNREADABLE = (pa.ArrowException, OSError, ValueError, IndexError, KeyError, Type
 # could take for ever.
 _ROWS_A_BYTE = 1000
 _BUFFER_BYTES = 4 * 2**20
+_WHOLE_BYTES = 4 * _BUFFER_BYTES
+"""Of a row group up to which it is fetched whole."""
 _ARROW_FILE = b"ARROW1"
 
 
@@ -47,6 +50,7 @@ class Row:
     mask: bytes | None = None
     mask_path: str | None = None
     problem: str | None = None
+    conditions: tuple[tuple[bytes | None, str | None], ...] = ()
 
 
 def table_version(store: Store, path: str, kind: str) -> str:
@@ -57,14 +61,20 @@ def table_version(store: Store, path: str, kind: str) -> str:
 class TableFile:
     """An open Parquet or Arrow IPC file (file or stream format), checked to be a collection; a context manager.
 
+    It goes on reading where it stopped: asked for rows in their order, it reads the bytes of a piece once, however
+    many calls share it.
+
+    version: its `table_version`, where that is known; then nothing else is asked of the storage before its bytes.
+
     Raises `ConfigError`, naming the file, if it isn't what its name says or its columns don't fit;
-    `StorageError` if the storage fails.
+    `StorageError` if the storage fails, `ChangedFileError` where the storage finds it to be of another version.
     """
 
-    def __init__(self, store: Store, path: str, kind: str, columns: Columns) -> None:
+    def __init__(self, store: Store, path: str, kind: str, columns: Columns, version: str = "") -> None:
         self.name = shown(store.name(path))
-        self.size = store.size(path)
-        self._file = store.open(path)
+        self._file = store.open(path, version)
+        self.size = self._file.seek(0, io.SEEK_END)
+        self._file.seek(0)
         try:
             with self._reading():
                 self._reader = self._opened(kind, store.local)
@@ -85,21 +95,31 @@ class TableFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._file.close()
 
-    def pieces(self) -> list[int]:
-        """Rows of each row group or record batch, in order.
+    def pieces(self) -> Iterator[int]:
+        """Rows of each row group or record batch, in order. What is asked of a piece before the next one costs no
+        further look at a file without an index.
 
         Raises `ConfigError` if the file is cut off or its row counts can't be true.
         """
-        try:
-            with self._reading():
-                pieces = self._reader.pieces()
-        except UNREADABLE as error:
-            raise self._broken(error) from error
-        if sum(pieces) > self.size * _ROWS_A_BYTE or any(rows < 0 for rows in pieces):
-            raise self._broken(ValueError(f"it claims {sum(pieces):,} rows in {self.size:,} bytes"))
-        return pieces
+        wanted = [self._columns.id] if self._columns.id in self._present else []
+        pieces, total = self._reader.pieces(wanted), 0
+        while True:
+            try:
+                with self._reading():
+                    rows = next(pieces, None)
+            except UNREADABLE as error:
+                raise self._broken(error) from error
+            if rows is None:
+                return
+            total += max(0, rows)
+            if rows < 0 or total > self.size * _ROWS_A_BYTE:
+                raise self._broken(ValueError(f"it claims {total:,} rows in {self.size:,} bytes"))
+            yield rows
 
     @property
     def caption_column(self) -> str | None:
@@ -128,7 +148,7 @@ class TableFile:
     def rows(self, piece: int, start: int, stop: int) -> Iterator[Row]:
         """Some rows of a piece, a few in memory at a time. Raises one of `UNREADABLE` where the file is broken."""
         columns = self._columns
-        wanted = (columns.id, columns.image, columns.caption, columns.mask, PROBLEM)
+        wanted = (columns.id, columns.image, columns.caption, columns.mask, PROBLEM, *columns.conditions)
         names = [name for name in wanted if name is not None and name in self._present]
         with self._reading():
             for batch in self._reader.read(piece, start, stop, list(dict.fromkeys(names))):
@@ -138,10 +158,12 @@ class TableFile:
                 masks, mask_paths = [nothing.to_pylist()] * 2
                 if columns.mask is not None:
                     masks, mask_paths = pictures(part[columns.mask], self._type(columns.mask))
+                others = [zip(*pictures(part[name], self._type(name)), strict=True) for name in columns.conditions]
+                conditions = list(zip(*others, strict=True)) if others else [()] * batch.num_rows
                 ids = texts(part.get(columns.id, nothing))
                 captions = texts(part.get(columns.caption or "", nothing))
                 problems = self._problems(batch)
-                for id, *rest in zip(ids, data, paths, captions, masks, mask_paths, problems, strict=True):
+                for id, *rest in zip(ids, data, paths, captions, masks, mask_paths, problems, conditions, strict=True):
                     yield Row(None if id is None else f"{self._above}{id}", *rest)
 
     def _problems(self, batch: pa.RecordBatch) -> list[str | None]:
@@ -177,24 +199,43 @@ class TableFile:
 
 
 class _Parquet:
-    def __init__(self, file: BinaryIO) -> None:
-        # Buffered, a column of a large row group is fetched in steps and not whole.
-        self._file = pq.ParquetFile(pa.PythonFile(file, mode="r"), buffer_size=_BUFFER_BYTES)
-        self.schema: pa.Schema = self._file.schema_arrow
+    """Small row groups are fetched whole, in as few requests as may be; of large ones the columns in steps."""
 
-    def pieces(self) -> list[int]:
-        metadata = self._file.metadata
-        return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    def __init__(self, file: BinaryIO) -> None:
+        source = pa.PythonFile(file, mode="r")
+        self._steps = pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        self._whole = pq.ParquetFile(source, metadata=self._steps.metadata, pre_buffer=True)
+        self.schema: pa.Schema = self._steps.schema_arrow
+        self._at: tuple[int, list[str]] | None = None  # what is being read: a row group and columns,
+        self._batches: Iterator[pa.RecordBatch] = iter(())  # what comes of it,
+        self._batch, self._first = _nothing(), 0  # and the last of that with the row at which it begins
+
+    def pieces(self, names: list[str]) -> Iterator[int]:
+        metadata = self._steps.metadata
+        return (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
 
     def read(self, piece: int, start: int, stop: int, names: list[str]) -> Iterator[pa.RecordBatch]:
-        position = 0
-        batches = self._file.iter_batches(BATCH_ROWS, row_groups=[piece], columns=names, use_threads=False)
-        for batch in batches:
-            yield from _part(batch, start - position, stop - position)
-            position += batch.num_rows
-            if position >= stop:
-                return
-        raise ValueError(f"row group {piece} ends after {position} of {stop} rows")
+        if self._at != (piece, names) or start < self._first:
+            file = self._whole if self._bytes(piece) <= _WHOLE_BYTES else self._steps
+            self._batches = file.iter_batches(BATCH_ROWS, row_groups=[piece], columns=names, use_threads=False)
+            self._at, self._batch, self._first = (piece, names), _nothing(), 0
+        try:
+            while True:
+                yield from _part(self._batch, start - self._first, stop - self._first)
+                end = self._first + self._batch.num_rows
+                if end >= stop:
+                    return
+                following = next(self._batches, None)
+                if following is None:
+                    raise ValueError(f"row group {piece} ends after {end} of {stop} rows")
+                self._batch, self._first = following, end
+        except UNREADABLE:
+            self._at = None
+            raise
+
+    def _bytes(self, piece: int) -> int:
+        group = self._steps.metadata.row_group(piece)
+        return sum(group.column(i).total_compressed_size for i in range(group.num_columns))
 
 
 class _Rows:
@@ -204,8 +245,8 @@ class _Rows:
         self._table = table.combine_chunks()
         self.schema: pa.Schema = table.schema
 
-    def pieces(self) -> list[int]:
-        return [self._table.num_rows]
+    def pieces(self, names: list[str]) -> Iterator[int]:
+        return iter([self._table.num_rows])
 
     def read(self, piece: int, start: int, stop: int, names: list[str]) -> Iterator[pa.RecordBatch]:
         if self._table.num_rows < stop:
@@ -217,53 +258,87 @@ class _Rows:
 class _ArrowFile:
     def __init__(self, file: BinaryIO, local: bool) -> None:
         self._file, self._local = file, local
-        self._all = pa.ipc.open_file(_source(file, local))
-        self.schema: pa.Schema = self._all.schema
+        self.schema: pa.Schema = pa.ipc.open_file(_source(file, local)).schema
+        self._names: list[str] | None = None
+        self._reader: Any = None
+        self._at, self._batch = -1, _nothing()
 
-    def pieces(self) -> list[int]:
-        # A batch's rows are only known from the batch: read its narrowest column.
+    def pieces(self, names: list[str]) -> Iterator[int]:
+        # A batch's rows are only known from the batch: read of it what is wanted, or else its narrowest column.
         narrow = [field.name for field in self.schema if not pa.types.is_nested(field.type)]
         narrow.sort(key=lambda name: is_bytes(self.schema.field(name).type))
-        reader = self._only(narrow[:1])
-        return [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
+        self._open(names or narrow[:1])
+        for piece in range(self._reader.num_record_batches):
+            yield self._held(piece, names or narrow[:1]).num_rows
 
     def read(self, piece: int, start: int, stop: int, names: list[str]) -> Iterator[pa.RecordBatch]:
-        batch = self._only(names).get_batch(piece)
+        batch = self._held(piece, names)
         if batch.num_rows < stop:
             raise ValueError(f"record batch {piece} has {batch.num_rows} of {stop} rows")
         yield from _part(batch.select(names), start, stop)
 
-    def _only(self, names: list[str]) -> Any:
-        return pa.ipc.open_file(_source(self._file, self._local), options=_fields(self.schema, names))
+    def _held(self, piece: int, names: list[str]) -> pa.RecordBatch:
+        if self._names != names:
+            self._open(names)
+        if self._at != piece:
+            self._batch, self._at = _nothing(), -1  # two of them needn't be in memory
+            self._batch, self._at = self._reader.get_batch(piece), piece
+        return self._batch
+
+    def _open(self, names: list[str]) -> None:
+        options = _fields(self.schema, names)
+        self._reader = pa.ipc.open_file(_source(self._file, self._local), options=options)
+        self._names, self._at = names, -1
 
 
 class _ArrowStream:
-    """The stream format (what `datasets` saves) has no index: what lies before a batch must be read past."""
+    """The stream format (what `datasets` saves) has no index: it is read from front to back, and what lies before a
+    batch must be read past."""
 
     def __init__(self, file: BinaryIO, local: bool) -> None:
         self._file, self._local = file, local
         self.schema: pa.Schema = pa.ipc.open_stream(_source(file, local)).schema
         self._names: list[str] | None = None
-        self._next = 0
         self._stream: Any = None
+        self._at, self._batch = -1, _nothing()
 
-    def pieces(self) -> list[int]:
-        self._names = None
-        return [batch.num_rows for batch in pa.ipc.open_stream(_source(self._file, self._local))]
+    def pieces(self, names: list[str]) -> Iterator[int]:
+        self._open(names or self.schema.names[:1])
+        while self._advance():
+            yield self._batch.num_rows
 
     def read(self, piece: int, start: int, stop: int, names: list[str]) -> Iterator[pa.RecordBatch]:
-        if self._names != names or self._next > piece:
-            options = _fields(self.schema, names)
-            self._stream = pa.ipc.open_stream(_source(self._file, self._local), options=options)
-            self._names, self._next = names, 0
-        while True:
-            batch = self._stream.read_next_batch()
-            self._next += 1
-            if self._next > piece:
-                break
-        if batch.num_rows < stop:
-            raise ValueError(f"record batch {piece} has {batch.num_rows} of {stop} rows")
-        yield from _part(batch.select(names), start, stop)
+        if self._names != names or self._at > piece:
+            self._open(names)
+        while self._at < piece:
+            if not self._advance():
+                raise ValueError(f"it ends before record batch {piece}")
+        if self._batch.num_rows < stop:
+            raise ValueError(f"record batch {piece} has {self._batch.num_rows} of {stop} rows")
+        yield from _part(self._batch.select(names), start, stop)
+
+    def _open(self, names: list[str]) -> None:
+        options = _fields(self.schema, names)
+        self._stream = pa.ipc.open_stream(_source(self._file, self._local), options=options)
+        self._names, self._at, self._batch = names, -1, _nothing()
+
+    def _advance(self) -> bool:
+        """Read the next batch; False at the end."""
+        self._batch = _nothing()
+        try:
+            self._batch = self._stream.read_next_batch()
+        except StopIteration:
+            self._names = None
+            return False
+        except UNREADABLE:
+            self._names = None  # what comes after it stands at no known place
+            raise
+        self._at += 1
+        return True
+
+
+def _nothing() -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([], names=[])
 
 
 def _source(file: BinaryIO, local: bool) -> Any:

@@ -120,7 +120,7 @@ class PairSource:
         if plan is None:
             raise ConfigError(f"{store.uri} is not a run: it has no plan.json, so give the output of p2pz translate.")
         scores, shown = self._scores(store), parts_of_run(folder)
-        for manifest in folder.manifests(plan.partitions).values():
+        for manifest in folder.manifests(plan.ids).values():
             row = 0
             for batch in self._batches(store, manifest.file, list(_PLAIN)):
                 for values in batch.to_pylist():

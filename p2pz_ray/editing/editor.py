@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -15,15 +14,18 @@ from torch import Tensor
 from p2pz_ray.editing import official, paper
 from p2pz_ray.editing.attention import CrossAttentionMaps
 from p2pz_ray.editing.checkpoint import identity, locate, locate_vae
+from p2pz_ray.editing.confine import Wanted, confined
+from p2pz_ray.editing.control import Control, Controls, Hint
 from p2pz_ray.editing.direction import EditDirection
 from p2pz_ray.editing.fault import faults, of_trajectory, remedy
 from p2pz_ray.editing.inversion import Inversion, Watch, invert
 from p2pz_ray.editing.lora import Lora
+from p2pz_ray.editing.mask import Mask, blended, cells_of
 from p2pz_ray.editing.model import DiffusionModel
 from p2pz_ray.editing.schedule import Schedule
 from p2pz_ray.editing.settings import GuidanceSettings, InversionSettings
 from p2pz_ray.editing.text import Condition
-from p2pz_ray.errors import ImageError
+from p2pz_ray.errors import ConfigError, ImageError
 
 Pictures = NDArray[np.uint8] | Sequence[Image.Image] | Sequence[NDArray[np.uint8]]
 
@@ -31,16 +33,19 @@ Pictures = NDArray[np.uint8] | Sequence[Image.Image] | Sequence[NDArray[np.uint8
 @dataclass(frozen=True)
 class Edits:
     """K edits of each of B pictures, (B, K, H, W, 3) uint8, and what is wrong with each, None where nothing is: a
-    sentence that names the precision and the settings to doubt."""
+    sentence that names the precision and the settings to doubt. `masks` (B, K, H, W) are the shares that they were
+    confined to, those given and those found together; None where nothing confined them."""
 
     pixels: NDArray[np.uint8]
     faults: tuple[tuple[str | None, ...], ...]
+    masks: NDArray[np.float32] | None = None
 
 
 class Editor:
     """pix2pix-zero on one checkpoint. Every image comes out as if it had been edited alone.
 
-    `parity="official"` stands for `GuidanceSettings(form="official")`, whatever `guidance` says of the form.
+    `parity="official"` stands for `GuidanceSettings(form="official")`, whatever `guidance` says of the form. `controls`
+    tell the UNet of pictures besides, in the edit's passes alone or in "all", those of inversion and reference too.
     """
 
     def __init__(
@@ -50,12 +55,22 @@ class Editor:
         inversion: InversionSettings | None = None,
         guidance: GuidanceSettings | None = None,
         parity: Literal["official"] | None = None,
+        controls: Sequence[Control] = (),
+        controls_act: Literal["all", "edit"] = "edit",
         fingerprint: str = "",
     ):
         self.model = model
         self.inversion = inversion or InversionSettings()
         self.guidance = guidance or GuidanceSettings()
         self.parity = parity
+        self.controls_act = controls_act
+        self.controls = Controls.load(controls, model.unet)
+        if controls:
+            model.controls = self.controls
+        if controls and self.official:
+            raise ConfigError("form official knows no conditions: leave them out, or take form paper")
+        if controls and controls_act == "all":  # which an inversion then depends on
+            fingerprint = "+".join([fingerprint, *(control.identity for control in controls)])
         self.fingerprint = fingerprint
         self.watch: Watch | None = None
 
@@ -116,7 +131,13 @@ class Editor:
         """The direction from one set of sentences to another, in this checkpoint's text space."""
         return EditDirection.from_sentences(self.model.text, source_sentences, target_sentences, **provenance)
 
-    def invert(self, images: Pictures, captions: Sequence[str], seeds: Sequence[int]) -> Inversion:
+    def invert(
+        self,
+        images: Pictures,
+        captions: Sequence[str],
+        seeds: Sequence[int],
+        conditions: Sequence[NDArray[np.uint8] | None] = (),
+    ) -> Inversion:
         """Walk B pictures up to noise.
 
         Args:
@@ -124,6 +145,7 @@ class Editor:
                 (8 for Stable Diffusion), and best of what every level of the UNet can halve.
             captions: what each picture shows, B sentences.
             seeds: one non-negative number a picture, the only source of randomness.
+            conditions: for each of the editor's controls its pictures (B, H, W, 3); None for one that makes its own.
 
         An image whose latents are no picture's any more stands in the inversion's `faults`. Raises ValueError where the
         counts or sizes don't fit.
@@ -137,30 +159,46 @@ class Editor:
             raise ValueError(f"images are {pixels.shape[1:3]} pixels: give multiples of {self.model.factor}")
         latents = self.model.encode(pixels)
         numbers = [int(seed) for seed in seeds]
-        inversion = invert(self.model, latents, list(captions), numbers, self.inverts, self.watch)
-        return replace(inversion, images=pixels, faults=self._inversion_faults(inversion.trajectory))
+        hints, own = self._hints(pixels, conditions)
+        inversion = invert(self.model, latents, list(captions), numbers, self.inverts, self.watch, own)
+        faulty = self._inversion_faults(inversion.trajectory)
+        return replace(inversion, images=pixels, faults=faulty, hints=hints)
 
     def inverted(
-        self, trajectory: NDArray[np.float32], images: NDArray[np.uint8], captions: Sequence[str]
+        self,
+        trajectory: NDArray[np.float32],
+        images: NDArray[np.uint8],
+        captions: Sequence[str],
+        conditions: Sequence[NDArray[np.uint8] | None] = (),
     ) -> Inversion:
         """What `invert` gave these images before, made again from its `trajectory` without an evaluation."""
         schedule = Schedule.of(self.model.scheduler, len(trajectory) - 1)
         latents = torch.from_numpy(trajectory).to(self.model.device)
         faulty = self._inversion_faults(latents)
-        return Inversion(latents, self.model.embed(list(captions)), tuple(captions), schedule, images, faulty)
+        hints, own = self._hints(images, conditions)
+        c = self.model.embed(list(captions)).shown(own)
+        return Inversion(latents, c, tuple(captions), schedule, images, faulty, hints)
+
+    def _hints(
+        self, images: NDArray[np.uint8], conditions: Sequence[NDArray[np.uint8] | None]
+    ) -> tuple[tuple[Hint, ...], tuple[Hint, ...]]:
+        """What the controls make of the images' pictures, for the edit and for the inversion."""
+        hints = self.controls.hints(self.controls.pictures(images, conditions))
+        return hints, hints if self.controls_act == "all" else ()
 
     def edit(
         self,
         inversion: Inversion,
         directions: Sequence[EditDirection],
         strengths: Sequence[float] | None = None,
-        masks: NDArray[np.bool_] | None = None,
+        masks: Mask | None = None,
     ) -> NDArray[np.uint8]:
         """Each of B inverted pictures under each of K directions: (B, K, H, W, 3) uint8.
 
-        `strengths` (K) scale the directions. `masks` (B, H, W) confine the edit: every pixel outside them is the
-        source's own. Raises ConfigError for a direction made for another model, ValueError for masks that don't fit,
-        ImageError where an edit is no picture (see `edit_each`).
+        `strengths` (K) scale the directions. `masks` (B, H, W) confine the edit: bool, or from 0 to 1 the share of the
+        noise levels during which a place may change. Every pixel outside them is the source's own. Raises ConfigError
+        for a direction made for another model, ValueError for masks that don't fit, ImageError where an edit is no
+        picture (see `edit_each`).
         """
         made = self.edit_each(inversion, directions, strengths, masks)
         for i, found in enumerate(made.faults):
@@ -174,10 +212,12 @@ class Editor:
         inversion: Inversion,
         directions: Sequence[EditDirection],
         strengths: Sequence[float] | None = None,
-        masks: NDArray[np.bool_] | None = None,
+        masks: Mask | None = None,
     ) -> Edits:
         """`edit`, which says of each edit what is wrong with it and raises nothing for that."""
-        latents = self.edit_latents(inversion, directions, strengths, masks)
+        scaled = self._scaled(directions, strengths)
+        shares = self._masks(inversion, directions, scaled, masks)
+        latents = self._edit_latents(inversion, scaled, shares)
         B, K = latents.shape[:2]
         rows = latents.flatten(0, 1)
         broken = faults(rows)
@@ -191,18 +231,24 @@ class Editor:
             for i in range(B * K)
         ]
         edited = pictures.reshape(B, K, *pictures.shape[1:])
-        if masks is not None:
-            edited = np.where(masks[:, None, :, :, None], edited, _sources(inversion)[:, None])
-        return Edits(edited, tuple(tuple(said[i * K : (i + 1) * K]) for i in range(B)))
+        if shares is not None:
+            edited = blended(edited, _sources(inversion), shares, self.guidance.feather)
+        return Edits(edited, tuple(tuple(said[i * K : (i + 1) * K]) for i in range(B)), shares)
 
     def edit_latents(
         self,
         inversion: Inversion,
         directions: Sequence[EditDirection],
         strengths: Sequence[float] | None = None,
-        masks: NDArray[np.bool_] | None = None,
+        masks: Mask | None = None,
     ) -> Tensor:
         """`edit` before decoding: (B, K, 4, h, w) latents, whatever is wrong with them."""
+        scaled = self._scaled(directions, strengths)
+        shares = self._masks(inversion, directions, scaled, masks)
+        return self._edit_latents(inversion, scaled, shares)
+
+    def _scaled(self, directions: Sequence[EditDirection], strengths: Sequence[float] | None) -> Condition:
+        """K directions at their strengths, checked, as rows."""
         if not directions:
             raise ValueError("no direction given: give at least one")
         for k, direction in enumerate(directions):
@@ -210,10 +256,12 @@ class Editor:
         by = [1.0] * len(directions) if strengths is None else [float(strength) for strength in strengths]
         if len(by) != len(directions):
             raise ValueError(f"{len(directions)} directions, {len(by)} strengths: give one of each")
-        scaled = Condition.cat([(each * k).condition for each, k in zip(directions, by, strict=True)]).each(
+        return Condition.cat([(each * k).condition for each, k in zip(directions, by, strict=True)]).each(
             lambda part: part.to(self.model.device)
         )
-        cells = None if masks is None else self._cells(masks, inversion)
+
+    def _edit_latents(self, inversion: Inversion, scaled: Condition, shares: NDArray[np.float32] | None) -> Tensor:
+        cells = None if shares is None else cells_of(shares, self.model.factor).to(self.model.device)
         if self.official:  # which refuses, under `parity` too, what it doesn't know
             guidance = replace(self.guidance, form="official")
             return official.edit(self.model, inversion, scaled, guidance, cells, self.watch)
@@ -242,13 +290,27 @@ class Editor:
     def _decoding_fault(self) -> str:
         return f"Its decoded picture is not finite, {remedy(self.model.vae_dtype, 'give another model.vae')}."
 
-    def _cells(self, masks: NDArray[np.bool_], inversion: Inversion) -> Tensor:
-        """The latent cells (B, 1, h, w) that a mask touches at all."""
+    def _masks(
+        self, inversion: Inversion, directions: Sequence[EditDirection], scaled: Condition, masks: Mask | None
+    ) -> NDArray[np.float32] | None:
+        """What confines the edits (B, K, H, W): the masks given, what the model finds itself, or both."""
+        given = None if masks is None else self._shares(masks, inversion, len(directions))
+        if self.guidance.confine == "none":
+            return given
+        wanted = [Wanted.of(self.model, direction) for direction in directions]
+        size = _sources(inversion).shape[1:3]
+        found = confined(self.model, inversion, scaled, wanted, self.guidance, (size[0], size[1]))
+        return found if given is None else np.minimum(given, found)
+
+    def _shares(self, masks: Mask, inversion: Inversion, K: int) -> NDArray[np.float32]:
+        """Masks (B, H, W) for each of K edits, (B, K, H, W) float32."""
         wanted = _sources(inversion).shape[:3]
-        if masks.shape != wanted or masks.dtype != np.bool_:
+        if masks.shape != wanted or masks.dtype not in (np.bool_, np.float32, np.float64):
             raise ValueError(f"masks are {masks.dtype} {masks.shape}: give bool {wanted}, one a picture and its size")
-        touched = torch.from_numpy(np.ascontiguousarray(masks)).to(self.model.device)[:, None].float()
-        return F.max_pool2d(touched, self.model.factor).bool()
+        shares = masks.astype(np.float32)
+        if not (np.isfinite(shares).all() and shares.min() >= 0 and shares.max() <= 1):
+            raise ValueError("masks hold values outside 0 … 1: give the share of the noise levels that may change")
+        return np.repeat(shares[:, None], K, axis=1)
 
 
 def _sources(inversion: Inversion) -> NDArray[np.uint8]:

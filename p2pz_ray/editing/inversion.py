@@ -28,7 +28,8 @@ predicts. What it raises ends the walk."""
 class Inversion:
     """B images on their way to noise: `trajectory` is (N + 1, B, 4, h, w), from the clean latents at 0 to x_T at
     N, and `c` are the captions it was made with, embedded. `images` (B, H, W, 3) are the pictures themselves. `faults`
-    say of each image what is wrong with its latents, None where nothing is."""
+    say of each image what is wrong with its latents, None where nothing is. `hints` are what an edit is told by
+    pictures, and `c.hints` what the inversion was."""
 
     trajectory: Tensor
     c: Condition
@@ -36,6 +37,7 @@ class Inversion:
     schedule: Schedule
     images: NDArray[np.uint8] | None = None
     faults: tuple[str | None, ...] = ()
+    hints: tuple[tuple[Tensor, ...], ...] = ()
 
 
 def invert(
@@ -45,14 +47,15 @@ def invert(
     seeds: list[int],
     settings: InversionSettings,
     watch: Watch | None = None,
+    hints: tuple[tuple[Tensor, ...], ...] = (),
 ) -> Inversion:
-    """Walk clean latents x (B, 4, h, w) up to noise under their captions, at guidance scale 1."""
+    """Walk clean latents x (B, 4, h, w) up to noise under their captions and `hints`, at guidance scale 1."""
     settings = settings.resolve(model)
     assert settings.steps is not None
     passes = Passes(model, len(x))
     schedule = Schedule.of(model.scheduler, settings.steps)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    c = model.embed(captions)
+    c = model.embed(captions).shown(hints)
     trajectory = [x]
     before: Tensor | None = None
     for i, t in enumerate(schedule.timesteps):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from p2pz_ray.editing.attention import CrossAttentionMaps
+from p2pz_ray.editing.control import Controls
 from p2pz_ray.editing.kind import check_kind, read_json
 from p2pz_ray.editing.lora import Lora, fuse
 from p2pz_ray.editing.text import UNLOADABLE, Condition, TextEncoder, is_xl
@@ -55,6 +56,8 @@ class DiffusionModel:
         self.maps = CrossAttentionMaps(self.unet)
         self.room: int | None = None
         """Rows at once that a gradient was found to have memory for; None as long as it never ran out."""
+        self.controls = Controls((), ())
+        """What the UNet is told by pictures; `Condition.hints` are of them."""
         self.text = text
         self.scheduler = scheduler
         self.defaults = defaults or {}
@@ -193,7 +196,9 @@ class DiffusionModel:
         unet = self.unet if watched else self.fast
         # A tensor: each number would be compiled for anew.
         time = torch.tensor(t, device=x.device)
-        return unet(x.to(self.unet.dtype), time, c.tokens, added_cond_kwargs=added).sample.to(x.dtype)
+        latents = x.to(self.unet.dtype)
+        residuals = self.controls.residuals(latents, time, c.tokens, c.hints, added) if c.hints else {}
+        return unet(latents, time, c.tokens, added_cond_kwargs=added, **residuals).sample.to(x.dtype)
 
     def epsilon(self, output: Tensor, x: Tensor, level: float) -> Tensor:
         """The noise that an output means for x: itself, or √ā v + √(1-ā) x (Salimans and Ho 2022)."""

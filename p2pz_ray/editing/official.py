@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from p2pz_ray.editing.inversion import Inversion, Watch
+from p2pz_ray.editing.mask import free
 from p2pz_ray.editing.model import DiffusionModel
 from p2pz_ray.editing.passes import Passes
 from p2pz_ray.editing.schedule import ddim_step
@@ -30,7 +31,8 @@ def edit(
     At each step, for every edit alone, on a negative half n and an edited half e that both begin at x:
         x_n, x_e ← x - λ_xa/2 ∇ₓ Σ_layers ‖M_half - M_half,ref‖²
         ε = ε(x_n, c_neg) + cfg (ε(x_e, c + Δc) - ε(x_n, c_neg)),  x ← DDIM(x_n, ε)
-    `cells` (B, 1, h, w) bool, where given, are those that may change: the others stay on the inversion's trajectory.
+    `cells` (B, K, h, w), where given, say for what share of the noise levels each may change; until then it stays on
+    the inversion's trajectory.
     """
     lambda_xa, cfg, _ = settings.resolve(model)
     if cfg <= 1:
@@ -49,9 +51,9 @@ def edit(
     c_both = Condition.cat([c_neg.each(lambda c: c.repeat_interleave(K, dim=0)), c_edit])
     x_ref = inversion.trajectory[-1]
     x = x_ref.repeat_interleave(K, dim=0)
-    free = None if cells is None else cells.repeat_interleave(K, dim=0)
+    shares = None if cells is None else cells.flatten(0, 1)[:, None]
 
-    for i in reversed(range(len(schedule))):
+    for step, i in enumerate(reversed(range(len(schedule)))):
         t, here, there = schedule.timesteps[i], schedule.levels[i + 1], schedule.levels[i]
         eps_ref = passes.record(torch.cat([x_ref, x_ref]), t, c_ref, here, whole=True)
         assert eps_ref is not None
@@ -65,8 +67,9 @@ def edit(
         # A v-prediction's ε is taken at the latent that is carried on, as the schedulers do.
         eps = model.epsilon(neg + cfg * (pos - neg), x, here)
         x = ddim_step(x, eps, here, there)
-        if free is not None:
-            x = torch.where(free, x, inversion.trajectory[i].repeat_interleave(K, dim=0))
+        if shares is not None:
+            held = inversion.trajectory[i].repeat_interleave(K, dim=0)
+            x = torch.where(free(shares, step, len(schedule)), x, held)
         if watch is not None:
             watch(ddim_step(x, eps, there, 1.0).unflatten(0, (B, K)))
     return x.unflatten(0, (B, K))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from p2pz_ray.editing.inversion import Inversion, Watch
+from p2pz_ray.editing.mask import free
 from p2pz_ray.editing.model import DiffusionModel
 from p2pz_ray.editing.passes import Passes
 from p2pz_ray.editing.schedule import ddim_step, extrapolated
@@ -31,35 +32,39 @@ def edit(
     At each step, for every edit alone, with c_edit = c + strength Δc:
         x ← x - λ_xa ∇ₓ Σ_layers ‖M_edit - M_ref‖²
         ε = ε_neg + cfg (ε_edit - ε_neg),  x ← DDIM(x, ε)
-    `cells` (B, 1, h, w) bool, where given, are those that may change: the others stay on the inversion's trajectory.
+    `cells` (B, K, h, w), where given, say for what share of the noise levels each may change; until then it stays on
+    the inversion's trajectory.
     """
     lambda_xa, cfg, strength = settings.resolve(model)
     model.maps.choose(settings.layers)
     schedule = inversion.schedule
     B, K = len(inversion.c), len(directions)
     passes = Passes(model, B, K)
-    c_edit = inversion.c.each(lambda c: c.repeat_interleave(K, dim=0)) + directions.each(
-        lambda delta: strength * delta.repeat(B, *[1] * (delta.ndim - 1))
-    )
+    c_plain = inversion.c.shown(inversion.hints).each(lambda c: c.repeat_interleave(K, dim=0))
+    c_directed = c_plain + directions.each(lambda delta: strength * delta.repeat(B, *[1] * (delta.ndim - 1)))
     negatives = list(inversion.captions) if settings.negative == "caption" else [settings.negative] * B
-    c_neg = model.embed(negatives).each(lambda c: c.repeat_interleave(K, dim=0))
+    c_neg = model.embed(negatives).shown(inversion.hints).each(lambda c: c.repeat_interleave(K, dim=0))
     x_ref = inversion.trajectory[-1]
     x = x_ref.repeat_interleave(K, dim=0)
-    free = None if cells is None else cells.repeat_interleave(K, dim=0)
+    shares = None if cells is None else cells.flatten(0, 1)[:, None]
     gradient = torch.zeros_like(x)
     towards: Tensor | None = None
     before: Tensor | None = None
-    compared = round(settings.guided * len(schedule)) if lambda_xa else 0
+    directed, guiding, confined = (
+        _steps(window, len(schedule)) for window in (settings.directed, settings.guided, settings.confined)
+    )
+    comparing = guiding if lambda_xa else range(0)
 
     for step, i in enumerate(reversed(range(len(schedule)))):
         t, here, there = schedule.timesteps[i], schedule.levels[i + 1], schedule.levels[i]
         if settings.reference == "trajectory":
             x_ref = inversion.trajectory[i + 1]
+        c_edit = c_directed if step in directed else c_plain
         eps_edit: Tensor | None = None
-        if step < compared:
+        if step in comparing:
             again = settings.reference == "reconstruction"
             eps_ref: Tensor | None = None
-            if step % settings.guided_every == 0:
+            if (step - comparing.start) % settings.guided_every == 0:
                 eps_ref = passes.record(x_ref, t, inversion.c, here, whole=again)
                 gradient, eps_edit = passes.gradient(x, t, c_edit, here, settings.reuse)
             elif again:
@@ -75,11 +80,17 @@ def edit(
         if settings.order == 2 and before is not None:
             mean = extrapolated(eps, before, schedule.levels[i + 2], here, there)
         x, before = ddim_step(x, mean, here, there), eps
-        if free is not None:
-            x = torch.where(free, x, inversion.trajectory[i].repeat_interleave(K, dim=0))
+        if shares is not None and step in confined:
+            held = inversion.trajectory[i].repeat_interleave(K, dim=0)
+            x = torch.where(free(shares, step, len(schedule)), x, held)
         if watch is not None:
             watch(ddim_step(x, eps, there, 1.0).unflatten(0, (B, K)))
     return x.unflatten(0, (B, K))
+
+
+def _steps(window: tuple[float, float], steps: int) -> range:
+    """The steps, counted from the noisiest, that lie in a window."""
+    return range(round(window[0] * steps), round(window[1] * steps))
 
 
 class Predicts(Protocol):

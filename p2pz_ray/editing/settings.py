@@ -38,7 +38,31 @@ class Within:
         return schema
 
 
+@dataclass(frozen=True)
+class Span:
+    """What a window along the steps may be: [FROM, TO], shares of the steps counted from the noisiest; or TO alone."""
+
+    @staticmethod
+    def read(value: Any) -> tuple[float, float]:
+        """Raises ValueError with what is wanted."""
+        ends = list(value) if isinstance(value, list | tuple) else [0.0, value]
+        sound = len(ends) == 2 and all(isinstance(end, Real) and not isinstance(end, bool | np.bool_) for end in ends)
+        if not sound or not 0 <= ends[0] <= ends[1] <= 1:
+            raise ValueError("a share of the steps or [FROM, TO], at least 0, at most 1, and FROM no later than TO")
+        return float(ends[0]), float(ends[1])
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        def validated(value: Any) -> tuple[float, float]:
+            try:
+                return self.read(value)
+            except ValueError as error:
+                raise ValueError(f"is {value!r}, but it must be {error}") from None
+
+        return {"type": "function-plain", "function": {"type": "no-info", "function": validated}}
+
+
 Amount = Annotated[float, Within(0)]
+Window = Annotated[tuple[float, float], Span()]
 Count = Annotated[int, Within(1)]
 
 
@@ -90,12 +114,15 @@ class InversionSettings(Settings):
         return replace(self, steps=steps, regularization=self.regularization or usual)
 
 
+_CONFINING = ("confine", "confine_threshold", "confine_widen", "confine_layers")
+
+
 @dataclass(frozen=True)
 class GuidanceSettings(Settings):
     """Cross-attention and classifier-free guidance. None is what suits the checkpoint.
 
     `form` is the paper's formula, or what the authors' published code computes and their figures were made with. The
-    latter knows λ, cfg and the negative alone.
+    latter knows λ, cfg, the negative, feather and confine alone.
 
     `strength` multiplies every direction, beside what its edit multiplies it by.
 
@@ -103,11 +130,20 @@ class GuidanceSettings(Settings):
     right for real images. `reference` says where the reference's latents come from: "trajectory" are the inversion's
     own, "reconstruction" denoises them again from x_T as the paper does.
 
-    The others trade evaluations for exactness. `guided` is the share of the steps, from the noisiest on, that compare
-    maps. Of those, every `guided_every`-th computes a gradient, and the steps between use it again. `layers` names the
-    blocks whose maps are compared (None: all). Every `negative_every`-th step asks for ε_neg, and ε_edit - ε_neg is
-    held between. `order` 2 extrapolates ε from the step before. `reuse` takes ε_edit from the pass that compares maps,
-    before they have moved x.
+    Windows say where along the steps something acts, [FROM, TO] from the noisiest on: `directed` the direction, outside
+    of which the caption alone stands; `guided` the comparing of maps; `confined` the masks, outside of which every cell
+    may change. The paper's are the whole walk. `feather` is how many pixels inside a mask's edge its edit is blended
+    into the source.
+
+    `confine` "attention" makes a mask for each image and edit where the caption's source words are attended to, or for
+    a caption without them where the direction changes ε: of the blocks of `confine_layers` (None: all), cut at
+    `confine_threshold` of what lies between an image's least and most (None: by Otsu's rule, for each image its own),
+    and widened by `confine_widen` pixels.
+
+    The others trade evaluations for exactness. Of the steps that compare maps every `guided_every`-th computes a
+    gradient, and the steps between use it again. `layers` names the blocks whose maps are compared (None: all). Every
+    `negative_every`-th step asks for ε_neg, and ε_edit - ε_neg is held between. `order` 2 extrapolates ε from the step
+    before. `reuse` takes ε_edit from the pass that compares maps, before they have moved x.
     """
 
     form: Literal["paper", "official"] = "paper"
@@ -116,7 +152,14 @@ class GuidanceSettings(Settings):
     strength: Annotated[float | None, Within(0)] = None
     negative: str = "caption"
     reference: Literal["trajectory", "reconstruction"] = "trajectory"
-    guided: Annotated[float, Within(0, 1)] = 1.0
+    directed: Window = (0.0, 1.0)  # shares of the steps, from the noisiest, between which the direction acts
+    guided: Window = (0.0, 1.0)  # … maps are compared; one number is the end
+    confined: Window = (0.0, 1.0)  # … masks hold what is outside of them
+    feather: Annotated[int, Within(0, 64)] = 0  # pixels inside a mask's edge that blend into the source
+    confine: Literal["none", "attention"] = "none"  # to where the model attends to the source words
+    confine_threshold: Annotated[float | None, Within(0, 1)] = None  # null: an image's own, by Otsu's rule
+    confine_widen: Annotated[int, Within(0, 512)] = 2  # pixels
+    confine_layers: Sequence[str] | None = None  # blocks whose maps are looked at; null: all
     guided_every: Count = 1
     layers: Sequence[str] | None = None
     negative_every: Count = 1
@@ -126,7 +169,7 @@ class GuidanceSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.form == "official":
-            known = ("form", "lambda_xa", "cfg", "negative")
+            known = ("form", "lambda_xa", "cfg", "negative", "feather", *_CONFINING)
             idle = [f.name for f in fields(self) if f.name not in known and getattr(self, f.name) != f.default]
             if idle:
                 raise SettingError(f"form official knows no {', '.join(idle)}: leave that out, or take form paper")
@@ -149,6 +192,8 @@ def _checked(value: Any, hint: Any) -> Any:
     within: Within | None = None
     if get_origin(hint) is Annotated:
         hint, *known = get_args(hint)
+        if isinstance(known[0], Span):
+            return known[0].read(value)
         within = next((each for each in known if isinstance(each, Within)), None)
     choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if value is None and type(None) in choices:

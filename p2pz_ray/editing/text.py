@@ -23,29 +23,41 @@ UNLOADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeE
 
 @dataclass(frozen=True)
 class Condition:
-    """What n texts tell the UNet: `tokens` (n, L, D), and of SDXL also `pooled` (n, P)."""
+    """What n texts tell the UNet: `tokens` (n, L, D), and of SDXL also `pooled` (n, P); and what each of its controls
+    made of n pictures, in tensors with n rows each."""
 
     tokens: Tensor
     pooled: Tensor | None = None
+    hints: tuple[tuple[Tensor, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def each(self, function: Callable[[Tensor], Tensor]) -> "Condition":
         """Of each part, what the function makes of it."""
-        return Condition(function(self.tokens), None if self.pooled is None else function(self.pooled))
+        hints = tuple(tuple(function(part) for part in hint) for hint in self.hints)
+        return Condition(function(self.tokens), None if self.pooled is None else function(self.pooled), hints)
 
     def __getitem__(self, rows: slice) -> "Condition":
         return self.each(lambda part: part[rows])
 
     def __add__(self, other: "Condition") -> "Condition":
         pooled = None if self.pooled is None or other.pooled is None else self.pooled + other.pooled
-        return Condition(self.tokens + other.tokens, pooled)
+        return Condition(self.tokens + other.tokens, pooled, self.hints)
+
+    def shown(self, hints: tuple[tuple[Tensor, ...], ...]) -> "Condition":
+        """The same texts with other pictures."""
+        return Condition(self.tokens, self.pooled, hints)
 
     @classmethod
     def cat(cls, parts: Sequence["Condition"]) -> "Condition":
         pooled = [part.pooled for part in parts if part.pooled is not None]
-        return cls(torch.cat([part.tokens for part in parts]), torch.cat(pooled) if pooled else None)
+        hints = [
+            tuple(torch.cat(same) for same in zip(*alike, strict=True))
+            for alike in zip(*(part.hints for part in parts), strict=True)
+        ]
+        tokens = torch.cat([part.tokens for part in parts])
+        return cls(tokens, torch.cat(pooled) if pooled else None, tuple(hints))
 
 
 class TextEncoder:

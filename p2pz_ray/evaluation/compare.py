@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.evaluation.cards import Card, affordable, sheet
 from p2pz_ray.evaluation.charts import histogram, number
+from p2pz_ray.evaluation.interval import Estimate, mean, share_of
 from p2pz_ray.evaluation.markup import html, section, text
 from p2pz_ray.evaluation.measure import measure
 from p2pz_ray.evaluation.picture import picture
 from p2pz_ray.evaluation.run import Run
 from p2pz_ray.evaluation.score_section import value
-from p2pz_ray.evaluation.summary import Estimate, ScoreTable, is_share, mean, share
+from p2pz_ray.evaluation.summary import ScoreTable, is_share
 from p2pz_ray.evaluation.tally import edited_pictures, evenly, places_of, rows_at
 
 _EXTREMES = 3
@@ -120,18 +121,20 @@ def _table(names: Sequence[str], differences: dict[Key, dict[str, tuple[float, f
     for name in names:
         both = np.array([values[name] for values in differences.values() if name in values], np.float64).reshape(-1, 2)
         change: NDArray[np.float64] = both[:, 1] - both[:, 0]
-        found = mean(change)
+        ids = [id for (id, _), values in differences.items() if name in values]
+        images = np.unique(ids, return_inverse=True)[1] if ids else None
+        found = mean(change, images)
         if found is None:
             continue
         way = measure(name).better
-        better = int(((change < 0) if way == "less" else (change > 0)).sum())
+        better = (change < 0) if way == "less" else (change > 0)
         words = text(measure(name).name)
         rows += (
             f'<tr><th scope="row">{words} <small><code>{text(name)}</code></small></th>'
             f"<td>{value(name, both[:, 0].mean())}</td>"
             f"<td>{value(name, both[:, 1].mean())}</td>"
             f"<td><b>{_change(name, found.mean)}</b> <small>{_interval(name, found)}</small></td>"
-            f"<td>{_share(better, len(change)) if way else '–'}</td><td>{len(change):,}</td></tr>"
+            f"<td>{_share(better, images) if way else '–'}</td><td>{len(change):,}</td></tr>"
         )
         if not is_share(name):
             drawn += f"<figure><figcaption>{words}, B minus A</figcaption>{histogram(change, words)}</figure>"
@@ -145,8 +148,8 @@ def _table(names: Sequence[str], differences: dict[Key, dict[str, tuple[float, f
 <div class="charts">{drawn}</div>"""
 
 
-def _share(hits: int, count: int) -> str:
-    found = share(hits, count)
+def _share(hits: NDArray[np.bool_], images: NDArray[np.intp] | None) -> str:
+    found = share_of(hits, images)
     if found is None or found.low is None or found.high is None:
         return "–"
     return f"{100 * found.mean:.1f} % <small>{100 * found.low:.1f} to {100 * found.high:.1f} %</small>"

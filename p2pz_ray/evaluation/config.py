@@ -44,7 +44,7 @@ class MasksConfig(Section):
     """Where the objects are: the source's by a column of the collection, or by a model; the edited picture's by the
     model: a segmentation checkpoint, such as facebook/mask2former-swin-tiny-coco-panoptic, among whose classes must be
     the edits' words; "u2netp", which sees what stands out; or "world", which knows a miniature scene without
-    its animal."""
+    its animal. "run" is the masks that the run's edits were confined to, where it kept them (output_format.masks)."""
 
     column: Text | None = None
     model: ModelConfig | None = None

@@ -91,12 +91,14 @@ def _errors(run: Run, truth: Truth) -> dict[str, list[PairError]]:
 
 
 def _cards(run: Run, places: Sequence[Place], truth: Truth | None, student: Run | None) -> Iterator[Card]:
-    columns = ["id", "edit", "status", "caption", "seed", "source_image", "edited_image"]
+    columns = ["id", "edit", "status", "caption", "seed", "source_image", "edited_image", "mask"]
     rows = list(rows_at(run, places, columns))
     learned = edited_pictures(student, {(row["id"], row["edit"]) for row in rows}) if student else None
     for row in rows:
         source, edited = _bytes(row["source_image"]), _bytes(row["edited_image"])
         pictures = {"source": picture(source), "edited": picture(edited)}
+        if row.get("mask"):
+            pictures["mask"] = picture(_bytes(row["mask"]))
         scores: dict[str, float] = {}
         if truth and source and edited and row["edit"] in truth.edits:
             pictures["truth"] = picture(truth.picture(row["id"], row["edit"]))

@@ -30,7 +30,7 @@ class Run:
         self.config = self.folder.config() or {}
         # Looked for before the manifests: a run that ends in between must not look complete and short of some.
         self.complete = self.folder.finished
-        self.manifests = tuple(self.folder.manifests(plan.partitions).values())
+        self.manifests = tuple(self.folder.manifests(plan.ids).values())
 
     def batches(self, manifest: Manifest, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The pairs of a committed partition, a few dozen at a time, with these columns."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from p2pz_ray.evaluation.charts import histogram, number
+from p2pz_ray.evaluation.interval import Estimate
 from p2pz_ray.evaluation.markup import text
 from p2pz_ray.evaluation.measure import QUESTIONS, measure, told_apart
-from p2pz_ray.evaluation.summary import CLIP_ACCURACY, Estimate, ScoreTable, is_share
+from p2pz_ray.evaluation.summary import CLIP_ACCURACY, ScoreTable, is_share
 
 _ARROWS = {"more": "↑ more is better", "less": "↓ less is better", None: "neither way is better"}
 Columns = Sequence[tuple[str, Mapping[str, Estimate]]]
@@ -95,7 +96,7 @@ def value(name: str, found: float) -> str:
 
 def interval(name: str, found: Estimate) -> str:
     if found.low is None or found.high is None:
-        return "one pair alone"
+        return "one image alone"
     return f"{value(name, found.low)} to {value(name, found.high)}"
 
 

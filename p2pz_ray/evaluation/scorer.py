@@ -17,7 +17,7 @@ from p2pz_ray.evaluation.truth import Truth, TruthScores, picture_size
 if TYPE_CHECKING:
     from p2pz_ray.evaluation.segmentation import Segmentation
 
-COLUMNS = ["id", "edit", "status", "source_image", "edited_image"]
+COLUMNS = ["id", "edit", "status", "source_image", "edited_image", "mask"]
 
 
 class Scorer:
@@ -98,6 +98,9 @@ class Scorer:
             objects = (found[0], found[1]) if found else None
         if mask is None and objects:
             mask = objects[0]
+        if mask is None and self.config.masks.by == "run":
+            kept = _bytes(row["mask"]) if row.get("mask") else None
+            mask = None if kept is None else np.asarray(decode(kept, policy).max(axis=2) > 0)
         return Pair(id, edit, source, edited, words, self._texts(id), mask, objects)
 
     def _mask(self, id: str, policy: DecodePolicy) -> Mask | None:
@@ -162,14 +165,14 @@ def _metrics(config: EvaluateConfig, device: str) -> list[Metric]:
         from p2pz_ray.evaluation.pixels import PixelDifference
 
         made.append(PixelDifference())
-    if config.masks.by:
+    if config.masks.by not in (None, "run"):
         known = {"world": "what the scene looks like without one"}
-        made.append(MaskOverlap(known.get(config.masks.by, config.masks.by)))
+        made.append(MaskOverlap(known.get(str(config.masks.by), str(config.masks.by))))
     return made
 
 
 def _segmentation(config: EvaluateConfig, device: str) -> "Segmentation | None":
-    if config.masks.model is None or config.masks.by in ("u2netp", "world"):
+    if config.masks.model is None or config.masks.by in ("u2netp", "world", "run"):
         return None
     from p2pz_ray.evaluation.segmentation import Segmentation
 

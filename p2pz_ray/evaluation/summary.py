@@ -1,8 +1,8 @@
 """Means of scores with their 95 % confidence intervals, and RUN/metrics.json."""
 
-import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,51 +10,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from p2pz_ray.evaluation.charts import number
+from p2pz_ray.evaluation.interval import Estimate, mean, share_of
 from p2pz_ray.evaluation.run import Run
 from p2pz_ray.evaluation.scores import ScoreFolder, made_by, unreadable
 from p2pz_ray.evaluation.tally import Tally
 
 METRICS = "metrics.json"
-Z = 1.959964  # of a normal distribution's 95 %
 SHARES = ("judge_", "efficientnet_lite0_")
 """How columns begin that hold 0 or 1."""
 CLIP_ACCURACY = "clip_accuracy"
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over `count` pairs and the interval that holds the true one with 95 %, None for a single pair."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    count: int
-
-
 def is_share(score: str) -> bool:
     """Whether a score's mean is a share of pairs."""
     return score == CLIP_ACCURACY or score.startswith(SHARES)
-
-
-def mean(values: NDArray[np.float64]) -> Estimate | None:
-    """By the normal approximation; None for no values."""
-    if not len(values):
-        return None
-    middle = float(values.mean())
-    if len(values) == 1:
-        return Estimate(middle, None, None, 1)
-    half = Z * float(values.std(ddof=1)) / math.sqrt(len(values))
-    return Estimate(middle, middle - half, middle + half, len(values))
-
-
-def share(hits: int, count: int) -> Estimate | None:
-    """A share with Wilson's interval, which holds for few pairs and near 0 and 1 too; None for no pairs."""
-    if not count:
-        return None
-    p, n = hits / count, count
-    middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    return Estimate(p, max(0.0, middle - half), min(1.0, middle + half), n)
 
 
 class ScoreTable:
@@ -89,21 +58,26 @@ class ScoreTable:
             for place, key in wanted.items()
         }
 
+    @cached_property
+    def _images(self) -> NDArray[np.intp] | None:
+        """A number of each row's image, None where no image has two rows."""
+        numbers: dict[str, int] = {}
+        found = np.array([numbers.setdefault(id, len(numbers)) for id in self.ids], np.intp)
+        return found if len(numbers) < len(found) else None
+
     def estimates(self, edit: str | None = None) -> dict[str, Estimate]:
         """Of each score, over all pairs or those of an edit; with CLIP-Acc where CLIP judged."""
         rows = np.ones(len(self), bool) if edit is None else np.array([found == edit for found in self.edits], bool)
+        images = self._images if edit is None else None
         found: dict[str, Estimate | None] = {}
         if {"clip_source", "clip_target"} <= set(self.values):
             before, after = (self.values[f"clip_{side}"][rows] for side in ("source", "target"))
             judged = ~np.isnan(before) & ~np.isnan(after)
-            found[CLIP_ACCURACY] = share(int((after > before)[judged].sum()), int(judged.sum()))
+            found[CLIP_ACCURACY] = share_of((after > before)[judged], None if images is None else images[judged])
         for name, column in self.values.items():
-            values = column[rows]
-            values = values[~np.isnan(values)]
-            if is_share(name):
-                found[name] = share(int(values.sum()), len(values))
-            else:
-                found[name] = mean(values)
+            known = ~np.isnan(column[rows])
+            values, own = column[rows][known], None if images is None else images[known]
+            found[name] = share_of(values > 0, own) if is_share(name) else mean(values, own)
         return {name: estimate for name, estimate in found.items() if estimate is not None}
 
 

@@ -6,7 +6,10 @@
                                      own; judge against error drawn to --drawing
     rivals                           SDEdit and DDIM inversion with a swapped word on --task
     diffusers                        diffusers' own pix2pix-zero on --task at --steps, --lambda-xa, --cfg, beside ours
+    hold                             edits confined by the model's own maps, and the masks it finds
+    soft                             one grey mask over --task's pictures, from black to white
     sheet                            --count scenes of every task, drawn to --drawing
+    hold-sheet                       --count scenes confined by maps and under a grey mask, drawn to --drawing
     student                          --student beside its teacher on the tasks that it knows: quality, strengths,
                                      several edits at once; what the teacher makes is kept in --kept
     student-sheet                    the first scenes of the same, drawn to --drawing
@@ -20,13 +23,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from p2pz_ray.evaluation.ablation import Variant, trade_off
-from p2pz_ray.lab import figures, parts, rivals, students
+from p2pz_ray.lab import figures, hold, parts, rivals, students
 from p2pz_ray.lab.bench import TASKS, Bench
 from p2pz_ray.mini import MODEL
 from p2pz_ray.mini.judge import FOLDER
 from p2pz_ray.student import Student
 
-TABLES = (*figures.FIGURES, "parts", "guidance", "rivals", "diffusers", "sheet", "student", "student-sheet")
+TABLES = (*figures.FIGURES, "parts", "guidance", "rivals", "diffusers", "hold", "soft", "sheet", "hold-sheet",
+          "student", "student-sheet")  # fmt: skip
 
 
 def main() -> None:
@@ -51,6 +55,8 @@ def main() -> None:
         "parts": lambda: parts.parts(bench, given.task, figures.PAPER),
         "rivals": lambda: rivals.rivals(bench, given.task, figures.PAPER),
         "diffusers": lambda: rivals.beside_diffusers(bench, given.task, given.steps, given.lambda_xa, given.cfg),
+        "hold": lambda: hold.confine(bench),
+        "soft": lambda: hold.soft(bench, given.task),
         "guidance": lambda: _guidance(bench, given.task, given.drawing),
     }
     if any(name.startswith("student") for name in given.what):
@@ -58,6 +64,9 @@ def main() -> None:
     for name in given.what:
         if name == "sheet":
             figures.sheet(bench, given.drawing or Path("tasks.jpg"))
+            continue
+        if name == "hold-sheet":
+            hold.sheet(bench, given.drawing or Path("hold.png"))
             continue
         if name == "student-sheet":
             students.sheet(taught, student, TASKS, given.drawing or Path("student.png"))

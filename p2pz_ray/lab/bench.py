@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, Inversion, InversionSettings
 from p2pz_ray.editing.model import chosen_device
-from p2pz_ray.evaluation.summary import Z
+from p2pz_ray.evaluation.interval import mean
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini.edit import WorldEdit
 from p2pz_ray.mini.judge import Judge
@@ -103,7 +103,8 @@ class Bench:
         """From the template bank's sentences for the edit's two words."""
         if edit.name not in self._directions:
             source, target = (template_bank(word, SENTENCES) for word in edit.words)
-            self._directions[edit.name] = self.editor.direction(source, target)
+            named = dict(zip(("source", "target"), edit.words, strict=True))
+            self._directions[edit.name] = self.editor.direction(source, target, **named)
         return self._directions[edit.name]
 
     def nothing(self) -> EditDirection:
@@ -194,6 +195,7 @@ def psnr(error: Numbers) -> float:
 def change(value: Numbers, baseline: Numbers) -> tuple[float, float]:
     """How far the mean lies above the baseline's (negative: below), scene by scene, and half the width of the paired
     95 % interval; both as shares of the baseline's mean."""
-    difference, middle = value - baseline, float(baseline.mean())
-    half = Z * float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else math.nan
-    return float(difference.mean()) / middle, half / middle
+    found, middle = mean(value - baseline), float(baseline.mean())
+    assert found is not None
+    half = math.nan if found.high is None else found.high - found.mean
+    return found.mean / middle, half / middle

@@ -68,11 +68,13 @@ def mix(a: RGB, b: RGB, share: float) -> RGB:
 
 
 class Style(NamedTuple):
-    """How a style turns a shape's colour into its filling and its outline; `outline` is its width in sides."""
+    """How a style turns a shape's colour into its filling and its outline; `outline` is its width in sides. In a
+    `hollow` one thin strokes are outlines too."""
 
     fill: Callable[[RGB], RGB]
     edge: Callable[[RGB], RGB]
     outline: float
+    hollow: bool = False
 
 
 @lru_cache(maxsize=4096)
@@ -86,6 +88,8 @@ STYLES = {
     "sketch": Style(lambda c: mix(c, PAPER, 0.62), lambda c: mix(PENCIL, c, 0.15), 0.012),
     "oil pastel": Style(_vivid, lambda c: shade(_vivid(c), -0.42), 0.016),
 }
+LINES = Style(lambda c: (0, 0, 0), lambda c: (255, 255, 255), 0.016, hollow=True)
+"""White lines on black, as what is told by outlines was trained on."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,9 @@ class Pen:
         """A stroke with round ends; thin ones have no outline."""
         thick = max(2, round(width * self.scale))
         more = 2 * round(self.style.outline * self.side) if width > 0.1 else 0
+        if self.style.hollow and not more:
+            self._stroke(points, round(self.style.outline * self.side), self.style.edge(colour))
+            return
         if more:
             self._stroke(points, thick + more // 2, self.style.edge(colour))
         self._stroke(points, thick - more // 2, self.style.fill(colour))
@@ -524,6 +531,22 @@ def render(scene: Scene, size: int = 64) -> tuple[NDArray[np.uint8], NDArray[np.
     """
     side, style = size * SUPERSAMPLE, STYLES[scene.style]
     picture = _stage(scene, side, style)
+    mask = _draw(scene, picture, style)
+    touched = np.asarray(mask).reshape(size, SUPERSAMPLE, size, SUPERSAMPLE).max(axis=(1, 3)) > 0
+    return _pixels(picture, scene, size), touched
+
+
+def outline(scene: Scene, size: int = 64) -> NDArray[np.uint8]:
+    """The scene's animal as white lines on black, (size, size, 3) uint8: what somebody would sketch of it."""
+    side = size * SUPERSAMPLE
+    picture = Image.new("RGB", (side, side))
+    _draw(scene, picture, LINES)
+    return np.asarray(picture.reduce(SUPERSAMPLE))
+
+
+def _draw(scene: Scene, picture: Image.Image, style: Style) -> Image.Image:
+    """Draw the animal on a picture; returns what it touches, white on black."""
+    side = picture.width
     mask = Image.new("L", (side, side))
     half, sign = scene.size * side / 2, -1 if scene.flip else 1
     start = (sign * half, 0.0, scene.x * side, 0.0, half, scene.y * side)
@@ -533,8 +556,7 @@ def render(scene: Scene, size: int = 64) -> tuple[NDArray[np.uint8], NDArray[np.
         _glasses(head)
     if scene.hat:
         _hat(head)
-    touched = np.asarray(mask).reshape(size, SUPERSAMPLE, size, SUPERSAMPLE).max(axis=(1, 3)) > 0
-    return _pixels(picture, scene, size), touched
+    return mask
 
 
 def backdrop(scene: Scene, size: int = 64) -> NDArray[np.uint8]:

@@ -1,4 +1,5 @@
-"""Train the miniature Stable Diffusion on its world: `python -m p2pz_ray.mini.train vae|decoder|clip|judge|unet`.
+"""Train the miniature Stable Diffusion on its world: `python -m p2pz_ray.mini.train MODEL`, one of vae, decoder, clip,
+judge, unet and control.
 
 The recipe stands in `recipe.yaml`. Training is resumable: a run killed at any moment goes on from its last
 checkpoint, and every few hundred steps a sample sheet is written beside it to look at. `export` makes the miniature's
@@ -16,7 +17,7 @@ RECIPE = Path(__file__).parent / "recipe.yaml"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m p2pz_ray.mini.train", description=__doc__)
-    parser.add_argument("what", choices=["vae", "decoder", "clip", "judge", "unet", "export", "restore"])
+    parser.add_argument("what", choices=["vae", "decoder", "clip", "judge", "unet", "control", "export", "restore"])
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--out", type=Path, default=Path("training"), help="checkpoints and sample sheets")
     parser.add_argument(
@@ -38,7 +39,7 @@ def main() -> None:
 
         restore(recipe, given.out, given.miniature)
         return
-    from p2pz_ray.mini.training import clip, judge, unet, vae
+    from p2pz_ray.mini.training import clip, control, judge, unet, vae
 
     trainings = {
         "vae": vae.train_vae,
@@ -46,6 +47,7 @@ def main() -> None:
         "clip": clip.train_clip,
         "judge": judge.train_judge,
         "unet": unet.train_unet,
+        "control": control.train_control,
     }
     trainings[given.what](recipe, given.out)
 

@@ -5,11 +5,11 @@ A `Scene` is a handful of independent attributes. `render` draws it, `caption` s
 every pixel outside the two animals' masks.
 """
 
-from p2pz_ray.mini.drawing import backdrop, render
+from p2pz_ray.mini.drawing import backdrop, outline, render
 from p2pz_ray.mini.scene import CHOICES, COATS, GROUNDS, KINDS, SEASONS, SKIES, STYLES, Scene, sample_scene
 from p2pz_ray.mini.wording import caption
 
 __all__ = [
-    "CHOICES", "COATS", "GROUNDS", "KINDS", "SEASONS", "SKIES", "STYLES", "Scene", "backdrop", "caption", "render",
-    "sample_scene",
+    "CHOICES", "COATS", "GROUNDS", "KINDS", "SEASONS", "SKIES", "STYLES", "Scene", "backdrop", "caption", "outline",
+    "render", "sample_scene",
 ]  # fmt: skip

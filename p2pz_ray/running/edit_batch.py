@@ -63,25 +63,28 @@ class EditBatch:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The pairs of a batch, with a run's columns, in the batch's order."""
         config = self._config
-        pairs = Pairs(list(config.edits), config.seed, config.output_format.format)
+        pairs = Pairs(list(config.edits), config.seed, config.output_format.format, config.output_format.masks)
         for part in self._translator.batches(self._items(batch), "map_batches"):
             self._translator.write(pairs, part, self._translator.edited(part.pictures))
         return pairs.to_table({})
 
     def _items(self, batch: pa.Table) -> list[Item]:
         columns, names = self._columns, batch.schema.names
-        for role, name in (("image", columns.image), ("id", columns.id), ("mask", columns.mask)):
+        named = [("condition", name) for name in columns.conditions]
+        for role, name in (("image", columns.image), ("id", columns.id), ("mask", columns.mask), *named):
             if name is not None and name not in names:
                 raise ConfigError(f"A batch has no {role} column {name!r}; its columns are {', '.join(names)}.")
         rows = batch.combine_chunks()
         data, ids = self._encoded(rows, columns.image), self._texts(rows, columns.id)
         captions = self._texts(rows, columns.caption) if columns.caption in names else [None] * len(data)
         masks = self._encoded(rows, columns.mask) if columns.mask is not None else [None] * len(data)
+        shown = [self._encoded(rows, name) for name in columns.conditions]
+        others = list(zip(*shown, strict=True)) if shown else [()] * len(data)
         if None in ids:
             raise ConfigError(f"A row has no {columns.id}: each image needs an id, which its randomness begins from.")
         return [
-            Item(str(id), found, caption, None if found else "Its image is null.", mask)
-            for id, found, caption, mask in zip(ids, data, captions, masks, strict=True)
+            Item(str(id), found, caption, None if found else "Its image is null.", mask, conditions)
+            for id, found, caption, mask, conditions in zip(ids, data, captions, masks, others, strict=True)
         ]
 
     def _texts(self, batch: pa.Table, name: str | None) -> list[str | None]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.store import Store
 from p2pz_ray.config import CheckpointConfig, InversionConfig, TranslateConfig
 from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, Inversion
+from p2pz_ray.editing.control import Control
+from p2pz_ray.editing.mask import Mask, mixed
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.captions import Blip, Captioner
 from p2pz_ray.running.direction import load_direction, loras_of
@@ -24,27 +27,31 @@ from p2pz_ray.student.repertoire import Parts
 
 @dataclass(frozen=True)
 class Picture:
-    """One decoded image, (H, W, 3) uint8, number `row` of its partition; its mask, (H, W), where there are masks."""
+    """One decoded image, (H, W, 3) uint8, number `row` of its partition; its mask, (H, W) shares, where
+    there are masks; and its pictures of the columns that conditions name, (H, W, 3) uint8."""
 
     row: int
     id: str
     pixels: NDArray[np.uint8]
     caption: str | None
-    mask: NDArray[np.bool_] | None = None
+    mask: NDArray[np.float32] | None = None
+    conditions: tuple[NDArray[np.uint8], ...] = ()
 
 
 @dataclass(frozen=True)
 class Edited:
     """A picture's caption in use and its edits, (K, H, W, 3) uint8; or the sentence that says why there are none.
 
-    `faults` say of each edit why it is no picture, None where it is one; empty where all are. `flags` say of each
-    whether a safety checker flagged it; empty where none looked.
+    `faults` say of each edit why it is no picture, None where it is one; empty where all are. `masks` (K, H, W) are the
+    shares that each edit was confined to, None where nothing confined it. `flags` say of each whether a safety checker
+    flagged it; empty where none looked.
     """
 
     caption: str | None
     pixels: NDArray[np.uint8] | None
     error: str | None = None
     faults: tuple[str | None, ...] = ()
+    masks: NDArray[np.float32] | None = None
     flags: tuple[bool, ...] = ()
 
 
@@ -81,8 +88,14 @@ class Modelled(Protocol):
     def guidance(self) -> GuidanceSettings: ...
 
 
-def load_editor(config: Modelled, device: str) -> Editor:
-    """The configuration's model on a device. Raises ConfigError where it can't be loaded."""
+def controls_of(config: TranslateConfig) -> list[Control]:
+    """The controls that a configuration names."""
+    return [Control(Path(c.model).expanduser(), c.weight, c.source or "given") for c in config.conditions]
+
+
+def load_editor(config: Modelled, device: str, **settings: Any) -> Editor:
+    """The configuration's model on a device; `settings` are the editor's own. Raises ConfigError where it can't be
+    loaded."""
     return Editor.from_pretrained(
         config.model.name,
         revision=config.model.revision,
@@ -94,15 +107,17 @@ def load_editor(config: Modelled, device: str) -> Editor:
         checkpointing=config.checkpointing,
         inversion=config.inversion.settings,
         guidance=config.guidance,
+        **settings,
     )
 
 
 def in_one_pass(
-    student: Student, pixels: NDArray[np.uint8], masks: NDArray[np.bool_] | None, edits: Sequence[Parts]
+    student: Student, pixels: NDArray[np.uint8], masks: Mask | None, edits: Sequence[Parts]
 ) -> NDArray[np.uint8]:
-    """(B, H, W, 3) → the student's K edits of each (B, K, H, W, 3), outside the masks (B, H, W) its own pixels."""
+    """(B, H, W, 3) → the student's K edits of each (B, K, H, W, 3), outside the masks (B, H, W) its own pixels. A
+    student has no noise levels: where a mask is between 0 and 1 it mixes both."""
     made = np.stack([student(pixels, batch_size=len(pixels), edit=parts) for parts in edits], 1)
-    return made if masks is None else np.where(masks[:, None, ..., None], made, pixels[:, None])
+    return made if masks is None else mixed(made, pixels[:, None], masks[:, None])
 
 
 def load_engine(job: Job, device: str) -> Engine:
@@ -120,7 +135,8 @@ class Diffusion:
     def __init__(self, job: Job, device: str) -> None:
         config = job.config
         self.job = job
-        self.editor = load_editor(config, device)
+        told = {"controls": controls_of(config), "controls_act": config.conditions_act} if config.conditions else {}
+        self.editor = load_editor(config, device, **told)
         self.directions = [_direction(job, name) for name in config.edits]
         self.strengths = [edit.strength for edit in config.edits.values()]
         seeing = config.captions.model
@@ -139,32 +155,55 @@ class Diffusion:
         pixels = np.stack([picture.pixels for picture in pictures])
         captions = self.captioner(list(pixels), [picture.caption for picture in pictures])
         seeds = [image_seed(self.job.config.seed, picture.id) for picture in pictures]
-        inversion = self._inverted(pixels, captions, seeds)
+        inversion = self._inverted(pixels, captions, seeds, self._conditions(pictures))
         edited = self.editor.edit_each(inversion, self.directions, self.strengths, _masks(pictures))
+        masks = [None] * len(pictures) if edited.masks is None else list(edited.masks)
         return [
-            Edited(caption, None, faults[0]) if all(faults) else Edited(caption, pixels, faults=faults)
-            for caption, pixels, faults in zip(captions, edited.pixels, edited.faults, strict=True)
+            Edited(caption, None, faults[0]) if all(faults) else Edited(caption, pixels, faults=faults, masks=mask)
+            for caption, pixels, faults, mask in zip(captions, edited.pixels, edited.faults, masks, strict=True)
         ]
 
     def end(self) -> None:
         if self.inversions is not None:
             self.inversions.keep()
 
-    def _inverted(self, pixels: NDArray[np.uint8], captions: list[str], seeds: list[int]) -> Inversion:
+    def _conditions(self, pictures: list[Picture]) -> list[NDArray[np.uint8] | None]:
+        """For each condition its pictures (B, H, W, 3), None for one that makes them itself."""
+        at = {name: i for i, name in enumerate(self.job.columns.conditions)}
+        return [
+            None if each.column is None else np.stack([picture.conditions[at[each.column]] for picture in pictures])
+            for each in self.job.config.conditions
+        ]
+
+    def _inverted(
+        self,
+        pixels: NDArray[np.uint8],
+        captions: list[str],
+        seeds: list[int],
+        conditions: list[NDArray[np.uint8] | None],
+    ) -> Inversion:
         """The pictures' inversion: all made together, or those alone that the cache doesn't hold."""
         cache = self.inversions
         if cache is None:
-            return self.editor.invert(pixels, captions, seeds)
-        keys = [cache.key(*image) for image in zip(pixels, captions, seeds, strict=True)]
+            return self.editor.invert(pixels, captions, seeds, conditions)
+        # What an inversion is told besides is of what it depends on.
+        told = [each for each in conditions if each is not None] if self.editor.controls_act == "all" else []
+        shown = np.concatenate([pixels, *told], axis=1)
+        keys = [cache.key(*image) for image in zip(shown, captions, seeds, strict=True)]
         found = {i: held for i, key in enumerate(keys) if (held := cache.find(key)) is not None}
         missing = [i for i in range(len(keys)) if i not in found]
         if missing:
-            made = self.editor.invert(pixels[missing], [captions[i] for i in missing], [seeds[i] for i in missing])
+            made = self.editor.invert(
+                pixels[missing],
+                [captions[i] for i in missing],
+                [seeds[i] for i in missing],
+                [None if each is None else each[missing] for each in conditions],
+            )
             for i, trajectory, fault in zip(missing, made.trajectory.cpu().unbind(1), made.faults, strict=True):
                 found[i] = trajectory.numpy()
                 if fault is None:
                     cache.add(keys[i], found[i])
-        return self.editor.inverted(np.stack([found[i] for i in range(len(keys))], 1), pixels, captions)
+        return self.editor.inverted(np.stack([found[i] for i in range(len(keys))], 1), pixels, captions, conditions)
 
 
 class OnePass:
@@ -188,13 +227,16 @@ class OnePass:
         pixels = np.stack([picture.pixels for picture in pictures])
         captions = self.captioner(list(pixels), [picture.caption for picture in pictures])
         edited = in_one_pass(self.student, pixels, _masks(pictures), self.edits)
-        return [Edited(caption, pixels) for caption, pixels in zip(captions, edited, strict=True)]
+        return [
+            Edited(caption, made, masks=None if picture.mask is None else np.stack([picture.mask] * len(made)))
+            for caption, made, picture in zip(captions, edited, pictures, strict=True)
+        ]
 
     def end(self) -> None:
         pass
 
 
-def _masks(pictures: list[Picture]) -> NDArray[np.bool_] | None:
+def _masks(pictures: list[Picture]) -> NDArray[np.float32] | None:
     """(B, H, W), None where the collection has none."""
     masks = [picture.mask for picture in pictures if picture.mask is not None]
     return np.stack(masks) if masks else None

@@ -33,4 +33,5 @@ class Job:
 def columns_of(config: TranslateConfig) -> Columns:
     """What the collection's columns are called."""
     named = config.input.columns
-    return Columns(named.id, named.image, config.captions.column, named.mask, config.input.masks)
+    conditions = tuple(dict.fromkeys(each.column for each in config.conditions if each.column is not None))
+    return Columns(named.id, named.image, config.captions.column, named.mask, config.input.masks, conditions)

@@ -22,13 +22,17 @@ SENTENCE = "The safety checker flagged it."
 class Pairs:
     """The pairs of one partition in the order of its images, filled in any order and turned into Parquet.
 
-    `edits` are the names of the edits, `format` how pictures are encoded (it names the pictures' paths).
+    `edits` are the names of the edits, `format` how pictures are encoded (it names the pictures' paths), `masks`
+    whether there is a column of them.
     """
 
-    def __init__(self, edits: Sequence[str], run_seed: int, format: Literal["png", "jpeg", "webp"]) -> None:
+    def __init__(
+        self, edits: Sequence[str], run_seed: int, format: Literal["png", "jpeg", "webp"], masks: bool = False
+    ) -> None:
         self.edits = tuple(edits)
         self.run_seed = run_seed
         self.format = format
+        self.masks = masks
         self.failures: list[tuple[str, str]] = []
         """Ids of images that went wrong, all or some of their edits, and the sentences that say why."""
         self.failed = 0
@@ -49,16 +53,20 @@ class Pairs:
         source: bytes,
         edited: Sequence[bytes | None],
         faults: Sequence[str | None] = (),
+        masks: Sequence[bytes | None] = (),
         flags: Sequence[bool] = (),
     ) -> None:
         """Image number `row` of the partition was edited: its encoded source and one encoded picture an edit; or for an
-        edit that went wrong no picture, and the sentence that says why in `faults`. Where one of `flags` is True a
-        safety checker flagged the edit, and the picture is what is to be kept of it."""
+        edit that went wrong no picture, and the sentence that says why in `faults`. `masks` are PNG, one an edit. Where
+        one of `flags` is True a safety checker flagged the edit, and the picture is what is to be kept of it."""
         said = faults or [None] * len(self.edits)
+        found = masks or [None] * len(self.edits)
         seen = [flag and fault is None for flag, fault in zip(flags or [False] * len(said), said, strict=True)]
         self._rows[row] = [
-            self._row(id, edit, caption, source, picture if fault is None else None, SENTENCE if flag else fault, flag)
-            for edit, picture, fault, flag in zip(self.edits, edited, said, seen, strict=True)
+            self._row(
+                id, edit, caption, source, picture if fault is None else None, SENTENCE if flag else fault, mask, flag
+            )
+            for edit, picture, fault, mask, flag in zip(self.edits, edited, said, found, seen, strict=True)
         ]
         self.flagged += sum(seen)
         self.failures += [(id, sentence) for sentence in dict.fromkeys(said) if sentence is not None]
@@ -77,7 +85,7 @@ class Pairs:
     def to_table(self, metadata: dict[str, str]) -> pa.Table:
         """All rows; `metadata` stands in the schema."""
         rows = [pair for number in sorted(self._rows) for pair in self._rows[number]]
-        return pa.Table.from_pylist(rows, pairs_schema(metadata))
+        return pa.Table.from_pylist(rows, pairs_schema(metadata, self.masks))
 
     def _row(
         self,
@@ -87,6 +95,7 @@ class Pairs:
         source: bytes | None,
         picture: bytes | None = None,
         error: str | None = None,
+        mask: bytes | None = None,
         flagged: bool = False,
     ) -> dict[str, Any]:
         return {
@@ -98,4 +107,5 @@ class Pairs:
             "edited_image": None if picture is None else {"bytes": picture, "path": f"{edit}.{self.format}"},
             "caption": caption,
             "seed": image_seed(self.run_seed, id),
+            "mask": None if mask is None else {"bytes": mask, "path": f"{edit}-mask.png"},
         }

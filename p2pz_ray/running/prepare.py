@@ -19,7 +19,9 @@ from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.collection.store import Store
 from p2pz_ray.config import CheckpointConfig, EngineConfig, TranslateConfig, difference, fingerprint, record
 from p2pz_ray.editing import EditDirection
+from p2pz_ray.editing.checkpoint import fingerprint as model_fingerprint
 from p2pz_ray.editing.checkpoint import identity, is_here, locate, locate_vae
+from p2pz_ray.editing.control import check_control
 from p2pz_ray.editing.kind import check_kind, read_json
 from p2pz_ray.editing.lora import Lora
 from p2pz_ray.editing.pipeline import check_arguments, check_folder, pipeline_kind
@@ -28,7 +30,7 @@ from p2pz_ray.editing.weights import PARTS, TEXT, variant_in
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.checkpoint import load_pretrained
 from p2pz_ray.running.direction import load_direction, loras_of, recipe, save_direction
-from p2pz_ray.running.engine import Modelled, in_half
+from p2pz_ray.running.engine import Modelled, controls_of, in_half
 from p2pz_ray.running.ingredients import Ingredients, Wanted, found_here
 from p2pz_ray.running.job import Job, columns_of
 from p2pz_ray.running.safety import check_safety
@@ -141,13 +143,18 @@ def _diffusion(config: TranslateConfig, begun: RunFolder | None, find: Find) -> 
     config = _pinned(config, checkpoint)
     held = {} if begun is None else {name: load_direction(begun, name) for name in config.edits}
     kept = {name: direction for name, direction in held.items() if direction is not None}
+    unet, controls = read_json(checkpoint / "unet" / "config.json"), controls_of(config)
+    for control in controls:
+        check_control(control.folder, unet)
     known = identity(checkpoint, vae, loras, in_half(config)) if _are_here(config.model) else None
     wanted = Wanted(config.model, config.dtype, known, recipe(config.edits, kept))
     found = (found_here if wanted.complete else find)(wanted)
-    ingredients = {
+    ingredients: dict[str, Any] = {
         "model": found.identity,
         "directions": {name: direction.digest for name, direction in found.directions.items()},
     }
+    if controls:
+        ingredients["conditions"] = [model_fingerprint(control.folder) for control in controls]
     fresh = {name: direction for name, direction in found.directions.items() if name not in kept}
     return _Given(size, ingredients, config, fresh)
 
@@ -297,6 +304,7 @@ def _absolute(config: TranslateConfig) -> TranslateConfig:
         safety = safety.model_copy(update={"model": named})
     changed: dict[str, Any] = {"student": student, "safety": safety, "input": given, "inversion": inversion}
     changed["model"] = absolute_model(config.model)
+    changed["conditions"] = [each.model_copy(update={"model": absolute_uri(each.model)}) for each in config.conditions]
     changed["output"] = absolute_uri(config.output)
     if (signed := config.output_format.c2pa) is not None:
         files = {"certificates": absolute_uri(signed.certificates), "key": absolute_uri(signed.key)}

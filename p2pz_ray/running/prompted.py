@@ -5,6 +5,7 @@ import numpy as np
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.config import EditConfig
 from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.mask import mixed
 from p2pz_ray.editing.pipeline import Pipeline, pipeline_kind
 from p2pz_ray.errors import ImageError
 from p2pz_ray.language.captions import Blip, Captioner
@@ -47,7 +48,7 @@ class Prompted:
                 pixels = self.pipeline.edit(picture.pixels, prompt(self.prompt, edit, caption), seed)
             except ImageError as error:
                 fault = str(error)
-            made.append(pixels if picture.mask is None else np.where(picture.mask[..., None], pixels, picture.pixels))
+            made.append(pixels if picture.mask is None else mixed(pixels, picture.pixels, picture.mask))
             faults.append(fault)
         if all(faults):
             return Edited(caption, None, faults[0])

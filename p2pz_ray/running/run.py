@@ -9,17 +9,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from p2pz_ray.amount import count
+from p2pz_ray.collection.failure import StorageError
 from p2pz_ray.collection.manifest import Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition, Plan
 from p2pz_ray.collection.reader import read_partition
 from p2pz_ray.collection.understood import understood
 from p2pz_ray.config import TranslateConfig
-from p2pz_ray.errors import P2PZError
+from p2pz_ray.errors import P2PZError, StoppedError
 from p2pz_ray.running.ingredients import Ingredients, Wanted, found_here
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import Pairs
 from p2pz_ray.running.prepare import prepare
 from p2pz_ray.running.progress import Progress, Reached, duration
+
+SEAL_EVERY = 10_000
+"""Commits after which what is committed is written down in one file."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def translate(config: TranslateConfig, on_progress: Callable[[Reached], None] | 
             return _recorded(folder, config.output)
         job, plan = prepared
         folder = job.folder
-        manifests = folder.manifests(plan.partitions, job.fingerprint)
+        manifests = folder.manifests(plan.ids, job.fingerprint)
         left = [partition for partition in plan.partitions if partition.id not in manifests]
         if left:
             _work(job, plan, left, manifests, on_progress)
@@ -105,7 +109,16 @@ def _work(
     from p2pz_ray.running.metrics import DriverMetrics
     from p2pz_ray.running.pool import Pool
 
-    with connected(job.config), _interruptible() as when_asked:  # Ray sets signal handlers too: ours come after
+    folder = job.folder
+    folder.seal(manifests)
+
+    def done(manifest: Manifest) -> None:
+        manifests[manifest.partition] = manifest
+        if len(manifests) % SEAL_EVERY == 0:
+            with suppress(StorageError):  # they stand, each by itself
+                folder.seal(manifests)
+
+    with connected(job.config), _interruptible() as asked:  # Ray sets signal handlers too: ours come after
         progress = Progress(
             plan.images,
             sum(manifest.images for manifest in manifests.values()),
@@ -129,14 +142,14 @@ def _work(
             DriverMetrics(job.config.output),
             lambda: lacking(job.config),
         )
-        when_asked(pool.stop)
+        asked.call = pool.stop
         try:
-            pool.run(left, lambda manifest: manifests.update({manifest.partition: manifest}))
+            pool.run(left, done)
         except KeyboardInterrupt:
-            done = len(manifests)
-            raise P2PZError(
-                f"Stopped with {done:,} of {count(len(plan.partitions), 'partition')} done: "
-                "the same command goes on from there."
+            raise StoppedError(
+                f"Stopped with {len(manifests):,} of {count(len(plan.partitions), 'partition')} done: "
+                "the same command goes on from there.",
+                asked.number,
             ) from None
         finally:
             progress.close()
@@ -148,7 +161,9 @@ def _work(
 def quarantine(job: Job, partition: Partition, sentence: str) -> Manifest:
     """Commit a partition as error rows alone, which say `sentence`."""
     started = time.time()
-    pairs = Pairs(list(job.config.edits), job.config.seed, job.config.output_format.format)
+    pairs = Pairs(
+        list(job.config.edits), job.config.seed, job.config.output_format.format, job.config.output_format.masks
+    )
     for row, id in enumerate(_ids(job, partition)):
         pairs.fail(row, id, sentence)
     return job.folder.commit(
@@ -198,23 +213,32 @@ def _recorded(folder: RunFolder, output: str) -> Summary:
     return Summary(output=output, fresh=False, **record)
 
 
-@contextmanager
-def _interruptible() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Within the block, SIGTERM (what a job's stop sends) and Ctrl-C raise KeyboardInterrupt, or call what the function
-    that the block is given was told last."""
-    call: list[Callable[[], None]] = []
+@dataclass
+class _Asked:
+    """call: what a signal that asks for an end calls. number: of the last such signal."""
 
-    def interrupt(*_: object) -> None:
-        if not call:
+    call: Callable[[], None] | None = None
+    number: int = signal.SIGINT
+
+
+@contextmanager
+def _interruptible() -> Iterator[_Asked]:
+    """Within the block, SIGTERM (what a job's stop sends) and Ctrl-C raise KeyboardInterrupt, or call what is to be
+    called."""
+    asked = _Asked()
+
+    def interrupt(number: int, _: object) -> None:
+        asked.number = number
+        if asked.call is None:
             raise KeyboardInterrupt
-        call[-1]()
+        asked.call()
 
     if threading.current_thread() is not threading.main_thread():
-        yield call.append
+        yield asked
         return
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield call.append
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -81,10 +81,11 @@ def status(uri: str, storage_options: dict[str, Any] | None = None) -> Status:
     """Look at a run, finished or not. Raises ConfigError where there is none."""
     folder = RunFolder(uri, storage_options)
     finished = folder.finished
-    plan = folder.plan()
-    if plan is None:
+    planned = folder.outline()
+    if planned is None:
         raise ConfigError(f"{uri} is no run: it has no plan.json, so give the output of p2pz translate.")
-    manifests = sorted(folder.manifests(plan.partitions).values(), key=lambda manifest: manifest.finished)
+    ids, total = planned
+    manifests = sorted(folder.manifests(ids).values(), key=lambda manifest: manifest.finished)
     recent = manifests[-RECENT:]
     rate = None
     if recent:
@@ -94,7 +95,7 @@ def status(uri: str, storage_options: dict[str, Any] | None = None) -> Status:
     usual = took[len(took) // 2][0] if took else None
     return Status(
         uri=uri,
-        total=plan.images,
+        total=total,
         done=sum(manifest.images for manifest in manifests),
         ok=sum(manifest.ok for manifest in manifests),
         failed=sum(manifest.failed for manifest in manifests),

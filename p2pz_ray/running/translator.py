@@ -24,6 +24,7 @@ from p2pz_ray.collection.mark import Provenance, xmp
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.reader import Item, read_partition
 from p2pz_ray.config import TranslateConfig
+from p2pz_ray.editing.mask import from_picture, to_picture
 from p2pz_ray.editing.model import chosen_device
 from p2pz_ray.editing.passes import out_of_memory
 from p2pz_ray.errors import ConfigError, ImageError
@@ -89,7 +90,7 @@ class Translator:
             return standing
         started, self.underway = time.time(), 0
         self.engine.begin(partition)
-        pairs = Pairs(list(config.edits), config.seed, config.output_format.format)
+        pairs = Pairs(list(config.edits), config.seed, config.output_format.format, config.output_format.masks)
         seconds = {"waiting": 0.0, "model": 0.0}
         behind: deque[Future[None]] = deque()
         clock = time.perf_counter()
@@ -147,7 +148,8 @@ class Translator:
                     raise ImageError(item.error or "There is no image in this row.")
                 caption = item.caption if config.captions.column else None
                 pixels = decode(item.data, self.policy, partial(log.assumed, config.output, partition, item.id))
-                batch.pictures.append(Picture(row, item.id, pixels, caption, self._mask(item)))
+                found = Picture(row, item.id, pixels, caption, self._mask(item), self._conditions(item))
+                batch.pictures.append(found)
             except ImageError as error:
                 batch.broken.append((row, item, str(error)))
             if len(batch.pictures) >= (config.batch_size or LARGEST):
@@ -156,16 +158,31 @@ class Translator:
         if batch.pictures or batch.broken:
             yield batch
 
-    def _mask(self, item: Item) -> NDArray[np.bool_] | None:
-        """Where the item may be edited, fitted as its picture is; padding never is."""
+    def _mask(self, item: Item) -> NDArray[np.float32] | None:
+        """Where and for how long the item may be edited, fitted as its picture is; padding never is."""
         if self.job.columns.mask is None and self.job.columns.masks is None:
             return None
         if item.mask is None:
             raise ImageError("It has no mask.")
         try:
-            return decode(item.mask, replace(self.policy, background=(0, 0, 0))).mean(axis=2) > 127
+            return from_picture(decode(item.mask, replace(self.policy, background=(0, 0, 0))))
         except ImageError as error:
             raise ImageError(f"Its mask can't be used: {error}") from error
+
+    def _conditions(self, item: Item) -> tuple[NDArray[np.uint8], ...]:
+        """The item's pictures of the columns that conditions name, fitted as its picture is."""
+        names, black = self.job.columns.conditions, replace(self.policy, background=(0, 0, 0))
+        found = []
+        for name, data in zip(names, item.conditions or (None,) * len(names), strict=True):
+            if data is None:
+                raise ImageError(f"It has no {name}.")
+            try:
+                if isinstance(data, str):
+                    raise ImageError(data)
+                found.append(decode(data, black))
+            except ImageError as error:
+                raise ImageError(f"Its {name} can't be used: {error}") from error
+        return tuple(found)
 
     def edited(self, pictures: list[Picture]) -> list[Edited]:
         """Translate pictures, as many at once as fit."""
@@ -228,7 +245,9 @@ class Translator:
                     None if pixels is None else self._encoded(pixels, source, from_)
                     for pixels, from_ in zip(shown, self.provenances, strict=True)
                 ]
-                pairs.add(picture.row, picture.id, result.caption, source, pictures, faults, flags)
+                found = () if result.masks is None or not pairs.masks else result.masks
+                masks = [encode(to_picture(mask)) for mask in found]
+                pairs.add(picture.row, picture.id, result.caption, source, pictures, faults, masks, flags)
 
     def _shown(self, pixels: NDArray[np.uint8], fault: str | None, flag: bool) -> NDArray[np.uint8] | None:
         """What an edit's row holds."""

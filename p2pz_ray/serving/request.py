@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from p2pz_ray.collection.codec import DecodePolicy, decode
 from p2pz_ray.config import Amount, Natural, Section
+from p2pz_ray.editing.mask import from_picture
 from p2pz_ray.errors import ImageError
 from p2pz_ray.running.pairs import image_seed
 from p2pz_ray.serving.offer import Offer, Taught
@@ -201,15 +202,15 @@ def picture(data: bytes, policy: DecodePolicy, key: str) -> Pixels:
         raise RefusalError(status, f"The {key} can't be used: {message}", key, "invalid_image") from None
 
 
-def white(data: bytes, policy: DecodePolicy) -> NDArray[np.bool_]:
+def white(data: bytes, policy: DecodePolicy) -> NDArray[np.float32]:
     """A mask that is white where the edit may go, as a collection's are."""
-    return picture(data, replace(policy, background=(0, 0, 0)), "mask").mean(axis=2) > 127
+    return from_picture(picture(data, replace(policy, background=(0, 0, 0)), "mask"))
 
 
-def transparent(data: bytes, policy: DecodePolicy) -> NDArray[np.bool_]:
+def transparent(data: bytes, policy: DecodePolicy) -> NDArray[np.float32]:
     """A mask that is transparent where the edit may go: over black and over white, such a pixel differs."""
     dark, bright = (picture(data, replace(policy, background=(level,) * 3), "mask").astype(int) for level in (0, 255))
-    free: NDArray[np.bool_] = (bright - dark).mean(axis=2) > 127
+    free = from_picture((bright - dark).clip(0, 255).astype(np.uint8))
     if not free.any():
         raise RefusalError(
             400, "The mask has no transparent pixel, so nothing may be edited: make it transparent there.", "mask"

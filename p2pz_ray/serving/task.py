@@ -43,7 +43,7 @@ class Task:
     caption: str | None
     otherwise: str
     seed: int
-    mask: NDArray[np.bool_] | None = None
+    mask: NDArray[np.float32] | None = None
     every: int = 0
 
 

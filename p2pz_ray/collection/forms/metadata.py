@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import posixpath
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.csv
@@ -54,4 +55,4 @@ def as_named(columns: Columns, schema: pa.Schema) -> tuple[Columns, bool]:
         id = image
     elif id == Columns.id and id not in schema.names and "key" in schema.names:
         id = "key"
-    return Columns(id, image, caption, columns.mask, columns.masks), by_path
+    return replace(columns, id=id, image=image, caption=caption), by_path

@@ -139,6 +139,8 @@ def _sample(path: str, key: str, parts: dict[str, bytes], columns: Columns) -> I
     if columns.mask is not None:
         mask = next((part for part in parts if _is_part(part, columns.mask)), None)
         found["mask"] = None if mask is None else parts[mask]
+    members = [next((part for part in parts if _is_part(part, name)), None) for name in columns.conditions]
+    found["conditions"] = tuple(None if member is None else parts[member] for member in members)
     yield sample_id(path, key), found
 
 
@@ -166,7 +168,7 @@ def _text(data: bytes) -> str:
 
 
 def _is_picture(part: str, columns: Columns) -> bool:
-    if columns.mask is not None and _is_part(part, columns.mask):
+    if any(_is_part(part, name) for name in (columns.mask, *columns.conditions) if name is not None):
         return False
     if columns.image != Columns.image:
         return _is_part(part, columns.image)

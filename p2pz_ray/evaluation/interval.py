@@ -1,0 +1,80 @@
+"""Means and shares of pairs with the interval that holds the true one with 95 %.
+
+Several edits of one image are no independent pairs: a picture that is hard is so under each of them. Where the images
+are given, what is summed is what each image is off by.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z = 1.959964  # of a normal distribution's 95 %
+# Of Student's t with 1, 2, … 29 degrees of freedom.
+_T = (
+    *(12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157, 2.228139),
+    *(2.200985, 2.178813, 2.160369, 2.144787, 2.131450, 2.119905, 2.109816, 2.100922, 2.093024, 2.085963),
+    *(2.079614, 2.073873, 2.068658, 2.063899, 2.059539, 2.055529, 2.051831, 2.048407, 2.045230),
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over `count` pairs and the interval that holds the true one with 95 %, None where a single image tells
+    nothing of how much they differ."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    count: int
+
+
+def mean(values: NDArray[np.float64], images: NDArray[np.intp] | None = None) -> Estimate | None:
+    """By Student's t over the images; None for no values. images: each value's, None where all are different ones."""
+    if not len(values):
+        return None
+    middle, off = _off_by(values, images)
+    if len(off) == 1:
+        return Estimate(middle, None, None, len(values))
+    freedom = len(off) - 1
+    half = _t(freedom) * math.sqrt(len(off) / freedom * float(off @ off)) / len(values)
+    return Estimate(middle, middle - half, middle + half, len(values))
+
+
+def share(hits: int, count: int, worth: float | None = None) -> Estimate | None:
+    """A share with Wilson's interval, which holds for few pairs and near 0 and 1 too; None for no pairs.
+
+    worth: how many independent pairs tell as much as these, None where they are independent.
+    """
+    if not count:
+        return None
+    p, n = hits / count, float(count if worth is None else worth)
+    middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    return Estimate(p, max(0.0, middle - half), min(1.0, middle + half), count)
+
+
+def share_of(hits: NDArray[np.bool_], images: NDArray[np.intp] | None = None) -> Estimate | None:
+    """The share of pairs that are true. images: as for `mean`."""
+    values = hits.astype(np.float64)
+    if not len(values) or images is None:
+        return share(int(hits.sum()), len(hits))
+    p, off = _off_by(values, images)
+    # Where all are alike nothing tells whether an image's edits are, so they are taken for one.
+    worth = len(values) ** 2 * p * (1 - p) / float(off @ off) if 0 < p < 1 and off.any() else len(off)
+    return share(int(hits.sum()), len(hits), min(worth, len(values)))
+
+
+def _off_by(values: NDArray[np.float64], images: NDArray[np.intp] | None) -> tuple[float, NDArray[np.float64]]:
+    """The mean, and the sum of what each image's values differ from it by."""
+    middle = float(values.mean())
+    off: NDArray[np.float64] = values - middle
+    if images is None:
+        return middle, off
+    return middle, np.bincount(np.unique(images, return_inverse=True)[1], off).astype(np.float64)
+
+
+def _t(freedom: int) -> float:
+    """Of Student's t, 95 %; from 30 degrees of freedom on by the first term of its expansion."""
+    return _T[freedom - 1] if freedom <= len(_T) else Z + (Z**3 + Z) / (4 * freedom)
