@@ -53,12 +53,6 @@ def write_config(folder: Path, settings: dict[str, Any]) -> str:
     return str(file)
 
 
-def wrong_direction(folder: Path, model: Path) -> dict[str, Any]:
-    file = folder / "other.safetensors"
-    EditDirection(torch.zeros(77, 768), {"text_encoder": "0123456789abcdef"}).save(str(file))
-    return {"edits": {"cat2dog": {"direction": str(file)}}, "captions": {"otherwise": "a cat"}}
-
-
 WRONG: dict[str, tuple[Callable[[Path, Path], dict[str, Any]], str]] = {
     "unknown key": (lambda f, m: {"stepz": 3}, "stepz"),
     "wrong type": (lambda f, m: {"seed": "seven"}, "seed"),
@@ -69,7 +63,6 @@ WRONG: dict[str, tuple[Callable[[Path, Path], dict[str, Any]], str]] = {
     "a folder that is no model": (lambda f, m: {"model": str(f)}, "model_index.json"),
     "unreachable hub id": (lambda f, m: {"model": "nobody/nothing"}, "nobody/nothing"),
     "missing caption model": (lambda f, m: {"captions": {"model": str(f / "no-blip")}}, "no-blip"),
-    "direction for another model": (wrong_direction, "cat2dog was made for another model"),
     "missing direction": (
         lambda f, m: {"edits": {"e": {"direction": str(f / "no.safetensors")}}, "captions": {"otherwise": "x"}},
         "no.safetensors",

@@ -76,7 +76,8 @@ def test_the_entrypoint_is_a_job_and_a_configuration_with_workers_as_the_machine
     assert (python, job) == ("python", "/app/jobs/distill.py")
     wanted = load(str(ROOT / config.removeprefix("/app/")), settings, DistillConfig)
     groups = manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"]
-    assert wanted.workers.bounds == tuple(sum(group[key] for group in groups) for key in ("minReplicas", "maxReplicas"))
+    assert wanted.workers.bounds == (1, sum(group["maxReplicas"] for group in groups))
+    assert [group["minReplicas"] for group in groups] == [0] * len(groups)  # no GPU is held before it is asked for
     for group in groups:
         [container] = group["template"]["spec"]["containers"]
         assert wanted.workers.gpus == float(container["resources"]["limits"]["nvidia.com/gpu"])

@@ -15,7 +15,8 @@ from datasets_hub import COMMIT, hub_server
 from PIL import Image
 from small_run import TARGETS, Example, examples, moved, pair, write_run
 
-from p2pz_ray.cli import FORMATS, main
+from p2pz_ray.arguments import FORMATS
+from p2pz_ray.cli import main
 from p2pz_ray.collection.codec import encode
 from p2pz_ray.collection.mark import SOURCE_TYPE, Provenance, xmp
 from p2pz_ray.collection.store import Store
@@ -133,7 +134,7 @@ def test_parquet_keeps_a_runs_own_columns_and_its_scores(run: tuple[list[Example
     rows = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
     assert [row["id"] for row in rows] == [s.id for s in scenes[:11]]
     assert set(rows.column_names) == {
-        *("id", "edit", "source_image", "edited_image", "prompt", "caption", "mask_overlap")
+        *("id", "edit", "strength", "source_image", "edited_image", "prompt", "caption", "mask_overlap")
     }
     np.testing.assert_array_equal(array(rows[0]["edited_image"]), scenes[0].picture("horse"))
 

@@ -434,10 +434,10 @@ def test_an_image_the_model_fails_on_spares_its_neighbours(translator: Translato
     invert = translator.engine.editor.invert
     poison = image_seed(0, "cat-00001")
 
-    def failing(images: Any, captions: Any, seeds: list[int]) -> Any:
+    def failing(images: Any, captions: Any, seeds: list[int], *rest: Any) -> Any:
         if poison in seeds:
             raise ValueError("not this one\nnever")
-        return invert(images, captions, seeds)
+        return invert(images, captions, seeds, *rest)
 
     translator.engine.editor.invert = failing  # type: ignore[method-assign]
     manifest = translator.translate(only_partition(translator))
@@ -455,11 +455,11 @@ def test_a_batch_beyond_memory_is_halved_for_good(translator: Translator, tmp_pa
     invert = translator.engine.editor.invert
     sizes: list[int] = []
 
-    def hungry(images: Any, captions: Any, seeds: list[int]) -> Any:
+    def hungry(images: Any, captions: Any, seeds: list[int], *rest: Any) -> Any:
         sizes.append(len(seeds))
         if len(seeds) > 1:
             raise torch.OutOfMemoryError("too much")
-        return invert(images, captions, seeds)
+        return invert(images, captions, seeds, *rest)
 
     translator.engine.editor.invert = hungry  # type: ignore[method-assign]
     manifest = translator.translate(only_partition(translator))

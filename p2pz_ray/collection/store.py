@@ -303,7 +303,8 @@ class Store:
     def _translated(self, error: Exception, path: str, verb: str) -> StorageError:
         """The storage's error as a sentence; `FileError` if it is about this file alone."""
         name = self.name(path)
-        if isinstance(error, FileNotFoundError):
+        gone = getattr(getattr(error, "response", None), "status_code", None) == 404  # as the hub's client says it
+        if gone or isinstance(error, FileNotFoundError):
             return MissingFileError(name, missing(self.full(path)) if self.local else "There is no such file.")
         if isinstance(error, ChangedFileError):
             return error
