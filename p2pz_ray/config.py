@@ -7,6 +7,7 @@ refused.
 """
 
 import re
+import string
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, Self
 
@@ -328,11 +329,47 @@ class RayConfig(Section):
     address: Text | None = None  # null starts Ray on this machine, unless the environment names a cluster
 
 
+class SafetyConfig(Section):
+    """A safety checker, as Stable Diffusion's checkpoints have one: the rows of pictures that it flags have the status
+    flagged, and no student learns of them."""
+
+    model: ModelConfig  # a StableDiffusionSafetyChecker: its folder, that of a checkpoint that has one, or a hub id
+    holds: Literal["kept", "blurred", "none"] = "blurred"  # what such a row holds: the picture, a blur of it, or none
+
+
+PROMPT = ("source", "target", "caption", "swapped")
+
+
+class EngineConfig(Section):
+    """An image-to-image pipeline of diffusers' own in the editor's place, told in words; `model` is its checkpoint.
+
+    In `prompt`, {source} and {target} are the edit's words, {caption} is the image's and {swapped} the caption with the
+    one word in the other's place.
+    """
+
+    pipeline: Text  # the class's name: StableDiffusionImg2ImgPipeline
+    prompt: Text
+    arguments: dict[str, Any] = {}  # of its call: strength, guidance_scale, num_inference_steps and so on
+
+    @field_validator("prompt", mode="after")
+    @classmethod
+    def _fields(cls, prompt: str) -> str:
+        try:
+            named = [field for _, field, _, _ in string.Formatter().parse(prompt) if field is not None]
+        except ValueError as error:
+            raise ValueError(f"is {prompt!r}, whose braces don't match ({error})") from None
+        unknown = [field for field in named if field not in PROMPT]
+        if unknown:
+            raise ValueError(f"names {{{unknown[0]}}}: it can name {', '.join(f'{{{field}}}' for field in PROMPT)}")
+        return prompt
+
+
 class TranslateConfig(Section):
     """`p2pz translate`: a collection → a run of pairs."""
 
     model: CheckpointConfig = CheckpointConfig(name="mini")
     student: Text | None = None  # a folder that `p2pz distill` wrote, or "mini": its edits, in one pass each
+    engine: EngineConfig | None = None  # null is the method itself
     input: InputConfig
     image: ImageConfig = ImageConfig()
     captions: CaptionsConfig = CaptionsConfig()
@@ -340,6 +377,7 @@ class TranslateConfig(Section):
     output: Text
     output_format: OutputFormatConfig = OutputFormatConfig()
     output_storage_options: dict[str, Any] = {}  # handed to fsspec
+    safety: SafetyConfig | None = None  # null looks at nothing
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     inversion: InversionConfig = InversionConfig()
     guidance: GuidanceSettings = GuidanceSettings()
@@ -349,6 +387,7 @@ class TranslateConfig(Section):
     device: Device = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False  # whether torch.compile makes kernels first: worth its minutes on a GPU, in long runs
+    checkpointing: bool = False  # whether a gradient's pass keeps little: less memory, more time
     replicas: ReplicasConfig = ReplicasConfig()
     tolerance: ToleranceConfig = ToleranceConfig()
     ray: RayConfig = RayConfig()
@@ -391,13 +430,30 @@ class TranslateConfig(Section):
         """A student knows its edits and has nothing else to set."""
         if self.student is None:
             return self
-        idle = [key for key in ("model", "inversion", "guidance", "dtype", "compile") if _is_set(self, key)]
-        idle += [key for key in ("conditions", "conditions_act") if _is_set(self, key)]
+        unused = ("model", "inversion", "guidance", "dtype", "compile", "checkpointing", "conditions", "conditions_act")
+        idle = [key for key in unused if _is_set(self, key)]
         idle += ["captions.model"] if self.captions.model is not None else []
         for name, edit in self.edits.items():
             idle += [f"edits.{name}.{key}" for key in ("sentences", "count", "direction") if _is_set(edit, key)]
         if idle:
             raise ValueError(f"student leaves nothing to {', '.join(idle)}: leave that out, or the student")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_alone(self) -> "TranslateConfig":
+        """A pipeline is told words, and has settings of its own."""
+        if self.engine is None:
+            return self
+        others = ("student", "inversion", "guidance", "compile", "checkpointing", "conditions", "conditions_act")
+        idle = [key for key in others if _is_set(self, key)]
+        idle += [f"model.{key}" for key in ("vae", "loras") if _is_set(self.model, key)]
+        words = ("source", "target")
+        for name, edit in self.edits.items():
+            idle += [
+                f"edits.{name}.{key}" for key in EditConfig.model_fields if key not in words and _is_set(edit, key)
+            ]
+        if idle:
+            raise ValueError(f"engine leaves nothing to {', '.join(idle)}: leave that out, or the engine")
         return self
 
     def parts_of(self, name: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 # Keys that decide where, how fast and how patiently a run is made, but no pixel and no row of it.
 _WITHOUT_EFFECT = re.compile(
-    r"(replicas|ray|tolerance|batch_size|device|compile|output|inversion\.cache)(\..*)?"
+    r"(replicas|ray|tolerance|batch_size|device|compile|checkpointing|output|inversion\.cache)(\..*)?"
     r"|input\.(images_per_partition|new|unreadable)"
     r"|.*sentences\.endpoint\.(api_key_env|timeout|retries|max_requests)"
 )

@@ -13,10 +13,15 @@ import pytest
 import torch
 from hub_server import Hub
 from safetensors.torch import load_file, save_file
+from tiny_job import tiny_settings
 
 from p2pz_ray import Editor
+from p2pz_ray.config import DirectionConfig, TranslateConfig
 from p2pz_ray.editing.checkpoint import locate
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.running.direction import write_direction
+from p2pz_ray.running.ingredients import Ingredients, Wanted, found_here
+from p2pz_ray.running.prepare import prepare
 
 NAME = "stable/one"
 PARTS = ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model")
@@ -75,6 +80,30 @@ def test_only_what_an_edit_needs_is_fetched_once_and_at_the_commit(
     names = {file.removeprefix(f"{NAME}/") for file in hub.fetched}
     assert {name for name in names if name.endswith("s")} == {f"{part}.safetensors" for part in PARTS}
     assert not [name for name in names if name.startswith("safety_checker")]
+
+
+def test_a_driver_fetches_configurations_alone_and_a_direction_the_text_half_alone(
+    served: Callable[..., Hub], repository: Path, tmp_path: Path
+) -> None:
+    hub = served({NAME: repository})
+    given = tiny_settings(tmp_path, Path(NAME), images=1)
+
+    def find(wanted: Wanted) -> Ingredients:
+        before = {file for file in hub.fetched if file.endswith("safetensors")}
+        assert not before
+        found = found_here(wanted)
+        assert wanted.model.revision == hub.commit(NAME)
+        return found
+
+    prepared = prepare(TranslateConfig.model_validate(given), find)
+    assert prepared is not None
+    weights = {file.removeprefix(f"{NAME}/") for file in hub.fetched if file.endswith(".safetensors")}
+    assert weights == {f"{part}.safetensors" for part in PARTS}
+    hub.fetched.clear()
+    shutil.rmtree(tmp_path / "cache")
+    write_direction(DirectionConfig(model=NAME, source="cat", target="dog", output=str(tmp_path / "d"), count=2))
+    weights = {file.removeprefix(f"{NAME}/") for file in hub.fetched if file.endswith(".safetensors")}
+    assert weights == {"text_encoder/model.safetensors"}
 
 
 def test_half_precision_fetches_the_half_weights(served: Callable[..., Hub], repository: Path) -> None:

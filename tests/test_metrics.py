@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import save_tiny_checkpoint
 from small_run import examples
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig, ViTConfig, ViTModel
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from tiny_clip import save_tiny_clip
+from transformers import CLIPModel, CLIPTokenizer, ViTConfig, ViTModel
 
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.evaluation import clip, miniature
@@ -41,30 +40,7 @@ def pairs(count: int = 5, side: int = 40) -> list[Pair]:
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clip")
-    words = save_tiny_checkpoint(folder / "words").parent / "words"
-    tokenizer = CLIPTokenizer(str(words / "vocab.json"), str(words / "merges.txt"), model_max_length=24)
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=24,
-        pad_token_id=tokenizer.pad_token_id,
-        **ends,
-    )
-    vision = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8
-    )
-    torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=12))
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    side = {"height": 32, "width": 32}
-    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=side).save_pretrained(folder / "model")
-    return str(folder / "model")
+    return str(save_tiny_clip(tmp_path_factory.mktemp("clip")))
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,18 @@ def most_alive(editor: Editor, K: int) -> int:
     return live.most
 
 
+def test_a_checkpointed_pass_takes_less_memory_and_gives_the_same_bits(tiny_model: Path) -> None:
+    made, alive = [], []
+    for checkpointing in (False, True):
+        editor = Editor.from_pretrained(tiny_model, inversion=InversionSettings(steps=2), checkpointing=checkpointing)
+        inversion = editor.invert(pictures(2), ["a cat"] * 2, [1, 2])
+        with LiveBytes() as live:
+            made.append(editor.edit_latents(inversion, directions(editor)[:2]))
+        alive.append(live.most)
+    assert torch.equal(*made)
+    assert alive[1] < 0.8 * alive[0]
+
+
 def test_four_edits_take_the_memory_of_one(editor: Editor) -> None:
     one, four = most_alive(editor, 1), most_alive(editor, 4)
     assert four < 1.1 * one

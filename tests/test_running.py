@@ -28,13 +28,15 @@ from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.schema import collection_schema, table_bytes
 from p2pz_ray.collection.store import Store
 from p2pz_ray.config import TranslateConfig
+from p2pz_ray.editing import EditDirection
+from p2pz_ray.editing.model import TextEncoder
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.mini.world import Scene, render
 from p2pz_ray.running import direction as direction_module
 from p2pz_ray.running import log
 from p2pz_ray.running import prepare as prepare_module
 from p2pz_ray.running import run as run_module
-from p2pz_ray.running.direction import load_direction
+from p2pz_ray.running.direction import edit_directions, load_direction, recipe
 from p2pz_ray.running.metrics import DriverMetrics, ReplicaMetrics
 from p2pz_ray.running.pairs import image_seed
 from p2pz_ray.running.prepare import prepare
@@ -210,6 +212,33 @@ def test_an_output_with_other_data_is_refused(tmp_path: Path, tiny_model: Path, 
     with pytest.raises(ConfigError, match="no run"):
         translate(tiny_config(tmp_path, tiny_model))
     assert data_files(tmp_path / "run") == {"data/precious.parquet"}
+
+
+def test_directions_are_made_where_the_replicas_are_and_nothing_is_loaded_here(
+    tmp_path: Path, tiny_model: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the driver loads a text encoder")
+
+    config = tiny_config(tmp_path, tiny_model, images=2)
+    here = edit_directions(recipe(config.edits, {}), TextEncoder.load(tiny_model))
+    monkeypatch.setattr(TextEncoder, "load", refuse)
+    assert translate(config).ok == 4
+    for name, direction in here.items():
+        made = load_direction(RunFolder(config.output), name)
+        assert made is not None
+        assert torch.equal(made.embedding, direction.embedding)
+
+
+def test_a_direction_of_another_model_is_refused_before_any_replica_starts(
+    tmp_path: Path, tiny_model: Path, tiny_v_model: Path, local_ray: None, no_work: None
+) -> None:
+    EditDirection.from_sentences(TextEncoder.load(tiny_v_model), ["a cat"], ["a dog"]).save(str(tmp_path / "d"))
+    given = tiny_settings(tmp_path, tiny_model) | {"edits": {"e": {"direction": str(tmp_path / "d")}}}
+    given["captions"] = {"otherwise": "a cat"}
+    with pytest.raises(ConfigError, match="direction e was made for another model"):
+        translate(TranslateConfig.model_validate(given))
+    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_two_drivers_at_once_make_one_run(tmp_path: Path, tiny_model: Path, local_ray: None) -> None:

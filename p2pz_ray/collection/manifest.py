@@ -43,7 +43,7 @@ READERS = 16
 class Manifest:
     """What one committed partition holds.
 
-    file: relative to the run's folder. images: rows of the collection. rows, ok, failed: pairs.
+    file: relative to the run's folder. images: rows of the collection. rows, ok, failed, flagged: pairs.
     sha256: of the file. fingerprint: of the configuration and its ingredients.
     started, finished: seconds since 1970. seconds: where the time went, by stage. replica: which process made it,
     as MACHINE:PID, "" for the driver; device, dtype: what it computed with.
@@ -64,6 +64,7 @@ class Manifest:
     replica: str = ""
     device: str = ""
     dtype: str = ""
+    flagged: int = 0
 
 
 class RunFolder:
@@ -217,6 +218,7 @@ class RunFolder:
         replica: str = "",
         device: str = "",
         dtype: str = "",
+        flagged: int = 0,
     ) -> Manifest:
         """Put a partition's Parquet file and then its manifest; returns the manifest that stands."""
         other = self.standing(partition, fingerprint)
@@ -230,7 +232,7 @@ class RunFolder:
             file=file,
             images=images,
             rows=rows,
-            ok=rows - failed,
+            ok=rows - failed - flagged,
             failed=failed,
             sha256=hashlib.sha256(data).hexdigest(),
             fingerprint=fingerprint,
@@ -240,6 +242,7 @@ class RunFolder:
             replica=replica,
             device=device,
             dtype=dtype,
+            flagged=flagged,
         )
         self.store.write(file, data)
         for number in itertools.count(1):

@@ -96,6 +96,16 @@ class CrossAttentionMaps:
         finally:
             self.mode = Mode.FUSED
 
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Within: layers compute what they did under comparison, and `loss` stays as it is: for the way back through a
+        pass whose inner values weren't kept."""
+        kept, self.mode = self.loss, Mode.COMPARE
+        try:
+            yield
+        finally:
+            self.mode, self.loss = Mode.FUSED, kept
+
     def clear(self) -> None:
         self.recorded.clear()
         self.loss = None

@@ -10,10 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import fsspec
+from filelock import FileLock
 
 from p2pz_ray.editing.lora import Lora
-from p2pz_ray.editing.weights import wanted
+from p2pz_ray.editing.weights import HALVES, PARTS, TEXT, wanted
 from p2pz_ray.errors import ConfigError, first_line
+from p2pz_ray.hub import patiently
 
 # p2pz_ray.mini.MODEL, found without importing a neighbour.
 MINI = Path(__file__).parents[1] / "mini" / "model"
@@ -21,12 +23,21 @@ CACHE = Path("~/.cache/p2pz_ray/models")
 """Copies of checkpoints that lie at URIs; P2PZ_CACHE names another folder."""
 
 
-def locate(model: str | os.PathLike[str], revision: str | None = None, half: bool = False) -> Path:
+def is_here(model: str) -> bool:
+    """Whether a checkpoint's name means a folder of this machine, with all that is in it."""
+    return model == "mini" or Path(model).expanduser().is_dir()
+
+
+def locate(
+    model: str | os.PathLike[str], revision: str | None = None, half: bool = False, parts: Sequence[str] | None = PARTS
+) -> Path:
     """The local folder of a checkpoint: "mini", a folder in StableDiffusionPipeline layout, its URI, or a hub id.
 
-    What isn't local is copied into a cache first; of a hub id only the files that an edit needs, into the hub client's
-    own, and for `half` precision the half variants where there are some. Raises ConfigError where the folder has no
-    `model_index.json`, or the storage or the hub can't be reached.
+    What isn't local is copied into a cache first, a hub's into the hub client's own: the configurations and the weights
+    of `parts` (none at all, or None for every part), and for `half` precision the half variants where there are some.
+    Of several processes of a machine one fetches.
+
+    Raises ConfigError where the folder has no `model_index.json`, or the storage or the hub can't be reached.
     """
     name = os.fspath(model)
     if name.endswith((".safetensors", ".ckpt")):
@@ -35,7 +46,7 @@ def locate(model: str | os.PathLike[str], revision: str | None = None, half: boo
             ".from_single_file(FILE).save_pretrained(FOLDER), and give that folder"
         )
     if "://" in name:
-        return _fetched(name)
+        return _fetched(name, half, parts)
     folder = MINI if name == "mini" else Path(name).expanduser()
     if (folder / "model_index.json").is_file():
         return folder
@@ -46,30 +57,31 @@ def locate(model: str | os.PathLike[str], revision: str | None = None, half: boo
             f"model {name!r} is not a Stable Diffusion folder (it has no model_index.json): "
             'give "mini", a folder saved by StableDiffusionPipeline.save_pretrained, or a hub id like owner/name'
         )
-    return _from_hub(name, revision, half)
+    return _from_hub(name, revision, half, parts)
 
 
-def locate_vae(model: str, half: bool = False) -> Path:
+def locate_vae(model: str, half: bool = False, weights: bool = True) -> Path:
     """The local folder of an autoencoder: its own, or that of a checkpoint that has one; or either's hub id.
+    Without `weights` only its configuration is fetched.
 
     Raises ConfigError where there is none.
     """
     folder = Path(model).expanduser()
     if not folder.exists() and model.count("/") == 1 and not model.startswith((".", "/", "~")):
-        folder = _from_hub(model, None, half)
+        folder = _from_hub(model, None, half, ("", "vae") if weights else ())
     for place in (folder, folder / "vae"):
         if (place / "config.json").is_file():
             return place
     raise ConfigError(f"model.vae {model} is no autoencoder's folder: it has no config.json")
 
 
-def _from_hub(name: str, revision: str | None, half: bool) -> Path:
+def _from_hub(name: str, revision: str | None, half: bool, parts: Sequence[str] | None) -> Path:
     from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         try:
-            found = HfApi().model_info(name, revision=revision)
+            found = patiently(lambda: HfApi().model_info(name, revision=revision))
         except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError):
             raise
         except Exception:  # no network, or a hub that is ill: what was fetched before may still be there
@@ -78,8 +90,8 @@ def _from_hub(name: str, revision: str | None, half: bool) -> Path:
                 if isinstance(held, str):
                     return Path(held).parent
             raise
-        files = wanted([file.rfilename for file in found.siblings or []], half, name)
-        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
+        files = wanted([file.rfilename for file in found.siblings or []], half, name, parts)
+        return Path(patiently(lambda: snapshot_download(name, revision=revision, allow_patterns=files)))
     except ConfigError:
         raise
     except GatedRepoError as error:
@@ -99,56 +111,61 @@ def _from_hub(name: str, revision: str | None, half: bool) -> Path:
         ) from error
 
 
-def _fetched(uri: str) -> Path:
+def _fetched(uri: str, half: bool, parts: Sequence[str] | None) -> Path:
     """A checkpoint's copy on this machine, made anew when a file at the URI has changed."""
     try:
         fs, root = fsspec.core.url_to_fs(uri.rstrip("/"))
-        files = fs.find(root, detail=True)
-        if not any(path == f"{root}/model_index.json" for path in files):
+        files = {path.removeprefix(f"{root}/"): info for path, info in fs.find(root, detail=True).items()}
+        if "model_index.json" not in files:
             raise ConfigError(f"model {uri} is not a Stable Diffusion folder: it has no model_index.json")
         keys = ("size", "ETag", "generation", "mtime", "LastModified")
         versions = sorted(f"{path}:{[str(info.get(key)) for key in keys]}" for path, info in files.items())
         digest = hashlib.sha256("\n".join([uri, *versions]).encode()).hexdigest()[:16]
         cache = Path(os.environ.get("P2PZ_CACHE", CACHE)).expanduser()
         folder = cache / digest
-        if not folder.exists():
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache) as scratch:
-                fresh = Path(scratch, "model")
-                for path in files:
-                    target = fresh / path.removeprefix(f"{root}/")
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    fs.get_file(path, str(target))
-                try:
-                    fresh.rename(folder)
-                except OSError:
-                    # Another process of this machine was faster, and its copy is as good.
-                    if not folder.exists():
-                        raise
+        missing = [name for name in wanted(list(files), half, uri, parts) if not (folder / name).exists()]
+        if missing:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(cache / f"{digest}.lock"):  # another process of this machine may be fetching them
+                for name in missing:
+                    _copy(fs, f"{root}/{name}", folder / name)
     except (OSError, ValueError, ImportError) as error:
         reason = first_line(error)
         raise ConfigError(f"model {uri} can't be fetched ({reason}): check the URI and the rights to it") from error
     return folder
 
 
+def _copy(fs: fsspec.AbstractFileSystem, path: str, target: Path) -> None:
+    """Copy a file unless it is there; it is there whole or not at all."""
+    if target.exists():
+        return
+    target.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        fs.get_file(path, f"{scratch}/{target.name}")
+        Path(scratch, target.name).rename(target)
+
+
 # What loading a part of a checkpoint reads of its folder.
 _LOADED = re.compile(
-    r"(config|scheduler_config|vocab|merges|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.(json|txt)"
+    r"(config|scheduler_config|vocab|merges|tokenizer|tokenizer_config|special_tokens_map|added_tokens|preprocessor_config)\.(json|txt)"
+    r"|spiece\.model|chat_template\.jinja"
     r"|(?P<weights>diffusion_pytorch_model|model)(?P<variant>\.(fp16|bf16))?(-\d+-of-\d+)?"
     r"\.safetensors(\.index(?P<of>\.(fp16|bf16))?\.json)?"
 )
+_HALVES = tuple(f".{name}" for name in HALVES)
 _NEVER_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path, half: bool = False) -> str:
     """16 hex digits that name a checkpoint's contents, the same on every machine.
 
-    All that loading it reads counts, to the last byte, and nothing else: no variant, no safety checker, no notes.
+    All that loading it reads, in `half` precision or not, counts, to the last byte, and nothing else: no other variant,
+    no safety checker, no notes.
     """
     notes = [folder / name for name in ("model_index.json", "editing.json") if (folder / name).is_file()]
     index = json.loads(notes[0].read_text()) if notes and notes[0].name == "model_index.json" else {"": ["a part", ""]}
     parts = (part for part, made in index.items() if isinstance(made, list) and made[0] and part not in _NEVER_LOADED)
-    files = [file for part in parts for file in _loaded(folder / part)] + notes
+    files = [file for part in parts for file in _loaded(folder / part, half and part not in TEXT)] + notes
     digest = hashlib.sha256()
     for file in sorted(files):
         state = file.stat()
@@ -157,12 +174,13 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _loaded(part: Path) -> list[Path]:
-    """The files that a part is loaded from: its full weights, or the half-precision variant where it has no other."""
-    found = [(file, _LOADED.fullmatch(file.name)) for file in part.glob("*")]
-    half = {file for file, match in found if match and (match["variant"] or match["of"])}
-    full = any(match and match["weights"] and file not in half for file, match in found)
-    return [file for file, match in found if match and not (full and file in half)]
+def _loaded(part: Path, half: bool) -> list[Path]:
+    """The files that a part is loaded from, of its weights those of one variant."""
+    found = {file: match for file in part.glob("*") if (match := _LOADED.fullmatch(file.name)) is not None}
+    variants = {match["variant"] or match["of"] for match in found.values() if match["weights"]}
+    order = (*_HALVES, None) if half else (None, *_HALVES)
+    taken = next((each for each in order if each in variants), None)
+    return [file for file, match in found.items() if (match["variant"] or match["of"]) == taken or not match["weights"]]
 
 
 @lru_cache(maxsize=1024)
@@ -174,9 +192,9 @@ def _sha256(file: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def identity(folder: Path, vae: Path | None = None, loras: Sequence[Lora] = ()) -> str:
+def identity(folder: Path, vae: Path | None = None, loras: Sequence[Lora] = (), half: bool = False) -> str:
     """The fingerprint of a checkpoint together with the autoencoder and the LoRAs that change it."""
     if vae is None and not loras:
-        return fingerprint(folder)
-    parts = [fingerprint(folder), vae and fingerprint(vae), [lora.identity for lora in loras]]
+        return fingerprint(folder, half)
+    parts = [fingerprint(folder, half), vae and fingerprint(vae, half), [lora.identity for lora in loras]]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

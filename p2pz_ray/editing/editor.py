@@ -85,12 +85,14 @@ class Editor:
         vae: str | None = None,
         loras: Sequence[Lora] = (),
         compile: bool = False,
+        checkpointing: bool = False,
         **settings: Any,
     ) -> "Editor":
         """Load "mini", a folder in StableDiffusion(XL)Pipeline layout, its URI, or a hub id; `settings` go to `Editor`.
 
         `vae` is the folder or hub id of another autoencoder; `loras` are fused into the weights. `compile` spends
-        minutes once for faster passes thereafter (see DiffusionModel.compile).
+        minutes once for faster passes thereafter (see DiffusionModel.compile), `checkpointing` time for memory (see
+        DiffusionModel.checkpoint).
 
         Raises ConfigError where there is no such checkpoint.
         """
@@ -98,9 +100,11 @@ class Editor:
         folder = locate(model, revision, half)
         other = None if vae is None else locate_vae(vae, half)
         loaded = DiffusionModel.load(folder, device, dtype, other, loras)
-        editor = cls(loaded, fingerprint=identity(folder, other, loras), **settings)
+        editor = cls(loaded, fingerprint=identity(folder, other, loras, half), **settings)
         if compile:
             loaded.compile()
+        if checkpointing:
+            loaded.checkpoint()
         return editor
 
     @property

@@ -42,8 +42,16 @@ class Lora:
     @property
     def identity(self) -> list[object]:
         """What names its effect: its contents' sha256 and the scale."""
+        return [hashlib.sha256(self._read()).hexdigest(), self.scale]
+
+    def check(self) -> None:
+        """Raise ConfigError where the file can't be read."""
+        self._read(1)
+
+    def _read(self, size: int = -1) -> bytes:
         try:
-            return [hashlib.sha256(self.file.read_bytes()).hexdigest(), self.scale]
+            with self.file.open("rb") as file:
+                return file.read(size)
         except OSError as error:
             raise ConfigError(f"LoRA {self.file} can't be read ({first_line(error)}): check its path") from error
 

@@ -51,6 +51,8 @@ class DiffusionModel:
         self.unet = unet.eval().requires_grad_(False)
         self.fast: Callable[..., Any] = self.unet
         """The UNet where nobody asks for its maps: itself, unless `compile` made something faster of it."""
+        self.checkpointed = False
+        """Whether a gradient's pass makes the inside of each block again instead of keeping it."""
         self.maps = CrossAttentionMaps(self.unet)
         self.room: int | None = None
         """Rows at once that a gradient was found to have memory for; None as long as it never ran out."""
@@ -112,6 +114,12 @@ class DiffusionModel:
                 "Triton for a GPU, or set compile to false"
             ) from error
         self.fast = torch.compile(self.unet)
+        return self
+
+    def checkpoint(self) -> "DiffusionModel":
+        """Have a gradient's pass keep the blocks' inputs alone: less memory, more time, the same numbers."""
+        self.unet.enable_gradient_checkpointing()
+        self.checkpointed = True
         return self
 
     @property

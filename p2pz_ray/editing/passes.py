@@ -106,22 +106,24 @@ def attention_gradient(
     eps: Tensor | None = None
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        with model.maps.compare(whole, references):
+        # A checkpointed block that is done again must end as it did before, so that pass goes to its end.
+        with model.maps.compare(whole or model.checkpointed, references):
             eps = model.predict(leaf, t, c, level, watched=True).detach()
         assert model.maps.loss is not None
         # Rows don't mix anywhere in the UNet, so the sum's gradient is every row's own.
         loss = model.maps.loss.sum()
-        if model.unet.dtype == torch.float16:
-            (found,) = torch.autograd.grad(SCALE * loss, leaf, retain_graph=True)
-            found = found / SCALE
-            lost = ~torch.isfinite(found).flatten(1).all(1)
-            if lost.any():  # what has overflowed, that row takes unscaled
-                (unscaled,) = torch.autograd.grad(loss, leaf)
-                found = torch.where(lost[:, None, None, None], unscaled, found)
-        else:
-            (found,) = torch.autograd.grad(loss, leaf)
+        with model.maps.again():
+            if model.unet.dtype == torch.float16:
+                (found,) = torch.autograd.grad(SCALE * loss, leaf, retain_graph=True)
+                found = found / SCALE
+                lost = ~torch.isfinite(found).flatten(1).all(1)
+                if lost.any():  # what has overflowed, that row takes unscaled
+                    (unscaled,) = torch.autograd.grad(loss, leaf)
+                    found = torch.where(lost[:, None, None, None], unscaled, found)
+            else:
+                (found,) = torch.autograd.grad(loss, leaf)
     model.maps.loss = None
-    return found, eps
+    return found, eps if whole else None
 
 
 def out_of_memory(error: Exception) -> bool:

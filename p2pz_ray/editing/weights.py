@@ -15,6 +15,10 @@ NAME = re.compile(
     r"\.(?P<kind>safetensors|bin)"
 )
 HALVES = ("fp16", "bf16")
+TEXT = ("text_encoder", "text_encoder_2")
+CONFIGURATION = (".json", ".txt", ".model", ".jinja")
+PARTS = ("unet", "vae", *TEXT)
+"""The parts whose weights an edit needs."""
 
 
 def variant(names: Iterable[str], half: bool, where: str) -> str | None:
@@ -42,23 +46,28 @@ def variant_in(folder: Path, half: bool) -> str | None:
     return variant(names, half, str(folder))
 
 
-def wanted(files: Sequence[str], half: bool, where: str) -> list[str]:
-    """Of a repository's files those that an edit needs: the configurations, and of each part one variant's weights.
+def wanted(files: Sequence[str], half: bool, where: str, parts: Sequence[str] | None = PARTS) -> list[str]:
+    """Of a repository's files its configurations, and of each of `parts`, None for all but a safety checker, one
+    variant's weights.
 
-    The text encoders are always loaded in float32, so they are taken whole where that is there.
+    The text encoders are always loaded in float32, so they are taken whole where that is there. Raises ConfigError
+    where a part that an edit needs has no weights that it can use, whether they are wanted here or not.
     """
-    parts: dict[str, list[str]] = {}
+    there: dict[str, list[str]] = {}
     for file in files:
         part, _, name = file.rpartition("/")
         if NAME.fullmatch(name):
-            parts.setdefault(part, []).append(name)
-    chosen = [f for f in files if f.count("/") < 2 and f.endswith((".json", ".txt")) and not f.startswith("safety_")]
-    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
-        names = parts.get(part, [])
-        if names:
-            taken = variant(names, half and not part.startswith("text"), f"{where}/{part}")
+            there.setdefault(part, []).append(name)
+    chosen = [f for f in files if f.count("/") < 2 and f.endswith(CONFIGURATION) and not f.startswith("safety_")]
+    taken_of = [part for part in there if part and part != "safety_checker"] if parts is None else parts
+    for part in dict.fromkeys((*PARTS, *taken_of)):
+        names = there.get(part, [])
+        if not names:
+            continue
+        taken = variant(names, half and part not in TEXT, f"{where}/{part}")
+        if part in taken_of:
             chosen += [
-                f"{part}/{name}"
+                f"{part}/{name}".removeprefix("/")
                 for name in names
                 if (match := NAME.fullmatch(name)) and (match["kind"], match["variant"]) == ("safetensors", taken)
             ]

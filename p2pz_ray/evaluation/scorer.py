@@ -55,12 +55,12 @@ class Scorer:
         return columns | (dict(TruthScores.columns) if self.config.metrics.truth else {})
 
     def score(self, rows: Sequence[Mapping[str, Any]]) -> tuple[Scores, int]:
-        """One value a row in each column, None where there is none, as for error rows; and how many rows had pictures
-        that can't be read."""
+        """One value a row in each column, None where there is none, as for rows that aren't ok; and how many rows had
+        pictures that can't be read."""
         scores: Scores = {name: [None] * len(rows) for name in self.columns}
         places, pairs, broken = [], [], 0
         for place, row in enumerate(rows):
-            if row["status"] == "error":
+            if row["status"] != "ok":  # a flagged one holds its picture, a blur of it, or none
                 continue
             try:
                 pairs.append(self._pair(row))

@@ -8,6 +8,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.hub import patiently
 
 _REACH = 10.0  # seconds to answer whether a repository is there
 
@@ -23,8 +24,12 @@ def load_pretrained(kind: Any, name: str, revision: str | None, key: str) -> Any
     if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ConfigError(f"There is no folder {name}: set {key} to a checkpoint's folder or hub id.")
     reachable = not local and _on_hub(name, revision, key)
-    try:
+
+    def load() -> Any:
         return kind.from_pretrained(name, revision=revision, local_files_only=not reachable, trust_remote_code=False)
+
+    try:
+        return patiently(load)
     except Exception as error:  # transformers, huggingface_hub, safetensors and the operating system: each its own
         if not local and not reachable:
             raise ConfigError(
@@ -43,7 +48,7 @@ def _on_hub(name: str, revision: str | None, key: str) -> bool:
     ConfigError when it can and has no such repository or revision for this user.
     """
     try:
-        HfApi().model_info(name, revision=revision, timeout=_REACH)
+        patiently(lambda: HfApi().model_info(name, revision=revision, timeout=_REACH))
     except HfHubHTTPError as error:
         if error.response is None or error.response.status_code not in (401, 403, 404):
             return False

@@ -133,6 +133,22 @@ def mentions(sentence: str, word: str) -> bool:
     return re.search(rf"(?<!\w){parts}(?:e?s)?(?!\w)", sentence, re.IGNORECASE) is not None
 
 
+def swapped(caption: str, source: str, target: str) -> str:
+    """The caption with `target` wherever `source` stands, singular or plural, with the article that it asks for; of a
+    caption that lacks it "a photo of a TARGET"."""
+
+    def other(found: re.Match[str]) -> str:
+        before = f"{article(target)} " if found["article"] else ""
+        plural = ("es" if re.search(r"(s|x|z|ch|sh)$", target) else "s") if found["plural"] else ""
+        return (before.capitalize() if (found["article"] or "").istitle() else before) + target + plural
+
+    if not mentions(caption, source):
+        return f"a photo of {article(target)} {target}"
+    parts = r"\s+".join(re.escape(part) for part in source.split())
+    pattern = rf"(?<!\w)((?P<article>an?)\s+)?{parts}(?P<plural>e?s)?(?!\w)"
+    return re.sub(pattern, other, caption, flags=re.IGNORECASE)
+
+
 def collect(texts: Iterable[str], word: str, count: int, maker: str) -> list[str]:
     """The first `count` different sentences with `word` in `texts`, which a language model wrote one a line.
 

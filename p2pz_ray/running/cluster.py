@@ -122,7 +122,7 @@ def replicas(job: Job, partitions: int) -> list[Any]:
     wanted = job.config.replicas
     actor = ray.remote(concurrency_groups={"watch": 1})(Replica).options(
         num_cpus=wanted.cpus,
-        num_gpus=_gpus(job),
+        num_gpus=gpus(job.config),
         max_restarts=wanted.max_restarts,
         # The loop itself hands work out again, since it knows which partition is to blame; only loading waits for
         # a restart by Ray's own retry.
@@ -132,9 +132,9 @@ def replicas(job: Job, partitions: int) -> list[Any]:
     return [actor.remote(job, max(1, int(wanted.cpus))) for _ in range(count)]
 
 
-def lacking(job: Job) -> str | None:
+def lacking(config: Placed) -> str | None:
     """What no machine of the cluster has of what a replica asks for, as a sentence; None where one has all of it."""
-    needs = {"CPU": job.config.replicas.cpus, "GPU": _gpus(job)}
+    needs = {"CPU": config.replicas.cpus, "GPU": gpus(config)}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(all(node.get(kind, 0) >= many for kind, many in needs.items()) for node in nodes):
         return None
@@ -142,9 +142,9 @@ def lacking(job: Job) -> str | None:
     return f"No machine of the cluster has {asked} for a replica: set replicas.gpus, replicas.cpus or device."
 
 
-def _gpus(job: Job) -> float:
+def gpus(config: Placed) -> float:
     """GPUs of a replica."""
-    if job.config.replicas.gpus is not None:
-        return job.config.replicas.gpus
+    if config.replicas.gpus is not None:
+        return config.replicas.gpus
     has_gpus = ray.cluster_resources().get("GPU", 0) > 0
-    return 1.0 if job.config.device == "cuda" or (job.config.device == "auto" and has_gpus) else 0.0
+    return 1.0 if config.device == "cuda" or (config.device == "auto" and has_gpus) else 0.0

@@ -1,13 +1,20 @@
-"""Edit directions for a run and on their own: from two words by way of sentences, or from a file."""
+"""Edit directions for a run and on their own: from two words by way of sentences, or from a file.
 
+A run's are made in two halves: a `Recipe` where the configuration's files and keys are, directions of it where the
+model is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
-from p2pz_ray.config import CheckpointConfig, DirectionConfig, EditConfig, SentencesConfig
+from p2pz_ray.config import CheckpointConfig, DirectionConfig, EditConfig
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import locate
 from p2pz_ray.editing.lora import Lora
 from p2pz_ray.editing.model import TextEncoder, chosen_device
+from p2pz_ray.editing.weights import TEXT
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.sentences import sentences
 
@@ -22,12 +29,11 @@ def write_direction(config: DirectionConfig) -> EditDirection:
         direction.save(config.output)
         return direction
     device = chosen_device(config.device)
-    text = TextEncoder.load(locate(config.model.name, config.model.revision), loras_of(config.model))
+    text = TextEncoder.load(locate(config.model.name, config.model.revision, parts=TEXT), loras_of(config.model))
     text.encoder.to(device)
-    assert config.source  # DirectionConfig has words where it has no embeddings
-    assert config.target
     name = Path(config.output).stem
-    direction = _from_words(text, config.source, config.target, config.sentences, config.count, name, device)
+    words = EditConfig(source=config.source, target=config.target, sentences=config.sentences, count=config.count)
+    direction = edit_direction(words, text, name, device)
     direction.save(config.output)
     return direction
 
@@ -37,39 +43,79 @@ def loras_of(model: CheckpointConfig) -> list[Lora]:
     return [Lora(Path(lora.name).expanduser(), lora.scale) for lora in model.loras]
 
 
-def edit_directions(
-    edits: dict[str, EditConfig], text: TextEncoder, kept: dict[str, EditDirection]
-) -> dict[str, EditDirection]:
-    """A run's directions. One made of words is made once for a run and all its strengths, since sentences that a
-    language model writes differ each time: those `kept` stay. Raises ConfigError where one doesn't fit the encoder.
+@dataclass(frozen=True)
+class Recipe:
+    """What the directions of edits are made of: small enough to be sent.
+
+    same: name of an edit → name of the first that has the same direction, for all that compose nothing. held: such a
+    first name → its direction, where there is one; unchecked: those of them that came from a file. sentences: first
+    name → those of its source and its target, where no language model of this machine is to write them.
     """
-    made: dict[str, EditDirection] = {}
-    shared: dict[str, EditDirection] = {}
-    for name, edit in edits.items():
-        if edit.compose is None:
-            key = edit.model_dump_json(exclude={"strength"})
-            if edit.direction is None and name in kept:
-                shared.setdefault(key, kept[name])
-            if key not in shared:
-                shared[key] = edit_direction(edit, text, name)
-            made[name] = shared[key]
-    for name, edit in edits.items():
+
+    edits: dict[str, EditConfig]
+    same: dict[str, str]
+    held: dict[str, EditDirection]
+    unchecked: frozenset[str]
+    sentences: dict[str, tuple[list[str], list[str]]]
+
+    @property
+    def complete(self) -> bool:
+        """Whether no text encoder is needed any more."""
+        return not self.unchecked and self.held.keys() == set(self.same.values())
+
+
+def recipe(edits: Mapping[str, EditConfig], kept: Mapping[str, EditDirection]) -> Recipe:
+    """Read files and gather sentences. A direction of words is made once for a run and all its strengths, since
+    sentences that a language model writes differ each time: those `kept` stay.
+
+    Raises ConfigError for a file or an endpoint that can't be used, P2PZError for an endpoint that fails.
+    """
+    first: dict[str, str] = {}
+    same = {
+        name: first.setdefault(edit.model_dump_json(exclude={"strength"}), name)
+        for name, edit in edits.items()
+        if edit.compose is None
+    }
+    held, unchecked, written = {}, set(), {}
+    for name in first.values():
+        edit = edits[name]
+        stays = [kept[other] for other in same if same[other] == name and other in kept]
+        if edit.direction is not None:
+            held[name] = EditDirection.load(edit.direction)
+            unchecked.add(name)
+        elif stays:
+            held[name] = stays[0]
+        elif edit.sentences.text_model is None:
+            written[name] = _both_sides(edit, "cpu")
+    return Recipe(dict(edits), same, held, frozenset(unchecked), written)
+
+
+def edit_directions(made_of: Recipe, text: TextEncoder | None, device: str = "cpu") -> dict[str, EditDirection]:
+    """The directions of all edits; a recipe that is complete needs no text encoder. A text model that is to write
+    sentences does so on `device`. Raises ConfigError where a file's direction doesn't fit the encoder."""
+    first = dict(made_of.held)
+    for name in dict.fromkeys(made_of.same.values()):
+        edit = made_of.edits[name]
+        if name not in first:
+            assert text is not None
+            source, target = made_of.sentences.get(name) or _both_sides(edit, device)
+            first[name] = EditDirection.from_sentences(
+                text, source, target, name=name, source=edit.source, target=edit.target
+            )
+        elif name in made_of.unchecked:
+            assert text is not None
+            first[name].check(text, name)
+    made = {name: first[other] for name, other in made_of.same.items()}
+    for name, edit in made_of.edits.items():
         if edit.compose is not None:
-            first, *others = (made[part] * edits[part].strength for part in edit.compose)
-            made[name] = sum(others, first)
-    return {name: made[name] for name in edits}
+            one, *others = (made[part] * made_of.edits[part].strength for part in edit.compose)
+            made[name] = sum(others, one)
+    return {name: made[name] for name in made_of.edits}
 
 
-def edit_direction(edit: EditConfig, text: TextEncoder, name: str) -> EditDirection:
-    """The direction of one edit called `name`. Raises ConfigError where it doesn't fit the text encoder."""
-    if edit.direction is not None:
-        direction = EditDirection.load(edit.direction)
-    else:
-        assert edit.source  # EditConfig has words where it has no direction
-        assert edit.target
-        direction = _from_words(text, edit.source, edit.target, edit.sentences, edit.count, name, "cpu")
-    direction.check(text, name)
-    return direction
+def edit_direction(edit: EditConfig, text: TextEncoder, name: str, device: str = "cpu") -> EditDirection:
+    """The direction of one edit called `name`, which composes none. Raises as `recipe` and `edit_directions` do."""
+    return edit_directions(recipe({name: edit}, {}), text, device)[name]
 
 
 def save_direction(folder: RunFolder, direction: EditDirection) -> None:
@@ -92,16 +138,14 @@ def load_direction(folder: RunFolder, name: str) -> EditDirection | None:
     return direction
 
 
-def _from_words(
-    text: TextEncoder, source: str, target: str, bank: SentencesConfig, count: int, name: str, device: str
-) -> EditDirection:
-    return EditDirection.from_sentences(
-        text,
-        sentences(bank.source("source", device), source, count),
-        sentences(bank.source("target", device), target, count),
-        name=name,
-        source=source,
-        target=target,
+def _both_sides(edit: EditConfig, device: str) -> tuple[list[str], list[str]]:
+    """Sentences of the source and of the target."""
+    assert edit.source  # EditConfig has words where it has no direction
+    assert edit.target
+    bank = edit.sentences
+    return (
+        sentences(bank.source("source", device), edit.source, edit.count),
+        sentences(bank.source("target", device), edit.target, edit.count),
     )
 
 

@@ -43,7 +43,8 @@ class Edited:
     """A picture's caption in use and its edits, (K, H, W, 3) uint8; or the sentence that says why there are none.
 
     `faults` say of each edit why it is no picture, None where it is one; empty where all are. `masks` (K, H, W) are the
-    shares that each edit was confined to, None where nothing confined it.
+    shares that each edit was confined to, None where nothing confined it. `flags` say of each whether a safety checker
+    flagged it; empty where none looked.
     """
 
     caption: str | None
@@ -51,6 +52,7 @@ class Edited:
     error: str | None = None
     faults: tuple[str | None, ...] = ()
     masks: NDArray[np.float32] | None = None
+    flags: tuple[bool, ...] = ()
 
 
 class Engine(Protocol):
@@ -79,6 +81,8 @@ class Modelled(Protocol):
     @property
     def compile(self) -> bool: ...
     @property
+    def checkpointing(self) -> bool: ...
+    @property
     def inversion(self) -> InversionConfig: ...
     @property
     def guidance(self) -> GuidanceSettings: ...
@@ -96,10 +100,11 @@ def load_editor(config: Modelled, device: str, **settings: Any) -> Editor:
         config.model.name,
         revision=config.model.revision,
         device=device,
-        dtype=_dtype(config.dtype, device),
+        dtype=torch_dtype(config.dtype, device),
         vae=config.model.vae,
         loras=loras_of(config.model),
         compile=config.compile,
+        checkpointing=config.checkpointing,
         inversion=config.inversion.settings,
         guidance=config.guidance,
         **settings,
@@ -117,6 +122,10 @@ def in_one_pass(
 
 def load_engine(job: Job, device: str) -> Engine:
     """What the job's configuration names, on a device. Raises ConfigError where a part of it can't be loaded."""
+    if job.config.engine is not None:
+        from p2pz_ray.running.prompted import Prompted  # which is an engine itself
+
+        return Prompted(job, device)
     return Diffusion(job, device) if job.config.student is None else OnePass(job, device)
 
 
@@ -242,11 +251,17 @@ def _direction(job: Job, name: str) -> EditDirection:
 
 def dtype_of(config: TranslateConfig, device: str) -> torch.dtype:
     """What a configuration's engine computes in on a device."""
-    return _dtype(config.dtype, device) if config.student is None else torch.float32
+    return torch_dtype(config.dtype, device) if config.student is None else torch.float32
 
 
-def _dtype(name: str, device: str) -> torch.dtype:
+def torch_dtype(name: str, device: str) -> torch.dtype:
     """What a diffusion model computes in."""
     if name == "auto":
         return torch.float16 if device == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def in_half(config: Modelled) -> bool:
+    """Whether a configuration's model computes in half precision, as far as that is known before Ray is."""
+    on_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    return torch_dtype(config.dtype, "cuda" if on_gpu else "cpu") != torch.float32

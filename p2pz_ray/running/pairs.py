@@ -16,6 +16,9 @@ def image_seed(run_seed: int, id: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+SENTENCE = "The safety checker flagged it."
+
+
 class Pairs:
     """The pairs of one partition in the order of its images, filled in any order and turned into Parquet.
 
@@ -34,6 +37,8 @@ class Pairs:
         """Ids of images that went wrong, all or some of their edits, and the sentences that say why."""
         self.failed = 0
         """Rows that are error rows."""
+        self.flagged = 0
+        """Rows whose picture a safety checker flagged."""
         self._rows: dict[int, list[dict[str, Any]]] = {}
 
     @property
@@ -49,15 +54,21 @@ class Pairs:
         edited: Sequence[bytes | None],
         faults: Sequence[str | None] = (),
         masks: Sequence[bytes | None] = (),
+        flags: Sequence[bool] = (),
     ) -> None:
         """Image number `row` of the partition was edited: its encoded source and one encoded picture an edit; or for an
-        edit that went wrong no picture, and the sentence that says why in `faults`. `masks` are PNG, one an edit."""
+        edit that went wrong no picture, and the sentence that says why in `faults`. `masks` are PNG, one an edit. Where
+        one of `flags` is True a safety checker flagged the edit, and the picture is what is to be kept of it."""
         said = faults or [None] * len(self.edits)
         found = masks or [None] * len(self.edits)
+        seen = [flag and fault is None for flag, fault in zip(flags or [False] * len(said), said, strict=True)]
         self._rows[row] = [
-            self._row(id, edit, caption, source, picture if fault is None else None, fault, mask)
-            for edit, picture, fault, mask in zip(self.edits, edited, said, found, strict=True)
+            self._row(
+                id, edit, caption, source, picture if fault is None else None, SENTENCE if flag else fault, mask, flag
+            )
+            for edit, picture, fault, mask, flag in zip(self.edits, edited, said, found, seen, strict=True)
         ]
+        self.flagged += sum(seen)
         self.failures += [(id, sentence) for sentence in dict.fromkeys(said) if sentence is not None]
         self.failed += sum(fault is not None for fault in said)
 
@@ -85,11 +96,12 @@ class Pairs:
         picture: bytes | None = None,
         error: str | None = None,
         mask: bytes | None = None,
+        flagged: bool = False,
     ) -> dict[str, Any]:
         return {
             "id": id,
             "edit": edit,
-            "status": "ok" if error is None else "error",
+            "status": "flagged" if flagged else "ok" if error is None else "error",
             "error": error,
             "source_image": None if source is None else {"bytes": source, "path": f"source.{self.format}"},
             "edited_image": None if picture is None else {"bytes": picture, "path": f"{edit}.{self.format}"},

@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +17,34 @@ from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.collection.store import Store
-from p2pz_ray.config import CheckpointConfig, TranslateConfig, difference, fingerprint, record
+from p2pz_ray.config import CheckpointConfig, EngineConfig, TranslateConfig, difference, fingerprint, record
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import fingerprint as model_fingerprint
-from p2pz_ray.editing.checkpoint import identity, locate, locate_vae
+from p2pz_ray.editing.checkpoint import identity, is_here, locate, locate_vae
 from p2pz_ray.editing.control import check_control
 from p2pz_ray.editing.kind import check_kind, read_json
 from p2pz_ray.editing.lora import Lora
-from p2pz_ray.editing.model import TextEncoder
+from p2pz_ray.editing.pipeline import check_arguments, check_folder, pipeline_kind
 from p2pz_ray.editing.schedule import Schedule
+from p2pz_ray.editing.weights import PARTS, TEXT, variant_in
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.checkpoint import load_pretrained
-from p2pz_ray.running.direction import edit_directions, load_direction, loras_of, save_direction
-from p2pz_ray.running.engine import Modelled, controls_of
+from p2pz_ray.running.direction import load_direction, loras_of, recipe, save_direction
+from p2pz_ray.running.engine import Modelled, controls_of, in_half
+from p2pz_ray.running.ingredients import Ingredients, Wanted, found_here
 from p2pz_ray.running.job import Job, columns_of
+from p2pz_ray.running.safety import check_safety
 from p2pz_ray.running.translator import signer
 from p2pz_ray.student import Student
 from p2pz_ray.uri import lies_inside, unquoted
 
+Find = Callable[[Wanted], Ingredients]
+"""What finds the ingredients: this process, or one where the replicas will be."""
 
-def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
-    """Check everything, write the run's folder but for its data, and return what is to be done.
+
+def prepare(config: TranslateConfig, find: Find = found_here) -> tuple[Job, Plan] | None:
+    """Check everything, write the run's folder but for its data, and return what is to be done. What needs the
+    model's weights is left to `find`, and asked for when all else is known to be right.
 
     None where the run is finished already. Nothing is written before everything is checked; a folder that holds a run
     goes on with that run's own directions. Raises ConfigError naming what is wrong, and for a folder that holds the
@@ -60,10 +69,7 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
     plan, more, config = _plan(config, folder)
     if folder.finished and not more.partitions:
         return None
-    if config.student is not None:
-        given = _student(config)
-    else:
-        given = _diffusion(config, folder if recorded is not None else None)
+    given = _given(config, folder if recorded is not None else None, find)
     before = folder.read_json(INGREDIENTS)
     if before is not None:
         _refuse(config.output, _changed_ingredients(config, before, given.ingredients))
@@ -88,11 +94,15 @@ def prepare(config: TranslateConfig) -> tuple[Job, Plan] | None:
 
 
 def unplanned(config: TranslateConfig) -> Job:
-    """A job without a collection, for pictures that are handed to it; its directions are written to `config.output`.
-    Raises ConfigError as `prepare` does."""
+    """A job without a collection, for pictures that are handed to it; its directions are made here, where they will be
+    used, and written to `config.output`. Raises ConfigError as `prepare` does."""
     config = _absolute(config)
     folder = RunFolder(config.output, config.output_storage_options)
-    given = _student(config) if config.student is not None else _diffusion(config, None)
+    given = (
+        _student(config)
+        if config.student is not None
+        else _diffusion(config, None, partial(found_here, device=config.device))
+    )
     for direction in given.directions.values():
         save_direction(folder, direction)
     folder.create_json(INGREDIENTS, given.ingredients)
@@ -113,27 +123,58 @@ class _Given:
     directions: dict[str, EditDirection] = field(default_factory=dict)
 
 
-def _diffusion(config: TranslateConfig, begun: RunFolder | None) -> _Given:
-    """A checkpoint and a direction for each edit, the run's own where it was begun and has them."""
-    checkpoint, vae, loras = checked_checkpoint(config)
-    size = picture_size(config.image.size, checkpoint)
+def _given(config: TranslateConfig, begun: RunFolder | None, find: Find) -> _Given:
+    """By whichever engine the configuration names."""
+    if config.safety is not None:
+        check_safety(config.safety)
+    if config.student is not None:
+        return _student(config)
     if config.captions.model is not None:
         from transformers import AutoConfig
 
         load_pretrained(AutoConfig, config.captions.model.name, config.captions.model.revision, "captions.model")
+    return _diffusion(config, begun, find) if config.engine is None else _pipeline(config, config.engine, find)
+
+
+def _diffusion(config: TranslateConfig, begun: RunFolder | None, find: Find) -> _Given:
+    """A checkpoint and a direction for each edit, the run's own where it was begun and has them."""
+    checkpoint, vae, loras = checked_checkpoint(config)
+    size = picture_size(config.image.size, checkpoint)
+    config = _pinned(config, checkpoint)
     held = {} if begun is None else {name: load_direction(begun, name) for name in config.edits}
     kept = {name: direction for name, direction in held.items() if direction is not None}
-    directions = edit_directions(config.edits, TextEncoder.load(checkpoint, loras), kept)
-    ingredients: dict[str, Any] = {
-        "model": identity(checkpoint, vae, loras),
-        "directions": {name: direction.digest for name, direction in directions.items()},
-    }
-    unet = read_json(checkpoint / "unet" / "config.json")
-    for control in controls_of(config):
+    unet, controls = read_json(checkpoint / "unet" / "config.json"), controls_of(config)
+    for control in controls:
         check_control(control.folder, unet)
-        ingredients.setdefault("conditions", []).append(model_fingerprint(control.folder))
-    fresh = {name: direction for name, direction in directions.items() if name not in kept}
-    return _Given(size, ingredients, _pinned(config, checkpoint), fresh)
+    known = identity(checkpoint, vae, loras, in_half(config)) if _are_here(config.model) else None
+    wanted = Wanted(config.model, config.dtype, known, recipe(config.edits, kept))
+    found = (found_here if wanted.complete else find)(wanted)
+    ingredients: dict[str, Any] = {
+        "model": found.identity,
+        "directions": {name: direction.digest for name, direction in found.directions.items()},
+    }
+    if controls:
+        ingredients["conditions"] = [model_fingerprint(control.folder) for control in controls]
+    fresh = {name: direction for name, direction in found.directions.items() if name not in kept}
+    return _Given(size, ingredients, config, fresh)
+
+
+def _pipeline(config: TranslateConfig, engine: EngineConfig, find: Find) -> _Given:
+    """A pipeline of diffusers' own and its checkpoint, which is told words and needs no directions."""
+    kind = pipeline_kind(engine.pipeline)
+    check_arguments(kind, engine.arguments)
+    checkpoint = locate(config.model.name, config.model.revision, in_half(config), parts=())
+    check_folder(kind, checkpoint)
+    if (checkpoint / "unet").is_dir():
+        size = picture_size(config.image.size, checkpoint)
+    elif config.image.size is not None:
+        size = config.image.size
+    else:
+        raise ConfigError(f"image.size is missing: {engine.pipeline} doesn't say what it was trained at, so set it.")
+    config = _pinned(config, checkpoint)
+    known = identity(checkpoint, half=in_half(config)) if is_here(config.model.name) else None
+    wanted = Wanted(config.model, config.dtype, known, recipe({}, {}), parts=None)
+    return _Given(size, {"model": (found_here if wanted.complete else find)(wanted).identity}, config)
 
 
 def _student(config: TranslateConfig) -> _Given:
@@ -211,14 +252,27 @@ def picture_size(wanted: tuple[int, int] | None, checkpoint: Path) -> tuple[int,
 
 
 def checked_checkpoint(config: Modelled) -> tuple[Path, Path | None, list[Lora]]:
-    """The folder of a configuration's checkpoint, that of another autoencoder, and the LoRAs; ConfigError for a
-    checkpoint that can't be edited, or not in so many steps."""
-    half = config.dtype in ("float16", "bfloat16") or (config.dtype == "auto" and config.device != "cpu")
-    checkpoint = locate(config.model.name, config.model.revision, half)
-    vae = None if config.model.vae is None else locate_vae(config.model.vae, half)
+    """The folder of a configuration's checkpoint, that of another autoencoder, and the LoRAs; of what isn't here, the
+    configurations alone are fetched. Raises ConfigError for a checkpoint that can't be edited, or not in so many
+    steps."""
+    half = in_half(config)
+    checkpoint = locate(config.model.name, config.model.revision, half, parts=())
+    vae = None if config.model.vae is None else locate_vae(config.model.vae, half, weights=False)
     check_kind(checkpoint)
     _check_steps(config, checkpoint)
-    return checkpoint, vae, loras_of(config.model)
+    if is_here(config.model.name):
+        for part in PARTS:
+            if (checkpoint / part).is_dir() and not (part == "vae" and vae is not None):
+                variant_in(checkpoint / part, half and part not in TEXT)
+    loras = loras_of(config.model)
+    for lora in loras:
+        lora.check()
+    return checkpoint, vae, loras
+
+
+def _are_here(model: CheckpointConfig) -> bool:
+    """Whether this machine has all that a model is made of."""
+    return is_here(model.name) and (model.vae is None or is_here(model.vae))
 
 
 def _check_steps(config: Modelled, checkpoint: Path) -> None:
@@ -244,7 +298,11 @@ def _absolute(config: TranslateConfig) -> TranslateConfig:
     if inversion.cache is not None:
         inversion = replace(inversion, cache=absolute_uri(inversion.cache))
     student = config.student if config.student in (None, "mini") else absolute_uri(config.student)
-    changed: dict[str, Any] = {"student": student, "input": given, "inversion": inversion}
+    safety = config.safety
+    if safety is not None and is_here(safety.model.name):
+        named = safety.model.model_copy(update={"name": absolute_uri(safety.model.name)})
+        safety = safety.model_copy(update={"model": named})
+    changed: dict[str, Any] = {"student": student, "safety": safety, "input": given, "inversion": inversion}
     changed["model"] = absolute_model(config.model)
     changed["conditions"] = [each.model_copy(update={"model": absolute_uri(each.model)}) for each in config.conditions]
     changed["output"] = absolute_uri(config.output)

@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from p2pz_ray.collection.reader import read_partition
 from p2pz_ray.collection.understood import understood
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.errors import P2PZError, StoppedError
+from p2pz_ray.running.ingredients import Ingredients, Wanted, found_here
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import Pairs
 from p2pz_ray.running.prepare import prepare
@@ -29,8 +30,8 @@ SEAL_EVERY = 10_000
 class Summary:
     """What a finished run holds, as `_SUCCESS` records it.
 
-    rows, ok, failed: pairs; images: of the collection. seconds: from the first partition begun to the last committed,
-    pauses between drivers included. fresh: False where the run was finished before.
+    rows, ok, failed, flagged: pairs; images: of the collection. seconds: from the first partition begun to the last
+    committed, pauses between drivers included. fresh: False where the run was finished before.
     """
 
     output: str
@@ -40,6 +41,7 @@ class Summary:
     failed: int
     seconds: float
     fresh: bool = True
+    flagged: int = 0
 
     @property
     def failed_share(self) -> float:
@@ -48,6 +50,8 @@ class Summary:
 
     def __str__(self) -> str:
         pairs = f"{count(self.rows, 'pair')} of {count(self.images, 'image')}: {self.ok:,} ok, {self.failed:,} failed"
+        if self.flagged:
+            pairs += f", {self.flagged:,} flagged"
         if not self.fresh:
             return f"{self.output} is finished already, so there was nothing to do ({pairs})."
         return f"{self.output}: {pairs}, in {duration(self.seconds)}."
@@ -57,20 +61,31 @@ def translate(config: TranslateConfig, on_progress: Callable[[Reached], None] | 
     """Translate a collection into a run, or go on with one that was begun. `on_progress` is called with how far it is,
     instead of a bar.
 
-    Raises ConfigError, before Ray starts, for everything that can be known to be wrong by then; P2PZError where the
+    Raises ConfigError for what is wrong, before Ray starts as far as that can be known by then, and before any replica
+    in any case; P2PZError where the
     work can't go on or was interrupted: the same call then goes on from what is committed.
     """
-    prepared = prepare(config)
-    if prepared is None:
-        folder = RunFolder(config.output, config.output_storage_options)
-        folder.sweep()
-        return _recorded(folder, config.output)
-    job, plan = prepared
-    folder = job.folder
-    manifests = folder.manifests(plan.ids, job.fingerprint)
-    left = [partition for partition in plan.partitions if partition.id not in manifests]
-    if left:
-        _work(job, plan, left, manifests, on_progress)
+    with ExitStack() as while_running:
+
+        def find(wanted: Wanted) -> Ingredients:
+            from p2pz_ray.running.cluster import connected  # Ray is loaded once everything else is known to be right
+            from p2pz_ray.running.errand import run_errand
+
+            while_running.enter_context(connected(config))
+            found: Ingredients = run_errand(config, found_here, wanted, config.device)
+            return found
+
+        prepared = prepare(config, find)
+        if prepared is None:
+            folder = RunFolder(config.output, config.output_storage_options)
+            folder.sweep()
+            return _recorded(folder, config.output)
+        job, plan = prepared
+        folder = job.folder
+        manifests = folder.manifests(plan.ids, job.fingerprint)
+        left = [partition for partition in plan.partitions if partition.id not in manifests]
+        if left:
+            _work(job, plan, left, manifests, on_progress)
     summary = _summary(config.output, plan, manifests)
     folder.finish(plan, {key: value for key, value in asdict(summary).items() if key not in ("output", "fresh")})
     return summary
@@ -125,7 +140,7 @@ def _work(
             lambda partition, sentence: quarantine(job, partition, sentence),
             progress,
             DriverMetrics(job.config.output),
-            lambda: lacking(job),
+            lambda: lacking(job.config),
         )
         asked.call = pool.stop
         try:
@@ -188,6 +203,7 @@ def _summary(output: str, plan: Plan, manifests: dict[str, Manifest]) -> Summary
         rows=sum(manifest.rows for manifest in of),
         ok=sum(manifest.ok for manifest in of),
         failed=sum(manifest.failed for manifest in of),
+        flagged=sum(manifest.flagged for manifest in of),
         seconds=round(max(m.finished for m in of) - min(m.started for m in of), 1),
     )
 

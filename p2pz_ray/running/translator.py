@@ -32,6 +32,7 @@ from p2pz_ray.running import log
 from p2pz_ray.running.engine import Edited, Picture, dtype_of, load_engine
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import Pairs
+from p2pz_ray.running.safety import Safety
 
 T = TypeVar("T")
 AHEAD = 2
@@ -60,6 +61,7 @@ class Translator:
         self.job = job
         self.device = chosen_device(config.device)
         self.engine = load_engine(job, self.device)
+        self.safety = None if config.safety is None else Safety(config.safety, self.device)
         self.policy = DecodePolicy(
             job.size,
             fit=config.image.fit,
@@ -116,6 +118,7 @@ class Translator:
             images=pairs.images,
             rows=pairs.images * len(config.edits),
             failed=pairs.failed,
+            flagged=pairs.flagged,
             fingerprint=self.job.fingerprint,
             started=started,
             seconds={stage: round(spent, 3) for stage, spent in seconds.items()},
@@ -192,7 +195,7 @@ class Translator:
         """Translate pictures together where possible, alone where not."""
         exhausted = False
         try:
-            edited = self.engine.edit(pictures)
+            edited = [self._looked_at(one) for one in self.engine.edit(pictures)]
             if self.grows and len(pictures) == self.batch_size < LARGEST and room_for_twice(self.device):
                 self.batch_size *= 2
             return edited
@@ -215,6 +218,12 @@ class Translator:
             return self.edited(pictures)
         return [edited for picture in pictures for edited in self._together([picture])]
 
+    def _looked_at(self, edited: Edited) -> Edited:
+        """With what the safety checker says, where there is one, of all that are pictures."""
+        if self.safety is None or edited.pixels is None:
+            return edited
+        return replace(edited, flags=tuple(self.safety.flagged(edited.pixels)))
+
     def write(self, pairs: Pairs, batch: Batch, edited: list[Edited]) -> None:
         """Encode a batch into pairs."""
         format = self.job.config.output_format
@@ -227,13 +236,24 @@ class Translator:
                 pairs.fail(picture.row, picture.id, sentence, result.caption, source)
             else:
                 faults = result.faults or (None,) * len(result.pixels)
+                flags = result.flags or (False,) * len(faults)
+                shown = [
+                    self._shown(pixels, fault, flag)
+                    for pixels, fault, flag in zip(result.pixels, faults, flags, strict=True)
+                ]
                 pictures = [
-                    self._encoded(pixels, source, from_) if fault is None else None
-                    for pixels, from_, fault in zip(result.pixels, self.provenances, faults, strict=True)
+                    None if pixels is None else self._encoded(pixels, source, from_)
+                    for pixels, from_ in zip(shown, self.provenances, strict=True)
                 ]
                 found = () if result.masks is None or not pairs.masks else result.masks
                 masks = [encode(to_picture(mask)) for mask in found]
-                pairs.add(picture.row, picture.id, result.caption, source, pictures, faults, masks)
+                pairs.add(picture.row, picture.id, result.caption, source, pictures, faults, masks, flags)
+
+    def _shown(self, pixels: NDArray[np.uint8], fault: str | None, flag: bool) -> NDArray[np.uint8] | None:
+        """What an edit's row holds."""
+        if fault is not None:
+            return None
+        return self.safety.held(pixels) if flag and self.safety is not None else pixels
 
     def _encoded(self, pixels: NDArray[np.uint8], source: bytes, provenance: Provenance) -> bytes:
         """An edited picture as a file that says what it is. source: the file that its source is kept in."""
@@ -255,6 +275,8 @@ def provenance(config: TranslateConfig, edit: str) -> Provenance:
     shown = os.path.basename(name.rstrip("/")) if config.student or os.path.isabs(name) else name
     words = config.edits[edit]
     said = f"{words.source} → {words.target}" if words.source and words.target else None
+    if config.engine is not None:
+        shown = f"{config.engine.pipeline} of {shown}"
     return Provenance(f"the student {shown}" if config.student else shown, __version__, edit, said)
 
 

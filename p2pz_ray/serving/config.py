@@ -92,6 +92,7 @@ class ServeConfig(Section):
     guidance: GuidanceSettings = GuidanceSettings()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False
+    checkpointing: bool = False
     device: Device = "auto"
     replicas: Processes = Processes()  # of the model; from min to max by the number of requests
     batch: BatchConfig = BatchConfig()

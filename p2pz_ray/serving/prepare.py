@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 from p2pz_ray.editing import EditDirection
+from p2pz_ray.editing.checkpoint import locate
 from p2pz_ray.editing.model import TextEncoder
+from p2pz_ray.editing.weights import TEXT
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.running.prepare import absolute_model, absolute_uri, checked_checkpoint, picture_size
 from p2pz_ray.serving.config import ServeConfig
@@ -19,7 +21,7 @@ def prepare(config: ServeConfig) -> Offer:
     size = picture_size(config.image.size, checkpoint)
     files = {name: edit.direction for name, edit in config.offered.items() if edit.direction is not None}
     if files:
-        text = TextEncoder.load(checkpoint, loras)
+        text = TextEncoder.load(locate(config.model.name, config.model.revision, parts=TEXT), loras)
         for name, file in files.items():
             EditDirection.load(file).check(text, name)
     return Offer(config, size, _taught(load_students(config.students, "cpu")), _token(config))
