@@ -176,7 +176,7 @@ def test_a_rivals_run_goes_on_is_scored_and_teaches_a_student(tmp_path: Path, lo
         }
     )
     student = p2pz_ray.Student.from_pretrained(str(tmp_path / "student" / "student"))
-    assert list(student.edits) == ["cat2dog"]
+    assert list(student.repertoire.skills) == ["cat2dog"]
     rows, kept = pairs_of(tmp_path / "run"), committed_files(tmp_path / "run")
     next((tmp_path / "run" / "manifest").iterdir()).unlink()  # as a driver that was killed before it was there
     (tmp_path / "run" / "_SUCCESS").unlink()

@@ -327,3 +327,23 @@ def test_an_s3_that_refuses_or_lacks_the_bucket_says_so_in_a_sentence(s3: dict[s
         Store("s3://no-such-bucket/x", s3).write("f", b"")
     assert "no-such-bucket" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("write", [Store.write, Store.create])
+def test_a_temporary_file_that_another_driver_sweeps_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any
+) -> None:
+    """A driver that finishes a run sweeps temporary files; one of them may be of a driver that is about to finish."""
+    swept, fsync = [], os.fsync
+
+    def sweep(descriptor: int) -> None:
+        fsync(descriptor)
+        for temporary in tmp_path.glob(f"{local.TEMPORARY}*"):
+            if len(swept) < 2:
+                swept.append(temporary)
+                temporary.unlink()
+
+    monkeypatch.setattr(os, "fsync", sweep)
+    write(Store(str(tmp_path)), "_SUCCESS", b"done")
+    assert len(swept) == 2
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"_SUCCESS": b"done"}

@@ -14,6 +14,7 @@ from p2pz_ray.collection.failure import shown
 
 TEMPORARY = ".tmp-"
 """How the name of a file still being written begins."""
+SWEPT_TRIES = 5
 
 
 def info(status: os.stat_result) -> dict[str, Any]:
@@ -77,16 +78,22 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 def _put(full: str, data: bytes, place: Callable[[str, str], None]) -> None:
     folder = os.path.dirname(full)
     os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        place(temporary, full)
-    finally:
-        with suppress(FileNotFoundError):  # renamed, it is there no more
-            os.remove(temporary)
+    for tries_left in reversed(range(SWEPT_TRIES)):
+        temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            place(temporary, full)
+            break
+        except FileNotFoundError:
+            # Another driver that finished just now sweeps what it takes for a dead writer's.
+            if os.path.lexists(temporary) or not tries_left or not os.path.isdir(folder):
+                raise
+        finally:
+            with suppress(FileNotFoundError):  # renamed, it is there no more
+                os.remove(temporary)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
