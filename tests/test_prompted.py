@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_job import committed_files, pairs_of, tiny_settings, translated
+from tiny_job import committed_files, data_files, pairs_of, tiny_settings, translated
 from tiny_pipelines import save_tiny_instructpix2pix, save_tiny_kontext
 
 import p2pz_ray
@@ -177,8 +177,13 @@ def test_a_rivals_run_goes_on_is_scored_and_teaches_a_student(tmp_path: Path, lo
     )
     student = p2pz_ray.Student.from_pretrained(str(tmp_path / "student" / "student"))
     assert list(student.repertoire.skills) == ["cat2dog"]
-    rows, kept = pairs_of(tmp_path / "run"), committed_files(tmp_path / "run")
-    next((tmp_path / "run" / "manifest").iterdir()).unlink()  # as a driver that was killed before it was there
+    rows = pairs_of(tmp_path / "run")
+    lost = next((tmp_path / "run" / "manifest").iterdir())
+    lost.unlink()  # as a driver that was killed before it was there
     (tmp_path / "run" / "_SUCCESS").unlink()
-    assert translated(given) == rows
-    assert len(kept & committed_files(tmp_path / "run")) == len(kept) - 1
+    before = data_files(tmp_path / "run")
+    assert p2pz_ray.translate(config).ok == 8
+    assert pairs_of(tmp_path / "run") == rows
+    assert lost.exists()
+    assert len(before & data_files(tmp_path / "run")) == len(before) - 1
+    assert committed_files(tmp_path / "run") == data_files(tmp_path / "run")
