@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from p2pz_ray.mini.training.clip import trained_text
 from p2pz_ray.mini.training.data import CHUNK, Recipe, batches, drawn, in_parallel
 from p2pz_ray.mini.training.loop import Checkpoint, Numbers, bfloat16_pays, compiled, processor, required, train
 from p2pz_ray.mini.training.muon import optimizers
-from p2pz_ray.mini.training.unet import build_scheduler, build_unet
+from p2pz_ray.mini.training.unet import build_scheduler, build_unet, denoising_loss, noised
 from p2pz_ray.mini.training.vae import latents
 from p2pz_ray.mini.world import Scene, outline
 
@@ -68,19 +67,12 @@ def train_control(recipe: Recipe, out: Path) -> None:
             with torch.no_grad():
                 c = text(captions(index)).last_hidden_state
             x0 = scale * mean[index]
-            noise = torch.randn_like(x0)
-            strata = torch.randperm(len(index), device=index.device)
-            t = ((strata + torch.rand_like(x0[:, 0, 0, 0])) / len(index) * len(alphas)).long()
-            a = alphas[t][:, None, None, None]
-            x = (a.sqrt() * x0 + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+            x, t, noise = noised(x0, alphas)
             whole = (torch.rand(len(index), device=index.device) < settings["whole"]).long()
             told = (lines[index, whole].float() / 255)[:, None].expand(-1, 3, -1, -1)
             down, middle = control(x, t, c, told.contiguous(memory_format=torch.channels_last), return_dict=False)
             said = unet(x, t, c, down_block_additional_residuals=down, mid_block_additional_residual=middle).sample
-            error = F.mse_loss(said.float(), noise, reduction="none").mean((1, 2, 3))
-            snr = alphas[t] / (1 - alphas[t])
-            weight = snr.clamp(max=recipe["unet"]["min_snr"]) / snr
-            return (error * weight).mean(), {"error": error.mean().detach()}
+            return denoising_loss(said, noise, alphas[t], recipe["unet"]["min_snr"])
 
         return loss_at
 

@@ -49,6 +49,25 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
+def noised(x0: torch.Tensor, alphas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latents (B, 4, h, w) at drawn levels of noise, the timesteps (B,) of those, and the noise."""
+    noise = torch.randn_like(x0)
+    # One timestep from each of B equal strata: less variance than independent draws.
+    strata = torch.randperm(len(x0), device=x0.device)
+    t = ((strata + torch.rand_like(x0[:, 0, 0, 0])) / len(x0) * len(alphas)).long()
+    a = alphas[t][:, None, None, None]
+    return (a.sqrt() * x0 + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last), t, noise
+
+
+def denoising_loss(
+    said: torch.Tensor, noise: torch.Tensor, alphas: torch.Tensor, min_snr: float
+) -> tuple[torch.Tensor, Numbers]:
+    """Of a prediction of the noise, weighted by the signal's share at each row's level (Hang et al. 2023, min-SNR)."""
+    error = F.mse_loss(said.float(), noise, reduction="none").mean((1, 2, 3))
+    snr = alphas / (1 - alphas)
+    return (error * snr.clamp(max=min_snr) / snr).mean(), {"error": error.mean().detach()}
+
+
 def train_unet(recipe: Recipe, out: Path) -> None:
     from p2pz_ray.mini.training.export import samples
 
@@ -76,15 +95,8 @@ def train_unet(recipe: Recipe, out: Path) -> None:
             with torch.no_grad():
                 c = text(captions(index)).last_hidden_state
             x0 = scale * mean[index]
-            noise = torch.randn_like(x0)
-            # One timestep from each of `batch` equal strata: less variance than independent draws.
-            strata = torch.randperm(len(index), device=index.device)
-            t = ((strata + torch.rand_like(x0[:, 0, 0, 0])) / len(index) * len(alphas)).long()
-            a = alphas[t][:, None, None, None]
-            x = (a.sqrt() * x0 + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-            error = F.mse_loss(unet(x, t, c).sample.float(), noise, reduction="none").mean((1, 2, 3))
-            snr = alphas[t] / (1 - alphas[t])
-            return (error * snr.clamp(max=settings["min_snr"]) / snr).mean(), {"error": error.mean().detach()}
+            x, t, noise = noised(x0, alphas)
+            return denoising_loss(unet(x, t, c).sample, noise, alphas[t], settings["min_snr"])
 
         return loss_at
 
