@@ -158,7 +158,7 @@ def test_pil_images_are_taken_and_misfits_named(tiny_model: Path, cats: tuple) -
 
 
 def test_images_far_larger_than_the_model_knows_are_warned_of(tiny_model: Path, cats: tuple) -> None:
-    editor = Editor.from_pretrained(tiny_model, inversion=InversionSettings(steps=1, regularization="none"))
+    editor = Editor.from_pretrained(tiny_model, inversion=InversionSettings(steps=2, regularization="none"))
     side = editor.size[0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
