@@ -189,12 +189,12 @@ def test_what_the_student_was_not_made_for_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ("edits.cat2dog={direction: d.safetensors}", "student leaves nothing to edits.cat2dog.direction"),
-        ("guidance.lambda_xa=0.3", "student leaves nothing to guidance"),
-        ("inversion.cache=cache", "student leaves nothing to inversion"),
-        ("model=somewhere/else", "student leaves nothing to model"),
-        ("compile=true", "student leaves nothing to compile"),
-        ("captions.model=Salesforce/blip", "student leaves nothing to captions.model"),
+        ("edits.cat2dog={direction: d.safetensors}", "student has no use for edits.cat2dog.direction"),
+        ("guidance.lambda_xa=0.3", "student has no use for guidance"),
+        ("inversion.cache=cache", "student has no use for inversion"),
+        ("model=somewhere/else", "student has no use for model"),
+        ("compile=true", "student has no use for compile"),
+        ("captions.model=Salesforce/blip", "student has no use for captions.model"),
     ],
 )
 def test_what_a_student_has_no_use_for_is_refused_in_one_sentence(
