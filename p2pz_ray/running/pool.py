@@ -151,8 +151,17 @@ class Pool:
             self._shrink()
 
     def _hand(self, member: Member, partition: Partition) -> None:
+        try:
+            whole = partition.whole()
+        except FileError:
+            raise
+        except StorageError as error:  # a part of the plan can't be read just now
+            self._outage_goes_on(first_line(error))
+            member.rested = time.monotonic() + REST * random.uniform(0.5, 1.5)
+            self._again(partition, soon=True)
+            return
         self.held[partition.id] += 1
-        member.hand(partition)
+        member.hand(whole)
 
     def _second(self) -> None:
         """Give what takes unusually long to an idle replica too: the first to commit it counts."""

@@ -64,7 +64,9 @@ def _stretches(partitions: Iterable[Partition]) -> Iterator[deque[Partition]]:
 def _goes_on(first: Partition, second: Partition) -> bool:
     """Whether reading the second after the first reads nothing twice that reading it elsewhere would: both have rows of
     one row group, or of one Arrow file, which may be a stream without an index."""
+    if first.kind in ("files", "captioned"):
+        return False
     before, after = first.sources[-1], second.sources[0]
-    if first.kind == "files" or before.path != after.path:
+    if before.path != after.path:
         return False
     return first.kind == "arrow" or before.piece == after.piece
