@@ -1,6 +1,6 @@
 """What the run costs beside the work itself: a table of ratios, measured on this machine.
 
-    python jobs/scale.py [overhead] [replicas] [plan] [keys] [status] [memory] [--keys COUNT]
+    python jobs/scale.py [overhead] [replicas] [plan] [keys] [status] [scores] [memory] [--keys COUNT]
 
 overhead: one replica against a plain loop over the same partitions with the same editor, in turn.
 replicas: 64 replicas that sleep instead of editing, against the ideal of so many sleepers.
@@ -8,6 +8,8 @@ plan: 1,000,000 images in 10,000 partitions planned, and a run of them begun aga
 keys: a bucket of COUNT image files (10,000,000) planned by names alone, and a run of them begun again; a process of its
 own, whose memory is all that it ever took.
 status: a run of 156,000 partitions looked at, as its driver sealed it.
+scores: the scores of 10,000,000 simulated pairs, 64 a partition, merged as evaluation's driver does it; a process of its
+own.
 memory: what the driver's memory grows by from 1,000 images to 1,000,000, the whole run worked off.
 """
 
@@ -338,6 +340,42 @@ def status(scratch: Path) -> list[Row]:
     return [(f"status of {len(made.partitions):,} manifests, sealed", f"{took:.1f} s", "at most 5 s")]
 
 
+def scores(scratch: Path) -> list[Row]:
+    with multiprocessing.get_context("spawn").Pool(1) as elsewhere:
+        return elsewhere.apply(_scores, (10_000_000,))
+
+
+def _scores(pairs: int, partition: int = 64) -> list[Row]:
+    import pickle
+
+    import numpy as np
+
+    from p2pz_ray.evaluation.sums import Sums
+
+    rng = np.random.default_rng(0)
+    idle = _peak()
+    sums, spent, size = Sums(), 0.0, 0
+    for first in range(0, pairs, partition):
+        # Two edits of each image, and scores such as CLIP's, a distance and a share.
+        columns = {"id": [f"image-{first // 2 + i // 2:08}" for i in range(partition)], "edit": ["dog", "fox"] * 32}
+        columns |= {"clip_target": rng.normal(25, 3, partition), "structure": rng.gamma(2, 0.02, partition)}
+        columns |= {"judge_target": (rng.random(partition) < 0.9).astype(float)}
+        made = {f"score:{name}": "somebody" for name in list(columns)[2:]}
+        of_replica = pickle.dumps(Sums.of(f"{first:016x}", pa.table(columns).replace_schema_metadata(made)))
+        began = time.perf_counter()
+        sums.add(pickle.loads(of_replica))
+        spent += time.perf_counter() - began
+        size = max(size, len(of_replica))
+    assert sums.rows == sums.estimates()["structure"].count == pairs
+    held = len(pickle.dumps(sums))
+    what = f"scores of {pairs:,} pairs merged"
+    return [
+        (f"{what}: memory of the driver", f"{_peak():,.0f} MB, {idle:,.0f} of them before", "at most 1,000 MB"),
+        ("… what it holds, and what a replica sends", f"{held / 1e3:.0f} kB, {size / 1e3:.0f} kB", ""),
+        ("… time for that", f"{spent:.0f} s", ""),
+    ]
+
+
 def memory(scratch: Path) -> list[Row]:
     """This process is the driver: what its peak grows by when a small run is followed by a large one."""
     from p2pz_ray.running.run import translate
@@ -365,6 +403,7 @@ MEASURES: dict[str, Callable[..., list[Row]]] = {
     "plan": plan,
     "keys": keys,
     "status": status,
+    "scores": scores,
     "memory": memory,
 }
 
