@@ -1,6 +1,7 @@
 """What reading a collection asks of its storage: each byte once, however a table is cut into partitions."""
 
 import io
+import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -114,3 +115,24 @@ def test_an_image_file_is_one_request(folder: Store, monkeypatch: pytest.MonkeyP
     storage = Counted(folder.fs, monkeypatch)
     read(folder.uri, plan)
     assert storage.calls == {"cat_file": 40}
+
+
+@pytest.mark.parametrize("picture", [1000, 600_000], ids=["small pictures", "large pictures"])
+def test_a_tar_is_read_once_and_planned_by_its_headers_where_pictures_are_large(
+    folder: Store, picture: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for i in range(24):
+            for part, data in (("png", bytes([i]) * picture), ("txt", b"a cat")):
+                member = tarfile.TarInfo(f"{i:02}.{part}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    folder.write("a.tar", buffer.getvalue())
+    storage = Counted(folder.fs, monkeypatch)
+    plan = make_plan(folder.uri, images_per_partition=5)
+    assert storage.bytes <= (1.1 if picture < 100_000 else 0.15) * len(buffer.getvalue())
+    storage.forget()
+    assert read(folder.uri, plan) == [(f"a.tar/{i:02}", bytes([i]) * picture) for i in range(24)]
+    assert storage.bytes <= len(buffer.getvalue())
+    assert storage.calls["cat_file"] == len(plan.partitions)
