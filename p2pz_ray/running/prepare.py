@@ -66,7 +66,8 @@ def prepare(config: TranslateConfig, find: Find = found_here) -> tuple[Job, Plan
     if cache is not None and lies_inside(Store(cache, config.inversion.cache_storage_options), source):
         raise ConfigError(f"inversion.cache {cache} lies inside input.uri {config.input.uri}: choose another place.")
     signer(config)
-    plan, more, config = _plan(config, folder)
+    begun = folder.plan()
+    plan, more, config = _plan(config, folder, begun)
     if folder.finished and not more.partitions:
         return None
     given = _given(config, folder if recorded is not None else None, find)
@@ -86,11 +87,12 @@ def prepare(config: TranslateConfig, find: Find = found_here) -> tuple[Job, Plan
         save_direction(folder, direction)
     ingredients = folder.create_json(INGREDIENTS, given.ingredients)
     _refuse(config.output, _changed_ingredients(config, ingredients, given.ingredients))
-    plan = folder.create_plan(plan) if not more.partitions else plan
     if more.partitions:
-        folder.append(more)
+        plan = folder.append(more)
         print(f"{more.images:,} new images are appended to {config.output}.", file=sys.stderr)
-    return Job(given.config, given.size, _together(fingerprint(recorded), ingredients), ingredients), plan + more
+    elif begun is None:
+        plan = folder.create_plan(plan)
+    return Job(given.config, given.size, _together(fingerprint(recorded), ingredients), ingredients), plan
 
 
 def unplanned(config: TranslateConfig) -> Job:
@@ -196,10 +198,10 @@ def _student(config: TranslateConfig) -> _Given:
     return _Given(size, {"student": student.digest}, config)
 
 
-def _plan(config: TranslateConfig, folder: RunFolder) -> tuple[Plan, Plan, TranslateConfig]:
-    """The run's plan, for a new run that of the collection as it is now; what is to be appended to it; and the
-    configuration with the images in a partition that it took."""
-    given, before = config.input, folder.plan()
+def _plan(config: TranslateConfig, folder: RunFolder, before: Plan | None) -> tuple[Plan, Plan, TranslateConfig]:
+    """The run's plan: the one `before`, or for a new run that of the collection as it is now; what is to be appended to
+    it; and the configuration with the images in a partition that it took."""
+    given = config.input
     if before is not None and given.new == "ignore":
         return before, Plan(()), config
     recorded = {} if before is None else (folder.config() or {}).get("input") or {}
