@@ -69,8 +69,9 @@ class LoraConfig(Section):
 
 
 class CheckpointConfig(ModelConfig):
-    """A diffusion checkpoint, and what changes it."""
+    """A diffusion checkpoint, and what changes it. Its name may be one .safetensors file's, or its URI."""
 
+    layout: Text | None = None  # of a file: a folder or hub id with its configurations; null: Stable Diffusion's own
     vae: Text | None = None  # another autoencoder: a folder or a hub id
     loras: list[LoraConfig] = []
 

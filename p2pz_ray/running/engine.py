@@ -99,6 +99,7 @@ def load_editor(config: Modelled, device: str, **settings: Any) -> Editor:
     return Editor.from_pretrained(
         config.model.name,
         revision=config.model.revision,
+        layout=config.model.layout,
         device=device,
         dtype=torch_dtype(config.dtype, device),
         vae=config.model.vae,

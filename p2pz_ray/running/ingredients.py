@@ -52,10 +52,11 @@ def found_here(wanted: Wanted, device: Device = "cpu") -> Ingredients:
         return Ingredients(wanted.identity, edit_directions(wanted.recipe, None))
     place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     half = torch_dtype(wanted.dtype, place) != torch.float32
-    checkpoint, loras = locate(wanted.model.name, wanted.model.revision, half, wanted.parts), loras_of(wanted.model)
+    model, loras = wanted.model, loras_of(wanted.model)
+    checkpoint = locate(model.name, model.revision, half, wanted.parts, model.layout)
     known = wanted.identity
     if known is None:
-        vae = None if wanted.model.vae is None else locate_vae(wanted.model.vae, half)
+        vae = None if model.vae is None else locate_vae(model.vae, half)
         known = identity(checkpoint, vae, loras, half)
     text = None
     if not wanted.recipe.complete:

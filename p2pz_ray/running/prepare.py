@@ -163,7 +163,7 @@ def _pipeline(config: TranslateConfig, engine: EngineConfig, find: Find) -> _Giv
     """A pipeline of diffusers' own and its checkpoint, which is told words and needs no directions."""
     kind = pipeline_kind(engine.pipeline)
     check_arguments(kind, engine.arguments)
-    checkpoint = locate(config.model.name, config.model.revision, in_half(config), parts=())
+    checkpoint = locate(config.model.name, config.model.revision, in_half(config), (), config.model.layout)
     check_folder(kind, checkpoint)
     if (checkpoint / "unet").is_dir():
         size = picture_size(config.image.size, checkpoint)
@@ -256,7 +256,7 @@ def checked_checkpoint(config: Modelled) -> tuple[Path, Path | None, list[Lora]]
     configurations alone are fetched. Raises ConfigError for a checkpoint that can't be edited, or not in so many
     steps."""
     half = in_half(config)
-    checkpoint = locate(config.model.name, config.model.revision, half, parts=())
+    checkpoint = locate(config.model.name, config.model.revision, half, (), config.model.layout)
     vae = None if config.model.vae is None else locate_vae(config.model.vae, half, weights=False)
     check_kind(checkpoint)
     _check_steps(config, checkpoint)
@@ -317,12 +317,13 @@ def absolute_model(model: CheckpointConfig) -> CheckpointConfig:
     """A model whose local files are named from the root."""
 
     def folder(name: str) -> str:
-        return absolute_uri(name) if Path(name).expanduser().is_dir() else name
+        return absolute_uri(name) if Path(name).expanduser().exists() else name
 
     name = model.name if model.name == "mini" else folder(model.name)
     loras = [lora.model_copy(update={"name": absolute_uri(lora.name)}) for lora in model.loras]
     vae = None if model.vae is None else folder(model.vae)
-    return model.model_copy(update={"name": name, "loras": loras, "vae": vae})
+    layout = None if model.layout in (None, "mini") else folder(model.layout)
+    return model.model_copy(update={"name": name, "loras": loras, "vae": vae, "layout": layout or model.layout})
 
 
 def absolute_uri(uri: str) -> str:
