@@ -127,8 +127,9 @@ class GuidanceSettings(Settings):
     `strength` multiplies every direction, beside what its edit multiplies it by.
 
     `negative` is the text that classifier-free guidance moves away from; "caption" stands for the image's own caption,
-    right for real images. `reference` says where the reference's latents come from: "trajectory" are the inversion's
-    own, "reconstruction" denoises them again from x_T as the paper does.
+    right for real images, and an empty one is what the checkpoint takes for it (SDXL: zeros). `reference` says where
+    the reference's latents come from: "trajectory" are the inversion's own, "reconstruction" denoises them again from
+    x_T as the paper does.
 
     Windows say where along the steps something acts, [FROM, TO] from the noisiest on: `directed` the direction, outside
     of which the caption alone stands; `guided` the comparing of maps; `confined` the masks, outside of which every cell

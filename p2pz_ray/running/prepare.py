@@ -147,7 +147,7 @@ def _diffusion(config: TranslateConfig, begun: RunFolder | None, find: Find) -> 
     for control in controls:
         check_control(control.folder, unet)
     known = identity(checkpoint, vae, loras, in_half(config)) if _are_here(config.model) else None
-    wanted = Wanted(config.model, config.dtype, known, recipe(config.edits, kept))
+    wanted = Wanted(config.model, config.dtype, known, recipe(config.edits, kept), deterministic=config.deterministic)
     found = (found_here if wanted.complete else find)(wanted)
     ingredients: dict[str, Any] = {
         "model": found.identity,
