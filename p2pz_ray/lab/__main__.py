@@ -19,8 +19,10 @@ interval.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import torch
 
 from p2pz_ray.evaluation.ablation import Variant, trade_off
 from p2pz_ray.lab import figures, hold, parts, rivals, students
@@ -43,6 +45,10 @@ def main() -> None:
     parser.add_argument("--task", choices=TASKS, default="cat2dog")
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--judge", type=Path, default=FOLDER)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of p2pz_ray's own edits")
+    parser.add_argument(
+        "--lambdas", type=float, nargs="+", default=parts.LAMBDAS, help="that guidance tries, the first of them none"
+    )
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--lambda-xa", type=float, default=0.1)
     parser.add_argument("--cfg", type=float, default=5.0)
@@ -50,14 +56,14 @@ def main() -> None:
     parser.add_argument("--student", default="mini", help="a folder that p2pz distill wrote, or mini")
     parser.add_argument("--kept", type=Path, help="a folder for the teacher's edits, which are made once")
     given = parser.parse_args()
-    bench = Bench(given.model, given.judge, given.count, given.seed)
+    bench = Bench(given.model, given.judge, given.count, given.seed, getattr(torch, given.dtype))
     tables: dict[str, Callable[[], figures.Table]] = {
         "parts": lambda: parts.parts(bench, given.task, figures.PAPER),
         "rivals": lambda: rivals.rivals(bench, given.task, figures.PAPER),
         "diffusers": lambda: rivals.beside_diffusers(bench, given.task, given.steps, given.lambda_xa, given.cfg),
         "hold": lambda: hold.confine(bench),
         "soft": lambda: hold.soft(bench, given.task),
-        "guidance": lambda: _guidance(bench, given.task, given.drawing),
+        "guidance": lambda: _guidance(bench, given.task, given.lambdas, given.drawing),
     }
     if any(name.startswith("student") for name in given.what):
         student, taught = Student.from_pretrained(given.student), students.Taught(bench, given.kept)
@@ -86,13 +92,13 @@ def _print(name: str, table: figures.Table) -> None:
         print(f"| {' | '.join(row)} |", flush=True)
 
 
-def _guidance(bench: Bench, task: str, file: Path | None) -> figures.Table:
+def _guidance(bench: Bench, task: str, lambdas: Sequence[float], file: Path | None) -> figures.Table:
     found: figures.Table = []
     points: dict[Variant, tuple[float, float]] = {}
     for name, shared in (("the paper's settings", figures.PAPER), ("the defaults", {})):
-        (head, *rows), outcomes = parts.guidance(bench, task, shared)
+        (head, *rows), outcomes = parts.guidance(bench, task, shared, lambdas)
         found = (found or [["settings", *head]]) + [[name, *row] for row in rows]
-        for lambda_xa, outcome in zip(parts.LAMBDAS, outcomes, strict=True):
+        for lambda_xa, outcome in zip(lambdas, outcomes, strict=True):
             point = float(outcome.error.mean()), float(outcome.hits.mean())
             points[Variant(f"{name}, λ {lambda_xa:g}", name, f"{lambda_xa:g}", {})] = point
     if file:

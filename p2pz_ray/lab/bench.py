@@ -26,7 +26,7 @@ Pixels = NDArray[np.uint8]
 Numbers = NDArray[np.float64]
 TASKS = ("cat2dog", "horse2zebra", "cat2glasses", "sketch2oil", "dog2fox", "rabbit2hat")
 SENTENCES = 1000
-BATCH = {"cpu": 8, "cuda": 256}
+BATCH = {"cpu": 24, "cuda": 256}
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,13 @@ class Task:
 
 
 class Bench:
-    """A miniature, its judge, and the tasks it is measured on: `count` scenes each, drawn from a seed."""
+    """A miniature, its judge, and the tasks it is measured on: `count` scenes each, drawn from a seed. dtype: what
+    p2pz_ray's own edits are computed in."""
 
-    def __init__(self, model: Path, judge: Path, count: int, seed: int) -> None:
+    def __init__(self, model: Path, judge: Path, count: int, seed: int, dtype: torch.dtype = torch.float32) -> None:
         self.folder, self.count, self.seed = model, count, seed
         self.device = chosen_device("auto")
-        self.editor = Editor.from_pretrained(model, device=self.device)
+        self.editor = Editor.from_pretrained(model, device=self.device, dtype=dtype)
         self.judge = Judge.load(judge)
         self._tasks: dict[str, Task] = {}
         self._directions: dict[str, EditDirection] = {}

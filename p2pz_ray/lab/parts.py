@@ -1,6 +1,6 @@
 """What each part of the method is worth: the paper's settings, and one thing changed at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,11 +65,13 @@ def parts(bench: Bench, task: str, shared: Mapping[str, Mapping[str, Any]]) -> T
     return rows
 
 
-def guidance(bench: Bench, task: str, shared: Mapping[str, Mapping[str, Any]]) -> tuple[Table, list[Outcome]]:
-    """λ from 0 to too much, beside none; and what came of each, for a drawing."""
+def guidance(
+    bench: Bench, task: str, shared: Mapping[str, Mapping[str, Any]], lambdas: Sequence[float] = LAMBDAS
+) -> tuple[Table, list[Outcome]]:
+    """λ from 0, which comes first, to too much, beside none; and what came of each, for a drawing."""
     rows = [["λ", *MEASURES, "the error beside no guidance", "… outside"]]
     outcomes: list[Outcome] = []
-    for lambda_xa in LAMBDAS:
+    for lambda_xa in lambdas:
         found = outcome_of(bench, task, Part("", guidance={"lambda_xa": lambda_xa}), shared)
         outcomes.append(found)
         beside = changed(bench.task(task), found, outcomes[0]) if lambda_xa else ["", ""]
