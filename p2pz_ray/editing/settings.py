@@ -179,7 +179,8 @@ class GuidanceSettings(Settings):
         """(λ_xa, guidance scale, strength): as set, else from the checkpoint's `editing.json`, else the paper's 0.1,
         5 and 1.
 
-        A v-prediction model's gradients are an order of magnitude larger: 0.1 makes noise of it, 0.01 does not.
+        λ is one number for all families, since the loss compares every latent at as many places (see README.md); of
+        v-prediction models people report that 0.1 makes noise and 0.01 does not.
         """
         usual = 0.1 if model.prediction == "epsilon" else 0.01
         lambda_xa = self.lambda_xa if self.lambda_xa is not None else model.defaults.get("lambda_xa", usual)
