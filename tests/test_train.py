@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from diffusers import StableDiffusionPipeline
+from diffusers import ControlNetModel, StableDiffusionPipeline
 from transformers import CLIPModel, CLIPProcessor
 
 from p2pz_ray import Editor
@@ -20,6 +20,7 @@ from p2pz_ray.mini.train import RECIPE
 from p2pz_ray.mini.training import data, loop
 from p2pz_ray.mini.training.captions import Captions, bank_for
 from p2pz_ray.mini.training.clip import train_clip, with_lookalikes
+from p2pz_ray.mini.training.control import train_control
 from p2pz_ray.mini.training.export import export, restore
 from p2pz_ray.mini.training.judge import train_judge
 from p2pz_ray.mini.training.loop import compiled
@@ -33,8 +34,9 @@ TRAININGS = {
     "clip": train_clip,
     "unet": train_unet,
     "judge": train_judge,
+    "control": train_control,
 }
-PART = {"unet": "ema", "decoder": "vae"}
+PART = {"unet": "ema", "decoder": "vae", "control": "ema"}
 """What of a checkpoint is the trained model, where it isn't called as the training is."""
 
 
@@ -95,9 +97,9 @@ def test_of_a_shipped_miniature_a_unet_can_be_trained_and_the_rest_stays(
     train_unet(recipe, tmp_path)
     export(recipe, tmp_path, tmp_path / "again")
     files = [file.relative_to(exported) for file in exported.rglob("*.safetensors")]
-    assert len(files) == 5
+    assert len(files) == 6
     for file in files:
-        if "unet" not in file.parts:
+        if not {"unet", "control"} & set(file.parts):
             assert (tmp_path / "again" / file).read_bytes() == (exported / file).read_bytes(), file
 
 
@@ -120,6 +122,7 @@ def test_the_export_is_a_stock_pipeline_of_half_precision_safetensors(recipe: di
         recipe["editing"][k] for k in ("lambda_xa", "cfg", "strength")
     )
     assert editor.direction(["a cat"], ["a dog"]).embedding.shape == (77, 32)
+    assert ControlNetModel.from_pretrained(exported / "control").config.cross_attention_dim == 32
     clip = CLIPModel.from_pretrained(exported / "clip").float()
     seen = CLIPProcessor.from_pretrained(exported / "clip")(text=["a cat"], images=made, return_tensors="pt")
     assert clip(**seen).logits_per_image.shape == (1, 1)

@@ -16,7 +16,8 @@ from p2pz_ray.mini.training.clip import trained_text
 from p2pz_ray.mini.training.data import CHUNK, Recipe, batches, drawn, in_parallel
 from p2pz_ray.mini.training.loop import Checkpoint, Numbers, bfloat16_pays, compiled, processor, required, train
 from p2pz_ray.mini.training.muon import optimizers
-from p2pz_ray.mini.training.unet import build_scheduler, build_unet, denoising_loss, noised
+from p2pz_ray.mini.training.noise import build_scheduler, denoising_loss, noised
+from p2pz_ray.mini.training.unet import build_unet
 from p2pz_ray.mini.training.vae import latents
 from p2pz_ray.mini.world import Scene, outline
 
@@ -114,11 +115,3 @@ class _Lines:
                 for scene, picture in zip(*piece, strict=True)
             ]
         )
-
-
-def export_control(recipe: Recipe, out: Path, to: Path) -> None:
-    """Write `to`/control, a ControlNetModel in half precision."""
-    unet = build_unet(recipe)
-    control = build_control(recipe, unet)
-    required(out / "control.pt", "control", ema=control)
-    control.half().save_pretrained(to / "control")

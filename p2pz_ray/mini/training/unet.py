@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 
 from p2pz_ray.mini.training.captions import Captions
 from p2pz_ray.mini.training.clip import trained_text
 from p2pz_ray.mini.training.data import Recipe, batches, drawn
 from p2pz_ray.mini.training.loop import Checkpoint, Numbers, bfloat16_pays, compiled, processor, train
 from p2pz_ray.mini.training.muon import optimizers
+from p2pz_ray.mini.training.noise import build_scheduler, denoising_loss, noised
+from p2pz_ray.mini.training.pipeline import samples
 from p2pz_ray.mini.training.vae import latents
 
 SHEETS = 4
@@ -36,41 +37,7 @@ def build_unet(recipe: Recipe) -> UNet2DConditionModel:
     return unet.to(memory_format=torch.channels_last)
 
 
-def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion 1.x's noise schedule. Its few steps begin at the last timestep and waste none at the first
-    (Lin et al. 2023, "trailing")."""
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        timestep_spacing="trailing",
-    )
-
-
-def noised(x0: torch.Tensor, alphas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents (B, 4, h, w) at drawn levels of noise, the timesteps (B,) of those, and the noise."""
-    noise = torch.randn_like(x0)
-    # One timestep from each of B equal strata: less variance than independent draws.
-    strata = torch.randperm(len(x0), device=x0.device)
-    t = ((strata + torch.rand_like(x0[:, 0, 0, 0])) / len(x0) * len(alphas)).long()
-    a = alphas[t][:, None, None, None]
-    return (a.sqrt() * x0 + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last), t, noise
-
-
-def denoising_loss(
-    said: torch.Tensor, noise: torch.Tensor, alphas: torch.Tensor, min_snr: float
-) -> tuple[torch.Tensor, Numbers]:
-    """Of a prediction of the noise, weighted by the signal's share at each row's level (Hang et al. 2023, min-SNR)."""
-    error = F.mse_loss(said.float(), noise, reduction="none").mean((1, 2, 3))
-    snr = alphas / (1 - alphas)
-    return (error * snr.clamp(max=min_snr) / snr).mean(), {"error": error.mean().detach()}
-
-
 def train_unet(recipe: Recipe, out: Path) -> None:
-    from p2pz_ray.mini.training.export import samples
-
     settings, seed = recipe["unet"], recipe["seed"]
     images, scenes = drawn(recipe, out)
     mean = latents(recipe, images, out).chunk(2, dim=1)[0].to(processor())  # what an edit begins with
@@ -107,7 +74,7 @@ def train_unet(recipe: Recipe, out: Path) -> None:
 
     def saved(step: int) -> None:
         if step % max(1, settings["steps"] // SHEETS) == 0:
-            samples(recipe, out)
+            samples(recipe, out, ema)
 
     checkpoint = Checkpoint(out / "unet.pt", unet=unet, ema=ema, **moving)
     train(settings, checkpoint, prepare, seed=seed, bfloat16=bfloat16_pays(), after=average, saved=saved)
