@@ -1,6 +1,8 @@
 """The method in three calls: invert pictures, make directions, edit."""
 
+import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -26,6 +28,9 @@ from p2pz_ray.editing.schedule import Schedule
 from p2pz_ray.editing.settings import GuidanceSettings, InversionSettings
 from p2pz_ray.editing.text import Condition
 from p2pz_ray.errors import ConfigError, ImageError
+
+LARGE = 8
+"""Times the pixels that a model was trained at, from which on an image is warned of."""
 
 Pictures = NDArray[np.uint8] | Sequence[Image.Image] | Sequence[NDArray[np.uint8]]
 
@@ -150,8 +155,8 @@ class Editor:
             seeds: one non-negative number a picture, the only source of randomness.
             conditions: for each of the editor's controls its pictures (B, H, W, 3); None for one that makes its own.
 
-        An image whose latents are no picture's any more stands in the inversion's `faults`. Raises ValueError where the
-        counts or sizes don't fit.
+        An image whose latents are no picture's any more stands in the inversion's `faults`. Images much larger than the
+        model was trained at are warned of. Raises ValueError where the counts or sizes don't fit.
         """
         pixels = _pixels(images)
         if isinstance(captions, str):
@@ -160,6 +165,7 @@ class Editor:
             raise ValueError(f"{len(pixels)} images, {len(captions)} captions, {len(seeds)} seeds: give one of each")
         if any(side % self.model.factor for side in pixels.shape[1:3]):
             raise ValueError(f"images are {pixels.shape[1:3]} pixels: give multiples of {self.model.factor}")
+        self._say_if_large(pixels.shape[1:3])
         latents = self.model.encode(pixels)
         numbers = [int(seed) for seed in seeds]
         hints, own = self._hints(pixels, conditions)
@@ -181,6 +187,17 @@ class Editor:
         hints, own = self._hints(images, conditions)
         c = self.model.embed(list(captions)).shown(own)
         return Inversion(latents, c, tuple(captions), schedule, images, faulty, hints)
+
+    def _say_if_large(self, size: tuple[int, int]) -> None:
+        """Attention's work grows with the square of the pixels: a photograph can keep a small model busy for hours."""
+        times = math.prod(size) / math.prod(self.size)
+        if times > LARGE:
+            warnings.warn(
+                f"images are {size[0]} × {size[1]} px, {times:.0f} times the pixels that this model was trained at: it "
+                f"takes at least {times:.0f} times as long, and the model knows nothing so large. Resize them to "
+                f"{self.size[0]} × {self.size[1]}.",
+                stacklevel=3,
+            )
 
     def _hints(
         self, images: NDArray[np.uint8], conditions: Sequence[NDArray[np.uint8] | None]
