@@ -8,8 +8,8 @@ plan: 1,000,000 images in 10,000 partitions planned, and a run of them begun aga
 keys: a bucket of COUNT image files (10,000,000) planned by names alone, and a run of them begun again; a process of its
 own, whose memory is all that it ever took.
 status: a run of 156,000 partitions looked at, as its driver sealed it.
-scores: the scores of 10,000,000 simulated pairs, 64 a partition, merged as evaluation's driver does it; a process of its
-own.
+scores: the scores of 10,000,000 simulated pairs, 64 a partition, merged as evaluation's driver does it; a process of
+its own.
 memory: what the driver's memory grows by from 1,000 images to 1,000,000, the whole run worked off.
 """
 
