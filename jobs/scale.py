@@ -1,11 +1,15 @@
 """What the run costs beside the work itself: a table of ratios, measured on this machine.
 
-    python jobs/scale.py [overhead] [replicas] [plan] [status] [memory]
+    python jobs/scale.py [overhead] [replicas] [plan] [keys] [status] [scores] [memory] [--keys COUNT]
 
 overhead: one replica against a plain loop over the same partitions with the same editor, in turn.
 replicas: 64 replicas that sleep instead of editing, against the ideal of so many sleepers.
 plan: 1,000,000 images in 10,000 partitions planned, and a run of them begun again when all are committed.
+keys: a bucket of COUNT image files (10,000,000) planned by names alone, and a run of them begun again; a process of its
+own, whose memory is all that it ever took.
 status: a run of 156,000 partitions looked at, as its driver sealed it.
+scores: the scores of 10,000,000 simulated pairs, 64 a partition, merged as evaluation's driver does it; a process of
+its own.
 memory: what the driver's memory grows by from 1,000 images to 1,000,000, the whole run worked off.
 """
 
@@ -23,9 +27,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+from fsspec.spec import AbstractFileSystem
 
 from p2pz_ray.collection.manifest import Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition
@@ -225,6 +231,91 @@ def plan(scratch: Path) -> list[Row]:
     return [(f"{what}: planned", f"{planned:.1f} s", ""), (f"{what}: begun again", f"{resumed:.1f} s", "at most 10 s")]
 
 
+class Keys(AbstractFileSystem):  # type: ignore[misc]
+    """A storage of image files that have names, sizes and ETags and no content, 10,000 in each of its folders."""
+
+    protocol = "keys"
+    cachable = False
+    count = 10_000_000
+    folder = 10_000
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> Any:
+        name = self._strip_protocol(path)
+        if "/" not in name:
+            folders = range(0, self.count, self.folder)
+            return [{"name": f"{name}/{i:010}", "size": 0, "type": "directory"} for i in folders]
+        first = int(name.rpartition("/")[2])
+        numbers = range(first, min(self.count, first + self.folder))
+        return [
+            {"name": f"{name}/{i:012}.jpg", "size": i + 10, "type": "file", "ETag": f'"{i * 0x9E3779B97F4A7C15:032x}"'}
+            for i in numbers
+        ]
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        return {"name": self._strip_protocol(path), "size": 0, "type": "directory"}
+
+
+def keys(scratch: Path, count: int = 10_000_000) -> list[Row]:
+    with multiprocessing.get_context("spawn").Pool(1) as elsewhere:
+        return elsewhere.apply(_keys, (scratch, count))
+
+
+def _keys(scratch: Path, count: int) -> list[Row]:
+    from p2pz_ray.collection.store import Store
+    from p2pz_ray.running.prepare import prepare
+
+    Keys.count = count
+    fsspec.register_implementation("keys", Keys)
+    images = 64
+    config = config_of(Path(), scratch / "run", input={"uri": "keys://bucket", "images_per_partition": images})
+    idle = _peak()
+    began = time.perf_counter()
+    prepared = prepare(config)
+    planned, most = time.perf_counter() - began, _peak()
+    assert prepared is not None
+    job, made = prepared
+    ids = made.ids
+    manifests = {
+        id: Manifest(id, "0", f"data/{id}-0.parquet", images, images, images, 0, "0" * 64, job.fingerprint, 0.0, 1.0)
+        for id in ids[: len(ids) // 2]
+    }
+    for manifest in manifests.values():
+        for name in (manifest.file, f"manifest/{manifest.partition}.json"):
+            target = scratch / "run" / name
+            target.parent.mkdir(exist_ok=True)
+            target.touch()  # what is sealed isn't read
+    job.folder.seal(manifests)
+    read: set[str] = set()
+    opened = Store._open_local
+
+    def counting(store: Store, path: str) -> Any:
+        read.add(store.full(path))
+        return opened(store, path)
+
+    Store._open_local = counting  # type: ignore[method-assign]
+    began = time.perf_counter()
+    prepared = prepare(config)
+    assert prepared is not None
+    job, made = prepared
+    done = job.folder.manifests(made.ids, job.fingerprint)
+    left = [partition for partition in made.partitions if partition.id not in done]
+    assert len(left) == len(ids) - len(done)
+    assert left[0].whole().id == left[0].id
+    resumed = time.perf_counter() - began
+    what = f"{count:,} image files in {len(ids):,} partitions"
+    return [
+        (f"{what}: planned", f"{planned / 60:.1f} min", "at most 10 min"),
+        ("… memory of the driver", f"{most:,.0f} MB, {idle:,.0f} of them before", "at most 2,000 MB"),
+        ("… begun again, half of them done", f"{resumed:.1f} s", ""),
+        ("… files read for that", f"{len(read)}", "at most 20"),
+    ]
+
+
+def _peak() -> float:
+    """The most memory that this process ever had, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def status(scratch: Path) -> list[Row]:
     from p2pz_ray.collection.partition import Plan, Source
     from p2pz_ray.running.status import status as look
@@ -249,6 +340,42 @@ def status(scratch: Path) -> list[Row]:
     return [(f"status of {len(made.partitions):,} manifests, sealed", f"{took:.1f} s", "at most 5 s")]
 
 
+def scores(scratch: Path) -> list[Row]:
+    with multiprocessing.get_context("spawn").Pool(1) as elsewhere:
+        return elsewhere.apply(_scores, (10_000_000,))
+
+
+def _scores(pairs: int, partition: int = 64) -> list[Row]:
+    import pickle
+
+    import numpy as np
+
+    from p2pz_ray.evaluation.sums import Sums
+
+    rng = np.random.default_rng(0)
+    idle = _peak()
+    sums, spent, size = Sums(), 0.0, 0
+    for first in range(0, pairs, partition):
+        # Two edits of each image, and scores such as CLIP's, a distance and a share.
+        columns = {"id": [f"image-{first // 2 + i // 2:08}" for i in range(partition)], "edit": ["dog", "fox"] * 32}
+        columns |= {"clip_target": rng.normal(25, 3, partition), "structure": rng.gamma(2, 0.02, partition)}
+        columns |= {"judge_target": (rng.random(partition) < 0.9).astype(float)}
+        made = {f"score:{name}": "somebody" for name in list(columns)[2:]}
+        of_replica = pickle.dumps(Sums.of(f"{first:016x}", pa.table(columns).replace_schema_metadata(made)))
+        began = time.perf_counter()
+        sums.add(pickle.loads(of_replica))
+        spent += time.perf_counter() - began
+        size = max(size, len(of_replica))
+    assert sums.rows == sums.estimates()["structure"].count == pairs
+    held = len(pickle.dumps(sums))
+    what = f"scores of {pairs:,} pairs merged"
+    return [
+        (f"{what}: memory of the driver", f"{_peak():,.0f} MB, {idle:,.0f} of them before", "at most 1,000 MB"),
+        ("… what it holds, and what a replica sends", f"{held / 1e3:.0f} kB, {size / 1e3:.0f} kB", ""),
+        ("… time for that", f"{spent:.0f} s", ""),
+    ]
+
+
 def memory(scratch: Path) -> list[Row]:
     """This process is the driver: what its peak grows by when a small run is followed by a large one."""
     from p2pz_ray.running.run import translate
@@ -261,7 +388,7 @@ def memory(scratch: Path) -> list[Row]:
             elsewhere.apply(write_collection, (folder / "world", images))
         config = config_of(folder / "world", folder / "run", replicas={"count": 8, "cpus": 0.1})
         assert translate(config).images == images
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        peaks.append(_peak())
     what = "the driver's memory, 1,000,000 images over 1,000"
     return [(what, f"{peaks[1] - peaks[0]:+.0f} MB of {peaks[0]:.0f}", "at most 200 MB")]
 
@@ -270,11 +397,13 @@ def _spread(ratios: Sequence[float]) -> str:
     return f"{statistics.median(ratios):.3f} ({min(ratios):.3f} … {max(ratios):.3f})"
 
 
-MEASURES: dict[str, Callable[[Path], list[Row]]] = {
+MEASURES: dict[str, Callable[..., list[Row]]] = {
     "overhead": overhead,
     "replicas": replicas,
     "plan": plan,
+    "keys": keys,
     "status": status,
+    "scores": scores,
     "memory": memory,
 }
 
@@ -282,6 +411,7 @@ MEASURES: dict[str, Callable[[Path], list[Row]]] = {
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", metavar="MEASURE", help=f"of {', '.join(MEASURES)}; all by default")
+    parser.add_argument("--keys", type=int, metavar="COUNT", default=10_000_000, help="image files of `keys`")
     given = parser.parse_args(arguments)
     unknown = [name for name in given.what if name not in MEASURES]
     if unknown:
@@ -289,7 +419,8 @@ def main(arguments: Sequence[str]) -> int:
     print("| what | measured | aim |\n|---|---|---|")
     for name in given.what or MEASURES:
         with tempfile.TemporaryDirectory() as scratch:
-            for row in MEASURES[name](Path(scratch)):
+            more = (given.keys,) if name == "keys" else ()
+            for row in MEASURES[name](Path(scratch), *more):
                 print(f"| {' | '.join(row)} |", flush=True)
     return 0
 

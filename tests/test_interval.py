@@ -11,7 +11,7 @@ from small_run import examples, pair, write_run
 from p2pz_ray.evaluation.interval import Estimate, mean, share, share_of
 from p2pz_ray.evaluation.run import Run
 from p2pz_ray.evaluation.scores import ScoreFolder
-from p2pz_ray.evaluation.summary import ScoreTable
+from p2pz_ray.evaluation.summary import sums_of
 
 ROUNDS = 1500
 
@@ -82,8 +82,8 @@ def test_over_all_edits_a_run_counts_images_and_within_an_edit_pairs(tmp_path: P
     judged = [float(value > 0) for value in values]
     scores = {"structure_x": list(values), "judge_target": judged}
     ScoreFolder(run.store).write(run.manifests[0], "f", keys, scores, made, 0)
-    table = ScoreTable(run)
+    sums = sums_of(run)
     for name in made:
-        of_all, of_one = table.estimates()[name], table.estimates("a")[name]
+        of_all, of_one = sums.estimates()[name], sums.estimates("a")[name]
         assert (of_all.count, of_one.count) == (12, 6)
         assert (of_all.low, of_all.high) == pytest.approx((of_one.low, of_one.high))

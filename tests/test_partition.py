@@ -107,6 +107,27 @@ def test_a_folder_becomes_its_images_by_path_wherever_it_is(place: tuple[str, di
     assert (plan.images, plan.skipped) == (4, 3)
 
 
+def test_a_bucket_is_listed_page_by_page(s3: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Store(f"s3://bucket/{tmp_path.name}", s3)
+    names = [f"{i // 3}/{i}.png" for i in range(7)]
+    for name in names:
+        folder.write(name, PNG)
+    folder.fs.call_s3("put_object", Bucket="bucket", Key=f"{tmp_path.name}/empty/", Body=b"")
+    asked: list[str] = []
+    call = folder.fs.call_s3
+
+    def in_twos(method: str, **options: Any) -> Any:
+        asked.append(method)
+        return call(method, **options, MaxKeys=2)
+
+    monkeypatch.setattr(folder.fs, "call_s3", in_twos)
+    plan = make_plan(folder.uri, storage_options=s3)
+    assert [source.path for part in plan.partitions for source in part.sources] == names
+    assert asked == ["list_objects_v2"] * 4
+    assert plan.skipped == 0
+    assert_good(read(folder.uri, plan, storage_options=s3), names)
+
+
 def test_a_file_and_a_glob_are_collections_too(place: tuple[str, dict[str, Any] | None]) -> None:
     uri, options = place
     for name in ("a.png", "b.png", "x/c.png", "x/y/d.png", "b.jpg"):

@@ -1,37 +1,20 @@
-"""What lies below a folder: every wanted name once, with what is wrong with it, in one order everywhere."""
+"""What lies below a folder: every wanted name once, with what is wrong with it."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from fsspec.utils import glob_translate
 
 from p2pz_ray.collection.failure import FileError, shown
 from p2pz_ray.collection.local import info, irregular
+from p2pz_ray.collection.sorted import Entry
 from p2pz_ray.collection.store import Store, fingerprint
 from p2pz_ray.errors import ConfigError
 
 _MAGIC = re.compile(r"[*?\[]")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A name below a folder: its path relative to it, its version, and why it can't be read, if it can't."""
-
-    path: str
-    fingerprint: str
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The wanted entries, sorted by path, and how many other names were left out."""
-
-    entries: list[Entry]
-    skipped: int
 
 
 def locate(store: Store) -> tuple[Store, str | None]:
@@ -57,8 +40,9 @@ def locate(store: Store) -> tuple[Store, str | None]:
     return store.rebased("/".join(parts[:plain]) or "/"), "/".join(parts[plain:])
 
 
-def walk(store: Store, pattern: str | None, wanted: Callable[[str], bool]) -> Listing:
-    """Every name below the store's folder that fits the pattern and is wanted, sorted by path.
+def walk(store: Store, pattern: str | None, wanted: Callable[[str], bool]) -> Iterator[Entry | None]:
+    """Every name below the store's folder that fits the pattern and is wanted, in no order; None for each name that was
+    left out.
 
     Names that begin with a dot, and all below them, are left out. On local disks whatever is named like a wanted
     file becomes an entry, also a folder (which is walked too), a dangling link or a device; so does a folder that
@@ -68,18 +52,12 @@ def walk(store: Store, pattern: str | None, wanted: Callable[[str], bool]) -> Li
     fits = re.compile(glob_translate(pattern)).match if pattern else lambda _: True
     depth = None if pattern is None or "**" in pattern else pattern.count("/") + 1
     found = _walk_local(store, wanted, depth) if store.local else _walk_remote(store, wanted, depth)
-    entries, skipped = [], 0
-    for entry in found:
-        if entry is None:
-            skipped += 1
-        elif fits(entry.path):
-            entries.append(entry)
-    return Listing(sorted(entries, key=lambda entry: entry.path), skipped)
+    return (entry for entry in found if entry is None or fits(entry.path))
 
 
 def _walk_remote(store: Store, wanted: Callable[[str], bool], depth: int | None) -> Iterator[Entry | None]:
     prefix = store.full("").rstrip("/") + "/"
-    for path, found in store.find(depth).items():
+    for path, found in store.walk(depth):
         relative = path.removeprefix(prefix)  # a key may begin with "/" below its folder
         hidden = any(part.startswith(".") for part in relative.split("/"))
         yield Entry(relative, fingerprint(found)) if wanted(relative) and not hidden else None

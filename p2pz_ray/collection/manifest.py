@@ -4,6 +4,7 @@
     RUN/ingredients.json  what the configuration's files held: the model's fingerprint, the directions' digests
     RUN/directions/       {digest}.safetensors, the directions in use
     RUN/plan.json         the partitions; plan.2.json and so on those that were appended
+    RUN/plan/             *.parquet, the partitions themselves where they are too many for such a file
     RUN/data/             {partition}-{attempt}.parquet, each put whole
     RUN/manifest/         {partition}.json, put after its data: a file in data/ counts only if a manifest names it
     RUN/manifests.json.gz what the driver knew of these when it last wrote it: read instead of them, as far as it goes
@@ -13,6 +14,7 @@ Whatever two writers could disagree on is put create-only: the first one's stand
 it over. A second writer of a partition so finds the first one's manifest, returns that and removes its own file.
 """
 
+import gc
 import gzip
 import hashlib
 import itertools
@@ -21,15 +23,19 @@ import time
 import uuid
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import yaml
 
 from p2pz_ray.collection.failure import MissingFileError
 from p2pz_ray.collection.partition import Plan
+from p2pz_ray.collection.shards import FOLDER as SHARDS
+from p2pz_ray.collection.shards import Shards
 from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import P2PZError
 
@@ -65,6 +71,21 @@ class Manifest:
     device: str = ""
     dtype: str = ""
     flagged: int = 0
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """For what makes very many small objects, which the garbage collector needn't look through meanwhile."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+_FIELDS = [one.name for one in fields(Manifest)]
 
 
 class RunFolder:
@@ -120,10 +141,14 @@ class RunFolder:
         """The recorded plan with all that was appended to it, None where there is none yet."""
         plan = None
         for name in self._plan_names():
-            part = Plan.from_json(self.store.read(name))
+            part = self._planned(self.store.read(name))
             plan = part if plan is None else plan + part
         return plan
 
+    def _planned(self, data: bytes) -> Plan:
+        return Plan.from_json(data, partial(Shards.of_record, self.store))
+
+    @_uncollected()
     def outline(self) -> tuple[list[str], int] | None:
         """The ids of the recorded plan's partitions and its images, None where there is none yet."""
         names = self._plan_names()
@@ -132,16 +157,31 @@ class RunFolder:
 
     def create_plan(self, plan: Plan) -> Plan:
         """Record a plan where there is none; returns the one that stands."""
-        return Plan.from_json(self.store.create("plan.json", plan.to_json().encode()))
+        before = self.store.list(SHARDS)
+        standing, mine = self._put_plan("plan.json", plan)
+        # What was there before the plan was, others began with that were killed or came second; of what came since,
+        # some may be another driver's that appends.
+        for name in {*before, *mine} - _shards(standing):
+            self.store.remove(f"{SHARDS}/{name}")
+        return standing
 
-    def append(self, more: Plan) -> None:
-        """Add partitions to the plan; a run that is finished is so no more. Raises P2PZError where another driver adds
-        some at the same time."""
-        mine = more.to_json().encode()
-        name = f"plan.{len(self._plan_names()) + 1}.json"
+    def append(self, more: Plan) -> Plan:
+        """Add partitions to the plan and return all of it; a run that is finished is so no more. Raises P2PZError where
+        another driver adds some at the same time."""
         self.store.remove("_SUCCESS")
-        if self.store.create(name, mine) != mine:
+        standing, _ = self._put_plan(f"plan.{len(self._plan_names()) + 1}.json", more)
+        if standing.ids != more.ids:
             raise P2PZError(f"Another driver appends to {self.uri} too: run the same command again.")
+        plan = self.plan()
+        assert plan is not None
+        return plan
+
+    def _put_plan(self, name: str, plan: Plan) -> tuple[Plan, set[str]]:
+        """Put a plan where there is none, its shards first; returns the one that stands, and the names of the shards
+        that were put."""
+        if isinstance(plan.partitions, Shards):
+            plan = replace(plan, partitions=plan.partitions.copied(self.store))
+        return self._planned(self.store.create(name, plan.to_json().encode())), _shards(plan)
 
     def _plan_names(self) -> list[str]:
         there = set(self.store.list())
@@ -160,6 +200,7 @@ class RunFolder:
                 return manifest
         raise AssertionError("unreachable")
 
+    @_uncollected()
     def manifests(self, partitions: Sequence[str], fingerprint: str | None = None) -> dict[str, Manifest]:
         """Partition id → manifest, of those of the ids `partitions` that are committed and whose file stands.
 
@@ -184,8 +225,7 @@ class RunFolder:
     def seal(self, manifests: dict[str, Manifest]) -> None:
         """Write down in one file the manifests that stand, so that they needn't be read one by one."""
         if manifests:
-            rows = [list(vars(manifest).values()) for manifest in manifests.values()]
-            record = {"fields": [one.name for one in fields(Manifest)], "manifests": rows}
+            record = {name: [getattr(each, name) for each in manifests.values()] for name in _FIELDS}
             self.store.write(SEALED, gzip.compress(json.dumps(record).encode(), compresslevel=1, mtime=0))
         else:
             self.store.remove(SEALED)
@@ -194,8 +234,7 @@ class RunFolder:
         """The manifests as they were sealed; none where nothing was, or what was can't be read."""
         try:
             record = json.loads(gzip.decompress(self.store.read(SEALED)))
-            names = record["fields"]
-            return [Manifest(**dict(zip(names, row, strict=True))) for row in record["manifests"]]
+            return [Manifest(*row) for row in zip(*(record[name] for name in _FIELDS), strict=True)]
         except (MissingFileError, OSError, EOFError, ValueError, LookupError, TypeError, zlib.error):
             return []
 
@@ -288,7 +327,7 @@ class RunFolder:
             manifest = manifests.get(name.partition("-")[0])
             if manifest and manifest.file != f"data/{name}":
                 self.store.remove(f"data/{name}")
-        for folder in ("", "data", "manifest", "directions"):
+        for folder in ("", SHARDS, "data", "manifest", "directions"):
             self.store.sweep(folder)
 
     def _manifest(self, path: str, found: Any) -> Manifest:
@@ -304,6 +343,12 @@ class RunFolder:
                 "another output."
             )
         return manifest
+
+
+def _shards(plan: Plan) -> set[str]:
+    """The names of a plan's shards, in their folder."""
+    held = plan.partitions.shards if isinstance(plan.partitions, Shards) else ()
+    return {shard.file.removeprefix(f"{SHARDS}/") for shard in held}
 
 
 def _path(partition: str, number: int = 1) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from p2pz_ray.errors import ConfigError
 
 Kind = Literal["files", "captioned", "parquet", "arrow", "jsonl", "csv", "tar", "failed"]
-PLAN_VERSION = 1
+PLAN_VERSION, SHARDED = 1, 2
+"""Of a plan with its partitions in it, and of one whose partitions stand in files beside it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,12 @@ class Source:
         """Rows, of which each is an image."""
         return self.stop - self.start
 
+    @property
+    def bytes(self) -> int:
+        """The file's, with which its fingerprint begins; 0 where that doesn't say."""
+        number = self.fingerprint.partition("-")[0]
+        return int(number) if number.isdigit() else 0
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -59,12 +68,16 @@ class Partition:
         """Rows, of which each is an image."""
         return sum(source.rows for source in self.sources)
 
-    @classmethod
-    def of(cls, kind: Kind, sources: Iterable[Source], renamed: Iterable[tuple[int, str]] = ()) -> Partition:
+    @staticmethod
+    def of(kind: Kind, sources: Iterable[Source], renamed: Iterable[tuple[int, str]] = ()) -> Partition:
         """A partition with its id worked out."""
-        rest = cls("", kind, tuple(sources), tuple(renamed))
+        rest = Partition("", kind, tuple(sources), tuple(renamed))
         digest = hashlib.sha256(json.dumps(rest._as_lists(), separators=(",", ":")).encode())
-        return cls(digest.hexdigest()[:16], kind, rest.sources, rest.renamed)
+        return Partition(digest.hexdigest()[:16], kind, rest.sources, rest.renamed)
+
+    def whole(self) -> Partition:
+        """With all that it has in memory, as this one is anyway."""
+        return self
 
     def _as_lists(self) -> list[Any]:
         # A folder's plan names every file: lists, and no defaults, keep a million of them small.
@@ -79,59 +92,151 @@ class Partition:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """How much there is of one kind: images, the bytes of their sources' files, and how many of those sources have
+    captions beside them."""
+
+    kind: Kind
+    images: int
+    bytes: int
+    captioned: int
+
+    @classmethod
+    def of(cls, partition: Partition) -> Extent:
+        sources = partition.sources
+        captioned = sum(bool(source.piece) for source in sources) if partition.kind == "captioned" else 0
+        return cls(partition.kind, partition.rows, sum(source.bytes for source in sources), captioned)
+
+
+class Stored(Sequence[Partition]):
+    """Partitions that are read from a storage when they are asked for, all but their ids and how much they are."""
+
+    @property
+    @abstractmethod
+    def ids(self) -> list[str]: ...
+    @property
+    @abstractmethod
+    def extents(self) -> list[Extent]: ...
+    @abstractmethod
+    def record(self) -> list[dict[str, Any]]:
+        """Where they are, for JSON."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(Partition.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Joined(Stored):
+    """The partitions of several plans, one after another."""
+
+    def __init__(self, *parts: Sequence[Partition]) -> None:
+        self._parts = parts
+
+    @property
+    def ids(self) -> list[str]:
+        return [id for part in self._parts for id in Plan(part).ids]
+
+    @property
+    def extents(self) -> list[Extent]:
+        return [extent for part in self._parts for extent in Plan(part).extents]
+
+    def record(self) -> list[dict[str, Any]]:
+        raise TypeError("each part of a plan is recorded by itself")
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __iter__(self) -> Iterator[Partition]:
+        return itertools.chain.from_iterable(self._parts)
+
+    @overload
+    def __getitem__(self, place: int) -> Partition: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Partition]: ...
+    def __getitem__(self, place: int | slice) -> Partition | Sequence[Partition]:
+        if isinstance(place, slice):
+            return tuple(self)[place]
+        place = range(len(self))[place]
+        for part in self._parts:
+            if place < len(part):
+                return part[place]
+            place -= len(part)
+        raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True)
 class Plan:
-    """All partitions of a collection, in the order of its rows.
+    """All partitions of a collection, in the order of its rows: a tuple, or `Stored`.
 
     skipped: names below the folder that are hidden or of another kind, and so left out.
     unreadable: tables that were left out, each with the sentence that says why it can't be read.
     """
 
-    partitions: tuple[Partition, ...]
+    partitions: Sequence[Partition]
     skipped: int = 0
     unreadable: tuple[tuple[str, str], ...] = ()
 
     @property
     def ids(self) -> list[str]:
         """Of all partitions."""
+        if isinstance(self.partitions, Stored):
+            return self.partitions.ids
         return [partition.id for partition in self.partitions]
+
+    @property
+    def extents(self) -> list[Extent]:
+        """How much there is, by kind; of a kind there may be several."""
+        if isinstance(self.partitions, Stored):
+            return self.partitions.extents
+        return [Extent.of(partition) for partition in self.partitions]
 
     @property
     def images(self) -> int:
         """Rows of all partitions."""
+        if isinstance(self.partitions, Stored):
+            return sum(extent.images for extent in self.partitions.extents)
         return sum(partition.rows for partition in self.partitions)
 
     def __add__(self, more: Plan) -> Plan:
         """Both plans' partitions, those of `more` behind."""
         unreadable = dict(self.unreadable + more.unreadable)
-        return Plan(self.partitions + more.partitions, self.skipped, tuple(unreadable.items()))
+        parts = [part for part in (self.partitions, more.partitions) if part]
+        stored = any(isinstance(part, Stored) for part in parts)
+        together: Sequence[Partition] = Joined(*parts) if stored else tuple(itertools.chain(*parts))
+        return Plan(parts[0] if len(parts) == 1 else together, self.skipped, tuple(unreadable.items()))
 
     def to_json(self) -> str:
         """The plan as JSON; `from_json` gives an equal plan."""
+        record: dict[str, Any] = {"images": self.images, "skipped": self.skipped}
+        record["unreadable"] = [list(pair) for pair in self.unreadable]
+        if isinstance(self.partitions, Stored):
+            return json.dumps({"version": SHARDED, **record, "shards": self.partitions.record()})
         partitions = [[partition.id, *partition._as_lists()] for partition in self.partitions]
-        return json.dumps(
-            {
-                "version": PLAN_VERSION,
-                "images": self.images,
-                "skipped": self.skipped,
-                "unreadable": [list(pair) for pair in self.unreadable],
-                "partitions": partitions,
-            }
-        )
+        return json.dumps({"version": PLAN_VERSION, **record, "partitions": partitions})
 
     @staticmethod
     def outline(text: str | bytes) -> tuple[list[str], int]:
         """The ids and the images of a plan that `to_json` wrote, which are known sooner than all that it says."""
         try:
             document = json.loads(text)
-            return [str(partition[0]) for partition in document["partitions"]], int(document["images"])
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+            ids = [id for shard in document.get("shards", ()) for id in shard["ids"]]
+            ids += [partition[0] for partition in document.get("partitions", ())]
+            return list(map(str, ids)), int(document["images"])
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise ConfigError(f"The plan can't be read ({error!r}).") from error
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Plan:
-        """The plan that `to_json` wrote. Raises `ConfigError` if it is none, or its ids don't fit its content."""
+    def from_json(
+        cls, text: str | bytes, stored: Callable[[list[dict[str, Any]]], Sequence[Partition]] | None = None
+    ) -> Plan:
+        """The plan that `to_json` wrote. `stored` makes partitions of what `Stored.record` gave. Raises `ConfigError`
+        if it is none, or its ids don't fit its content."""
         try:
             document = json.loads(text)
+            unreadable = tuple((str(path), str(reason)) for path, reason in document.get("unreadable", ()))
+            if document["version"] == SHARDED and stored is not None:
+                return cls(stored(document["shards"]), int(document["skipped"]), unreadable)
             if document["version"] != PLAN_VERSION:
                 raise ConfigError(f"The plan has version {document['version']}; this is made for {PLAN_VERSION}.")
             partitions = []
@@ -141,9 +246,8 @@ class Plan:
                 if partition.id != name:
                     raise ConfigError(f"The plan's partition {name} doesn't hold what it was made of.")
                 partitions.append(partition)
-            unreadable = ((str(path), str(reason)) for path, reason in document.get("unreadable", ()))
-            return cls(tuple(partitions), int(document["skipped"]), tuple(unreadable))
-        except (ValueError, KeyError, TypeError) as error:
+            return cls(tuple(partitions), int(document["skipped"]), unreadable)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"The plan can't be read ({error!r}).") from error
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from p2pz_ray.collection.failure import FileError, StorageError, shown
 from p2pz_ray.collection.forms import img2dataset, sidecar, tar
 from p2pz_ray.collection.forms.metadata import is_metadata
 from p2pz_ray.collection.leftovers import leftovers
-from p2pz_ray.collection.listing import Entry, Listing, locate, walk
+from p2pz_ray.collection.listing import locate, walk
 from p2pz_ray.collection.partition import Kind, Partition, Plan, Source, file_id, row_id
 from p2pz_ray.collection.schema import Columns
+from p2pz_ray.collection.shards import gathered
+from p2pz_ray.collection.sorted import Among, Entry, Sorted, by_stem
 from p2pz_ray.collection.store import Store
 from p2pz_ray.collection.table import TableFile, table_version
 from p2pz_ray.errors import ConfigError
@@ -36,6 +39,7 @@ _KINDS: dict[Kind, tuple[str, ...]] = {
     "arrow": (".arrow", ".feather", ".ipc"),
     "tar": (".tar",),
 }
+_KIND_OF = {extension: kind for kind, extensions in _KINDS.items() for extension in extensions}
 
 READERS = 16
 """Tables looked into at once."""
@@ -76,53 +80,176 @@ def make_plan(
         store, pattern = locate(Store(uri, storage_options))
     except StorageError as error:  # nothing has worked yet: an endpoint, credentials or options that never will
         raise ConfigError(str(error)) from error
-    listing = walk(store, pattern, lambda path: _kind(path) is not None or _is_companion(path))
     own = [below for below in (_below(store, other) for other in outside) if below is not None]
-    entries = [entry for entry in listing.entries if not any(f"{entry.path}/".startswith(below) for below in own)]
-    companions = {e.path: e.fingerprint for e in entries if _is_companion(e.path) and e.problem is None}
-    listing = Listing([entry for entry in entries if not _is_companion(entry.path)], listing.skipped)
+    names = _names(store, pattern, own)
     if pattern is None or MAGIC.search(pattern):  # a file that is named itself is what is meant
-        listing = _without_leftovers(store, listing)
-    known = frozenset() if after is None else frozenset(s.path for p in after.partitions for s in p.sources)
-    described, left = _described(listing.entries), 0
+        names.drop_leftovers(store)
+    before = () if after is None else after.partitions
+    known = frozenset(s.path for p in before if p.kind not in ("files", "captioned") for s in p.sources)
+    described, left = names.described(), 0
     failures: list[Partition] = []
-    downloads = img2dataset.metadata(companions) & {entry.path for entry in listing.entries}
+    downloads = names.downloads & {entry.path for entry in names.others}
     if described:
-        left = len(listing.entries) - len(described)
-        listing = Listing(described, listing.skipped)
-    elif downloads and any(_kind(entry.path) != "parquet" for entry in listing.entries):
-        records = [entry for entry in listing.entries if entry.path in downloads]
-        listing = Listing([entry for entry in listing.entries if entry.path not in downloads], listing.skipped)
+        left = names.pictures + len(names.others) - len(described)
+        names.others, names.unlisted, names.pictures = described, [], 0
+    elif downloads and (names.pictures or any(_kind(entry.path) != "parquet" for entry in names.others)):
+        records = [entry for entry in names.others if entry.path in downloads]
+        names.others = [entry for entry in names.others if entry.path not in downloads]
         for record in records if max_images is None else ():
             if record.path not in known:
                 version = store.fingerprint(record.path)
                 packs = img2dataset.failed(store, record.path, version, images_per_partition)
                 failures += [Partition.of("failed", pack) for pack in packs]
     # What is known comes first: of rows with the same id, and of the first so many images, it stays what it was.
-    listing = Listing(sorted(listing.entries, key=lambda entry: entry.path not in known), listing.skipped)
-    kind = _only_kind(uri, listing)
+    entries = sorted(names.others + names.unlisted, key=lambda entry: (entry.path not in known, entry.path))
+    kind = names.only_kind(uri)
     unreadable: dict[str, str] = {}
+    skipped = unreadable if skip_unreadable else None
+    planned: Iterable[Partition]
     if kind == "files":
-        partitions = _plan_files(listing.entries[:max_images], images_per_partition, companions, known)
-        stems = {posixpath.splitext(entry.path)[0] for entry in listing.entries}
-        left += sum(posixpath.splitext(path)[0] not in stems for path in companions)
+        for entry in names.unlisted:  # they become error rows, so that what is in them is missed
+            names.beside.add(entry)
+        pictures = _Pictures(names, before, max_images)
+        planned = pictures.partitions(images_per_partition)
     elif kind == "tar":
-        skipped = unreadable if skip_unreadable else None
-        partitions, empty = _plan_tars(
-            store, listing.entries, columns, images_per_partition, max_images, known, skipped
-        )
-        left += empty + len(companions)
+        planned, empty = _plan_tars(store, entries, columns, images_per_partition, max_images, known, skipped)
+        left += empty + names.companions
     else:
-        skipped = unreadable if skip_unreadable else None
-        partitions = _plan_tables(
-            store, kind, listing.entries, columns, images_per_partition, max_images, known, skipped
-        )
-        left = max(0, left - sum(partition.rows for partition in partitions)) + len(companions)
+        planned = _plan_tables(store, kind, entries, columns, images_per_partition, max_images, known, skipped)
+        left = max(0, left - sum(partition.rows for partition in planned)) + names.companions
+    partitions = gathered(itertools.chain(planned, failures))
+    if kind == "files":
+        left += pictures.alone
     left -= len(downloads)  # their statistics
-    partitions += failures
     if not partitions and after is None:
         raise ConfigError(f"{shown(uri)} holds no rows.")
-    return Plan(tuple(partitions), listing.skipped + max(0, left), tuple(unreadable.items()))
+    return Plan(partitions, names.skipped + max(0, left), tuple(unreadable.items()))
+
+
+@dataclass
+class _Names:
+    """What lies below a collection's folder.
+
+    pictures, companions: how many there are of each; sound: whether any of the pictures can be read; escaped: the paths
+    of those whose names are no text. others: tables and tars. downloads: the Parquet files that have img2dataset's
+    statistics beside them. unlisted: folders that can't be looked into. skipped: names that were left out.
+    """
+
+    beside: Sorted = field(default_factory=Sorted)
+    """Pictures and companions."""
+    pictures: int = 0
+    companions: int = 0
+    sound: bool = False
+    escaped: list[str] = field(default_factory=list)
+    others: list[Entry] = field(default_factory=list)
+    downloads: set[str] = field(default_factory=set)
+    unlisted: list[Entry] = field(default_factory=list)
+    skipped: int = 0
+
+    def add(self, entry: Entry) -> None:
+        kind = _kind(entry.path)
+        if kind == "files":
+            self.pictures += 1
+            self.sound = self.sound or entry.problem is None
+            self.beside.add(entry)
+            if file_id(entry.path) != entry.path:
+                self.escaped.append(entry.path)
+        elif kind is not None:
+            self.others.append(entry)
+        elif not _is_companion(entry.path):
+            self.unlisted.append(entry)
+        elif entry.problem is None:
+            self.companions += 1
+            self.beside.add(entry)
+            self.downloads |= img2dataset.metadata([entry.path])
+
+    def drop_leftovers(self, store: Store) -> None:
+        """What other tools leave beside their tables is no data."""
+        left = leftovers(store, (each.path for each in self.others if _kind(each.path) in ("parquet", "arrow")))
+        self.others = [entry for entry in self.others if entry.path not in left]
+        self.skipped += len(left)
+
+    def described(self) -> list[Entry]:
+        """The files that describe the pictures beside them, where that is what they do."""
+        found = [entry for entry in self.others if is_metadata(entry.path)]
+        alone = len(found) == len(self.others) and not self.pictures
+        return [] if alone and all(_kind(entry.path) == "parquet" for entry in found) else found
+
+    def only_kind(self, uri: str) -> Kind:
+        kinds = {_kind(entry.path) for entry in self.others if entry.problem is None}
+        kinds |= {"files"} if self.pictures and self.sound else set()
+        if not kinds:
+            kinds = {_kind(entry.path) for entry in self.others} | ({"files"} if self.pictures else set())
+        kinds.discard(None)
+        if not kinds:
+            raise ConfigError(
+                f"{shown(uri)} holds no images ({', '.join(_DECODED)}) and no Parquet, Arrow or tar files."
+            )
+        if len(kinds) > 1:
+            raise ConfigError(
+                f"{shown(uri)} holds several kinds of input ({', '.join(sorted(map(str, kinds)))}): "
+                "name one kind with a pattern such as FOLDER/**/*.png."
+            )
+        return kinds.pop() or "files"
+
+
+def _names(store: Store, pattern: str | None, own: Sequence[str]) -> _Names:
+    """All of them, but for those below the folders `own`."""
+    names = _Names()
+    for entry in walk(store, pattern, lambda path: _kind(path) is not None or _is_companion(path)):
+        if entry is None:
+            names.skipped += 1
+        elif not any(f"{entry.path}/".startswith(below) for below in own):
+            names.add(entry)
+    return names
+
+
+class _Pictures:
+    """The partitions of image files that a plan doesn't have yet, the first so many images with those that it has.
+
+    alone: companions, of those gone through, that no picture has.
+    """
+
+    def __init__(self, names: _Names, before: Sequence[Partition], max_images: int | None) -> None:
+        self._names, self._known, self.alone = names, Sorted(), 0
+        for partition in before:
+            for source in partition.sources if partition.kind in ("files", "captioned") else ():
+                self._known.add(Entry(source.path, ""))
+        self._most = None if max_images is None else max(0, max_images - len(self._known))
+
+    def partitions(self, per_partition: int) -> Iterator[Partition]:
+        renamed = self._renamed()
+        kind: Kind = "captioned" if self._names.companions and any(s.piece for s in self._sources()) else "files"
+        self.alone = 0
+        for pack in _packed(itertools.islice(self._sources(), self._most), per_partition):
+            given = [(row, renamed[source.path]) for row, source in enumerate(pack) if source.path in renamed]
+            yield Partition.of(kind, pack, given)
+
+    def _sources(self) -> Iterator[Source]:
+        known = Among(self._known)
+        if not self._names.companions:
+            yield from (
+                Source(each.path, each.fingerprint, each.problem) for each in self._names.beside if each not in known
+            )
+            return
+        for group in by_stem(self._names.beside):
+            companions = {entry.path: entry.fingerprint for entry in group if _is_companion(entry.path)}
+            pictures = [entry for entry in group if entry.path not in companions]
+            stems = {posixpath.splitext(entry.path)[0] for entry in pictures}
+            self.alone += sum(posixpath.splitext(path)[0] not in stems for path in companions)
+            yield from sidecar.captioned((entry for entry in pictures if entry not in known), companions)
+
+    def _renamed(self) -> dict[str, str]:
+        """Path → id, of pictures whose own id is the path of another. Only an escaped name can be that."""
+        ids = {file_id(path) for path in self._names.escaped}
+        taken = {entry.path for entry in self._names.beside if entry.path in ids} if ids else set()
+        renamed = {}
+        for path in sorted(self._names.escaped):
+            id = file_id(path)
+            if id in taken:
+                renamed[path] = _free(id, 2, taken.__contains__)[0]
+            taken.add(renamed.get(path, id))
+        return renamed
 
 
 def _below(store: Store, uri: str) -> str | None:
@@ -140,13 +267,6 @@ def _below(store: Store, uri: str) -> str | None:
 def _is_companion(path: str) -> bool:
     """Whether a file may say something of a picture beside it, or of what img2dataset wrote."""
     return posixpath.splitext(path)[1].lower() in sidecar.EXTENSIONS
-
-
-def _described(entries: list[Entry]) -> list[Entry]:
-    """The files that describe the pictures beside them, where that is what they do."""
-    found = [entry for entry in entries if is_metadata(entry.path)]
-    alone = len(found) == len(entries) and all(_kind(entry.path) == "parquet" for entry in found)
-    return [] if alone else found
 
 
 def _plan_tars(
@@ -185,49 +305,10 @@ def _plan_tars(
 
 
 def _kind(path: str) -> Kind | None:
-    if is_metadata(path) and not path.endswith(".parquet"):
-        return "jsonl" if path.endswith(".jsonl") else "csv"
     extension = posixpath.splitext(path)[1].lower()
-    return next((kind for kind, extensions in _KINDS.items() if extension in extensions), None)
-
-
-def _without_leftovers(store: Store, listing: Listing) -> Listing:
-    left = leftovers(store, (entry.path for entry in listing.entries if _kind(entry.path) in ("parquet", "arrow")))
-    kept = [entry for entry in listing.entries if entry.path not in left]
-    return Listing(kept, listing.skipped + len(left))
-
-
-def _only_kind(uri: str, listing: Listing) -> Kind:
-    kinds = {_kind(entry.path) for entry in listing.entries if entry.problem is None}
-    kinds = kinds or {_kind(entry.path) for entry in listing.entries}
-    kinds.discard(None)
-    if not kinds:
-        raise ConfigError(f"{shown(uri)} holds no images ({', '.join(_DECODED)}) and no Parquet, Arrow or tar files.")
-    if len(kinds) > 1:
-        raise ConfigError(
-            f"{shown(uri)} holds several kinds of input ({', '.join(sorted(map(str, kinds)))}): "
-            "name one kind with a pattern such as FOLDER/**/*.png."
-        )
-    return kinds.pop() or "files"
-
-
-def _plan_files(
-    entries: list[Entry], per_partition: int, companions: dict[str, str], known: frozenset[str]
-) -> list[Partition]:
-    ids = [file_id(entry.path) for entry in entries]
-    renamed = {}
-    # Only an escaped name can equal another, so only then are the names worth holding in a set.
-    if any(id != entry.path for id, entry in zip(ids, entries, strict=True)):
-        taken = {entry.path for entry in entries}
-        for row, (id, entry) in enumerate(zip(ids, entries, strict=True)):
-            if id == entry.path:
-                continue
-            if id in taken:
-                renamed[row] = _free(id, 2, taken.__contains__)[0]
-            taken.add(renamed.get(row, id))
-    sources = sidecar.captioned((entry for entry in entries if entry.path not in known), companions)
-    kind: Kind = "captioned" if any(source.piece for source in sources) else "files"
-    return _named(kind, _packed(sources, per_partition), renamed, len(entries) - len(sources))
+    if extension in (".jsonl", ".csv"):
+        return ("jsonl" if extension == ".jsonl" else "csv") if is_metadata(path) else None
+    return _KIND_OF.get(extension)
 
 
 def _plan_tables(

@@ -14,8 +14,9 @@ import io
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
@@ -260,10 +261,38 @@ class Store:
         except OSError as error:
             raise self._translated(error, path, "read") from error
 
-    def find(self, depth: int | None = None) -> dict[str, dict[str, Any]]:
-        """fsspec's information of every file of a remote folder, to a depth, by its full path."""
-        self.fs.invalidate_cache()
-        return self._attempt("", "listed", lambda: self.fs.find(self.root, maxdepth=depth, detail=True))
+    def walk(self, depth: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The full path and fsspec's information of every file below a remote folder, to a depth; no more than a page
+        (of S3) or a folder of them is in memory."""
+        if self.compares and depth is None and not self.fs.version_aware:
+            yield from self._pages()
+            return
+        folders = [(self.root, 1)]
+        while folders:
+            folder, at = folders.pop()
+            self.fs.invalidate_cache()  # it would keep all that was listed
+            try:
+                found = self._attempt(folder, "listed", partial(self.fs.ls, folder, detail=True))
+            except MissingFileError:  # one that is gone since its name was seen
+                continue
+            for about in found:
+                path = str(about["name"])
+                if about["type"] != "directory":
+                    yield path, about
+                elif (depth is None or at < depth) and path.strip("/") != folder.strip("/"):
+                    folders.append((path, at + 1))
+
+    def _pages(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        bucket, key, _ = self.fs.split_path(self.root)
+        asked = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else "", **self.fs.req_kw}
+        while True:
+            page = self._attempt("", "listed", partial(self.fs.call_s3, "list_objects_v2", **asked))
+            for about in page.get("Contents", ()):
+                if not about["Key"].endswith("/"):
+                    yield f"{bucket}/{about['Key']}", {"size": about["Size"], "ETag": about["ETag"]}
+            if not page.get("IsTruncated"):
+                return
+            asked["ContinuationToken"] = page["NextContinuationToken"]
 
     def _info(self, path: str) -> dict[str, Any]:
         if self.local:

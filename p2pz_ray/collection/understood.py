@@ -10,7 +10,7 @@ from typing import Any
 from p2pz_ray.amount import count, size
 from p2pz_ray.collection.failure import shown
 from p2pz_ray.collection.listing import locate
-from p2pz_ray.collection.partition import Plan, Source
+from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.schema import Columns
 from p2pz_ray.collection.store import Store
 from p2pz_ray.collection.table import TableFile
@@ -66,13 +66,18 @@ def understood(
     uri: str, plan: Plan, columns: Columns, storage_options: dict[str, Any] | None = None, counted: bool = False
 ) -> Understood:
     """Of a planned collection. counted: whether captions are, for which their column is read whole."""
-    parts = [part for part in plan.partitions if part.kind != "failed"]
-    kind = parts[0].kind if parts else "files"
-    files = {source.path: _bytes(source) for part in parts for source in part.sources}
+    extents = [extent for extent in plan.extents if extent.kind != "failed"]
+    kind = extents[0].kind if extents else "files"
+    files, total = sum(extent.images for extent in extents), sum(extent.bytes for extent in extents)
+    parts: list[Partition] = []
+    if kind not in ("files", "captioned"):  # there a file is a source, and an image
+        parts = [part for part in plan.partitions if part.kind != "failed"]
+        found = {source.path: source.bytes for part in parts for source in part.sources}
+        files, total = len(found), sum(found.values())
     captions: str | None = None
     captioned: int | None = None
     if kind == "captioned" and columns.caption is not None:
-        captions, captioned = "files beside them", sum(bool(s.piece) for part in parts for s in part.sources)
+        captions, captioned = "files beside them", sum(extent.captioned for extent in extents)
     elif kind == "tar" and columns.caption is not None:
         captions = f"members .txt or, in .json, {columns.caption!r}"
     elif kind != "files" and columns.caption is not None:
@@ -90,13 +95,13 @@ def understood(
     return Understood(
         uri=uri,
         form=_FORMS[kind],
-        files=len(files),
-        bytes=sum(files.values()),
+        files=files,
+        bytes=total,
         images=plan.images,
         captions=captions,
         captioned=captioned,
         masks=columns.masks or masks,
-        failed=sum(part.rows for part in plan.partitions if part.kind == "failed"),
+        failed=sum(extent.images for extent in plan.extents if extent.kind == "failed"),
         left_out=plan.skipped,
     )
 
@@ -104,9 +109,3 @@ def understood(
 def _captions(table: TableFile, sources: Iterator[Source]) -> Iterator[str | None]:
     for source in sources:
         yield from table.captions(source.piece, source.start, source.stop)
-
-
-def _bytes(source: Source) -> int:
-    """A file's size, with which its fingerprint begins."""
-    number = source.fingerprint.partition("-")[0]
-    return int(number) if number.isdigit() else 0

@@ -85,6 +85,7 @@ class Editor:
         model: str | os.PathLike[str] = "mini",
         *,
         revision: str | None = None,
+        layout: str | None = None,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         vae: str | None = None,
@@ -93,8 +94,10 @@ class Editor:
         checkpointing: bool = False,
         **settings: Any,
     ) -> "Editor":
-        """Load "mini", a folder in StableDiffusion(XL)Pipeline layout, its URI, or a hub id; `settings` go to `Editor`.
+        """Load "mini", a folder in StableDiffusion(XL)Pipeline layout, its URI, a hub id, or one .safetensors file;
+        `settings` go to `Editor`.
 
+        `layout` is the folder or hub id whose configurations a single file takes, None for Stable Diffusion's own.
         `vae` is the folder or hub id of another autoencoder; `loras` are fused into the weights. `compile` spends
         minutes once for faster passes thereafter (see DiffusionModel.compile), `checkpointing` time for memory (see
         DiffusionModel.checkpoint).
@@ -102,7 +105,7 @@ class Editor:
         Raises ConfigError where there is no such checkpoint.
         """
         half = dtype != torch.float32
-        folder = locate(model, revision, half)
+        folder = locate(model, revision, half, layout=layout)
         other = None if vae is None else locate_vae(vae, half)
         loaded = DiffusionModel.load(folder, device, dtype, other, loras)
         editor = cls(loaded, fingerprint=identity(folder, other, loras, half), **settings)

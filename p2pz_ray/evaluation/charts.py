@@ -17,12 +17,17 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def histogram(values: NDArray[np.float64], label: str) -> str:
     """How values are distributed; "" for none. NaN is left out."""
     values = values[np.isfinite(values)]
-    if not len(values):
-        return ""
-    low, high = float(values.min()), float(values.max())
-    bins = min(MOST_BINS, math.ceil(2 * len(values) ** (1 / 3)))  # Rice's rule
-    counts, _ = np.histogram(values, bins, (low, high) if high > low else (low - 0.5, low + 0.5))
-    spoken = f"{label}: {len(values):,} pairs from {number(low)} to {number(high)}"
+    return bars(values, np.ones(len(values)), (values.min(), values.max()), label) if len(values) else ""
+
+
+def bars(places: NDArray[np.float64], many: NDArray[np.float64], ends: tuple[float, float], label: str) -> str:
+    """How values are distributed of which `many` lie at each of some places, and all between the ends."""
+    low, high = map(float, ends)
+    count = int(many.sum())
+    bins = min(MOST_BINS, math.ceil(2 * count ** (1 / 3)))  # Rice's rule
+    span = (low, high) if high > low else (low - 0.5, low + 0.5)
+    counts, _ = np.histogram(places.clip(low, high), bins, span, weights=many)
+    spoken = f"{label}: {count:,} pairs from {number(low)} to {number(high)}"
     return _svg(counts / counts.max(), spoken, number(low), number(high) if high > low else "")
 
 

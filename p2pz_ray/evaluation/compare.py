@@ -16,7 +16,8 @@ from p2pz_ray.evaluation.measure import measure
 from p2pz_ray.evaluation.picture import picture
 from p2pz_ray.evaluation.run import Run
 from p2pz_ray.evaluation.score_section import value
-from p2pz_ray.evaluation.summary import ScoreTable, is_share
+from p2pz_ray.evaluation.summary import ScoreTable
+from p2pz_ray.evaluation.sums import is_share
 from p2pz_ray.evaluation.tally import edited_pictures, evenly, places_of, rows_at
 
 _EXTREMES = 3

@@ -1,20 +1,58 @@
 """`p2pz evaluate`: the partitions of a run, finished or not, scored by Ray actors; then metrics.json and the report."""
 
-from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
 
 from p2pz_ray.collection.manifest import Manifest
-from p2pz_ray.errors import ConfigError, P2PZError, first_line
+from p2pz_ray.errors import P2PZError, StoppedError
 from p2pz_ray.evaluation.config import EvaluateConfig
 from p2pz_ray.evaluation.run import Run
 from p2pz_ray.evaluation.scorer import COLUMNS, Scorer
 from p2pz_ray.evaluation.scores import ScoreFolder, fingerprint
-from p2pz_ray.evaluation.summary import METRICS, ScoreTable, summarize
+from p2pz_ray.evaluation.summary import METRICS, summarize, sums_of
+from p2pz_ray.evaluation.sums import Sums
 from p2pz_ray.evaluation.tally import Tally
+from p2pz_ray.running.cluster import gpus, lacking
+from p2pz_ray.running.metrics import DriverMetrics
+from p2pz_ray.running.pool import Pool
+from p2pz_ray.running.progress import Progress
+from p2pz_ray.running.replica import check_gpu
+from p2pz_ray.running.stop import interruptible
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """A partition of a run, as work for a replica."""
+
+    manifest: Manifest
+
+    @property
+    def id(self) -> str:
+        return self.manifest.partition
+
+    def whole(self) -> "Unscored":
+        return self
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a partition's scores came to. images, rows, failed: its pairs, and those that can't be read."""
+
+    sums: Sums
+
+    @property
+    def images(self) -> int:
+        return self.sums.rows
+
+    rows = images
+
+    @property
+    def failed(self) -> int:
+        return self.sums.unreadable
 
 
 class ScoringReplica:
@@ -25,14 +63,29 @@ class ScoringReplica:
 
         torch.set_num_threads(threads)
         self._config = config
-        self._scorer: Scorer | None = None
+        self._made: tuple[Run, Scorer] | None = None
 
-    def score(self, manifest: Manifest) -> int:
-        """Score a partition and put its scores; returns its rows. Pictures never leave this process."""
-        run = Run(self._config.run, self._config.storage_options)
-        if self._scorer is None:
-            self._scorer = scorer(self._config, run)
-        return score_partition(self._scorer, run, manifest)
+    @ray.method(max_task_retries=1)
+    def load(self) -> dict[str, Any]:
+        """Load the metrics, unless they are loaded; returns where they stand."""
+        here = ray.get_runtime_context()
+        if self._made is None:
+            check_gpu(here.get_accelerator_ids().get("GPU", []), self._config.device)
+            run = Run(self._config.run, self._config.storage_options, manifests=())
+            self._made = run, scorer(self._config, run)
+        return {"node": here.get_node_id()}
+
+    def score(self, work: Unscored) -> Scored:
+        """Score a partition and put its scores; returns their sums. Pictures never leave this process."""
+        self.load()
+        assert self._made is not None
+        run, made = self._made
+        return Scored(score_partition(made, run, work.manifest))
+
+    @ray.method(concurrency_group="watch")
+    def underway(self) -> int:
+        """Answered while `score` works; a partition is scored in a moment."""
+        return 0
 
 
 def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -44,12 +97,14 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> dict
     run = Run(config.run, config.storage_options)
     folder = ScoreFolder(run.store)
     left = folder.missing(run.manifests, fingerprint(config))
+    missing = {manifest.partition for manifest in left}
+    sums = sums_of(run, [manifest for manifest in run.manifests if manifest.partition not in missing])
     if left:
         scorer(config, run)  # what is wrong with the configuration is said here, and once
         say(f"Scoring {len(left):,} of {len(run.manifests):,} partitions")
-        _work_off(config, left, say)
+        _work_off(config, left, lambda scored: sums.add(scored.sums))
     folder.sweep(run.manifests)
-    found = summarize(run, ScoreTable(run), Tally(run))
+    found = summarize(run, sums, Tally(run))
     run.folder.write_json(METRICS, found)
     return found
 
@@ -61,60 +116,40 @@ def scorer(config: EvaluateConfig, run: Run) -> Scorer:
     return Scorer(config, edits, fit)
 
 
-def score_partition(made: Scorer, run: Run, manifest: Manifest) -> int:
-    """Score a partition of a run and put its scores; returns its rows."""
+def score_partition(made: Scorer, run: Run, manifest: Manifest) -> Sums:
+    """Score a partition of a run and put its scores; returns their sums."""
     rows = [row for batch in run.batches(manifest, COLUMNS) for row in batch.to_pylist()]
     scores, unreadable = made.score(rows)
     keys = [(row["id"], row["edit"]) for row in rows]
-    ScoreFolder(run.store).write(manifest, fingerprint(made.config), keys, scores, made.columns, unreadable)
-    return len(rows)
+    folder = ScoreFolder(run.store)
+    table = folder.write(manifest, fingerprint(made.config), keys, scores, made.columns, unreadable)
+    return Sums.of(manifest.partition, table)
 
 
-def _work_off(config: EvaluateConfig, manifests: Sequence[Manifest], say: Callable[[str], None]) -> None:
-    """Hand partitions to replicas; one that kills its replica again and again ends the job."""
-    wanted, waiting = config.replicas, deque(manifests)
-    gpus = wanted.gpus
-    if gpus is None:
-        has_gpus = ray.cluster_resources().get("GPU", 0) > 0
-        gpus = 1.0 if config.device == "cuda" or (config.device == "auto" and has_gpus) else 0.0
-    # A lost replica is replaced here: work handed to one that Ray is just restarting would be lost again.
-    actor = ray.remote(ScoringReplica).options(num_cpus=wanted.cpus, num_gpus=gpus, max_restarts=0)
-    threads = max(1, int(wanted.cpus))
-    replicas = [actor.remote(config, threads) for _ in range(min(wanted.bounds[1], len(manifests)))]
-    busy: dict[Any, tuple[Any, Manifest]] = {}
-    losses: Counter[str] = Counter()
-    done = 0
-    try:
-        idle = list(replicas)
-        while waiting or busy:
-            while waiting and idle:
-                replica, manifest = idle.pop(), waiting.popleft()
-                busy[replica.score.remote(manifest)] = (replica, manifest)
-            [ref], _ = ray.wait(list(busy), num_returns=1)
-            replica, manifest = busy.pop(ref)
-            try:
-                ray.get(ref)
-                idle.append(replica)
-            except RayActorError as error:
-                losses[manifest.partition] += 1
-                if losses[manifest.partition] > wanted.max_task_retries:
-                    raise P2PZError(
-                        f"{manifest.file} ended its replica {losses[manifest.partition]} times "
-                        f"({first_line(error)}): see Ray's logs, and try a smaller batch_size."
-                    ) from error
-                waiting.append(manifest)
-                replicas.remove(replica)
-                replicas.append(actor.remote(config, threads))
-                idle.append(replicas[-1])
-                continue
-            except RayTaskError as error:
-                cause = error.cause
-                if isinstance(cause, ConfigError | P2PZError):
-                    raise cause from None
-                raise P2PZError(f"{manifest.file} can't be scored: {first_line(cause)}.") from error
-            done += 1
-            if done % max(1, len(manifests) // 10) == 0 or done == len(manifests):
-                say(f"  {done:,} of {len(manifests):,} partitions")
-    finally:
-        for replica in replicas:
-            ray.kill(replica)
+def _work_off(config: EvaluateConfig, manifests: Sequence[Manifest], done: Callable[[Scored], None]) -> None:
+    """Have replicas score partitions; `done` is called with what each came to."""
+    wanted = config.replicas
+    actor = ray.remote(concurrency_groups={"watch": 1})(ScoringReplica).options(
+        num_cpus=wanted.cpus, num_gpus=gpus(config), max_restarts=wanted.max_restarts, max_task_retries=0
+    )
+    many = min(wanted.bounds[1], len(manifests))
+    actors = [actor.remote(config, max(1, int(wanted.cpus))) for _ in range(many)]
+    progress = Progress(sum(manifest.rows for manifest in manifests), 0, 0)
+    metrics = DriverMetrics(config.run)
+    pool = Pool(actors, wanted, _deadly, progress, metrics, lambda: lacking(config), task="score")
+    with interruptible() as asked:
+        asked.call = pool.stop
+        try:
+            pool.run([Unscored(manifest) for manifest in manifests], done)
+        except KeyboardInterrupt:
+            raise StoppedError("Stopped: the same command goes on from there.", asked.number) from None
+        finally:
+            progress.close()
+            for each in actors:
+                with suppress(Exception):
+                    ray.kill(each, no_restart=True)
+
+
+def _deadly(work: Unscored, sentence: str) -> Scored:
+    """A partition that ends its replica each time ends the job: scores have no error rows."""
+    raise P2PZError(f"{work.manifest.file} can't be scored. {sentence} See Ray's logs, and try a smaller batch_size.")

@@ -35,11 +35,16 @@ def mean(values: NDArray[np.float64], images: NDArray[np.intp] | None = None) ->
     if not len(values):
         return None
     middle, off = _off_by(values, images)
-    if len(off) == 1:
-        return Estimate(middle, None, None, len(values))
-    freedom = len(off) - 1
-    half = _t(freedom) * math.sqrt(len(off) / freedom * float(off @ off)) / len(values)
-    return Estimate(middle, middle - half, middle + half, len(values))
+    return estimate(middle, len(values), len(off), float(off @ off))
+
+
+def estimate(middle: float, count: int, images: int, off: float) -> Estimate:
+    """A mean by Student's t over the images. off: Σ over images of the square of what their values' sum is off by."""
+    if images == 1:
+        return Estimate(middle, None, None, count)
+    freedom = images - 1
+    half = _t(freedom) * math.sqrt(images / freedom * off) / count
+    return Estimate(middle, middle - half, middle + half, count)
 
 
 def share(hits: int, count: int, worth: float | None = None) -> Estimate | None:
@@ -61,9 +66,14 @@ def share_of(hits: NDArray[np.bool_], images: NDArray[np.intp] | None = None) ->
     if not len(values) or images is None:
         return share(int(hits.sum()), len(hits))
     p, off = _off_by(values, images)
+    return share_estimate(p, len(hits), len(off), float(off @ off))
+
+
+def share_estimate(p: float, count: int, images: int, off: float) -> Estimate | None:
+    """A share as `estimate` makes a mean."""
     # Where all are alike nothing tells whether an image's edits are, so they are taken for one.
-    worth = len(values) ** 2 * p * (1 - p) / float(off @ off) if 0 < p < 1 and off.any() else len(off)
-    return share(int(hits.sum()), len(hits), min(worth, len(values)))
+    worth = count**2 * p * (1 - p) / off if 0 < p < 1 and off > 0 else images
+    return share(round(p * count), count, min(worth, count))
 
 
 def _off_by(values: NDArray[np.float64], images: NDArray[np.intp] | None) -> tuple[float, NDArray[np.float64]]:

@@ -25,12 +25,13 @@ class Lookup:
     ) -> None:
         self.uri, self._id, self._needs = uri, id, needs
         self._store, pattern = locate(Store(uri, storage_options))
-        entries = walk(self._store, pattern, lambda path: path.endswith(".parquet")).entries
-        if not entries:
+        found = walk(self._store, pattern, lambda path: path.endswith(".parquet"))
+        paths = sorted(entry.path for entry in found if entry is not None)
+        if not paths:
             raise ConfigError(f"{uri} has no Parquet file: give a collection in Parquet, such as p2pz world writes.")
         self._places: dict[str, tuple[str, int, int]] = {}  # id → file, row group, row in it
         self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
-        self.columns = set.intersection(*(self._index(entry.path) for entry in entries))
+        self.columns = set.intersection(*map(self._index, paths))
 
     def cell(self, id: str, column: str) -> Any:
         """A value by id and column, an image's bytes for an image; None where there is none."""

@@ -8,7 +8,7 @@ from p2pz_ray.evaluation.cards import Card, sheet
 from p2pz_ray.evaluation.charts import number
 from p2pz_ray.evaluation.markup import html, section, text
 from p2pz_ray.evaluation.score_section import headlines, scores_body
-from p2pz_ray.evaluation.summary import ScoreTable
+from p2pz_ray.evaluation.sums import Sums
 from p2pz_ray.evaluation.tally import Problem
 from p2pz_ray.evaluation.truth import TruthSummary, psnr
 
@@ -36,8 +36,8 @@ def page(
     subtitle: str,
     figures: Figures,
     truth: Mapping[str, TruthSummary],
-    scores: ScoreTable,
-    student: ScoreTable | None,
+    scores: Sums,
+    student: Sums | None,
     cards: Sequence[Card],
     pictured: int,
     problems: Sequence[Problem],
@@ -99,7 +99,7 @@ def _counts(figures: Figures) -> list[Tile]:
     return tiles
 
 
-def _quality(truth: Mapping[str, TruthSummary], scores: ScoreTable) -> list[Tile]:
+def _quality(truth: Mapping[str, TruthSummary], scores: Sums) -> list[Tile]:
     compared = sum(summary.pairs for summary in truth.values())
     closer = sum(summary.closer for summary in truth.values())
     note = f"of {compared:,} compared"

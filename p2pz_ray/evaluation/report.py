@@ -15,8 +15,8 @@ from p2pz_ray.evaluation.page import Figures, page
 from p2pz_ray.evaluation.picture import picture
 from p2pz_ray.evaluation.pixels import NO_DIFFERENCE
 from p2pz_ray.evaluation.run import Run
-from p2pz_ray.evaluation.summary import ScoreTable, extremes
-from p2pz_ray.evaluation.tally import Place, Tally, busy_seconds, edited_pictures, rows_at
+from p2pz_ray.evaluation.summary import ScoreTable, sums_of
+from p2pz_ray.evaluation.tally import Place, Tally, busy_seconds, edited_pictures, places_of, rows_at
 from p2pz_ray.evaluation.truth import PairError, Truth, TruthSummary, psnr
 
 PAGE = "report/index.html"
@@ -41,23 +41,26 @@ def write_report(
     Raises `ConfigError` if there is no run or no truth at the URIs, `P2PZError` if a file can't be read or written.
     """
     run = Run(run_uri, storage_options)
-    tally, scores = Tally(run), ScoreTable(run)
+    tally, scores = Tally(run), sums_of(run)
     truth = _truth(run, truth_uri, storage_options)
     errors = _errors(run, truth) if truth else {}
     if truth and tally.statuses["ok"] and not errors:
         raise ConfigError(f"{truth_uri} has the truth of no pair in {run_uri}: give the collection it was made of.")
     places = tally.sample(pictures)
     if pictures and len(places) < sum(tally.edits.values()):
-        places = sorted({*places, *tally.places_of(extremes(scores))})
+        extremes = scores.extremes()
+        partitions = {pair.partition for pair in extremes}
+        places = sorted({*places, *places_of(run, {(pair.id, pair.edit) for pair in extremes}, partitions)})
     student = Run(student_uri, storage_options) if student_uri else None
-    cards = affordable(_with_scores(list(_cards(run, places, truth, student)), scores))
+    scored = ScoreTable(run, [run.manifests[index] for index in sorted({place.partition for place in places})])
+    cards = affordable(_with_scores(list(_cards(run, places, truth, student)), scored))
     page_html = page(
         title=_title(run.config) or ", ".join(sorted(tally.edits)) or "A run of pairs",
         subtitle=_subtitle(run),
         figures=_figures(run, tally),
         truth={edit: TruthSummary.of(found) for edit, found in errors.items()},
         scores=scores,
-        student=ScoreTable(student) if student else None,
+        student=sums_of(student) if student else None,
         cards=cards,
         pictured=sum(tally.edits.values()),
         problems=tally.problems,

@@ -19,7 +19,9 @@ class Run:
     Raises `ConfigError` if there is no run at the URI, `P2PZError` if one of its files can't be read.
     """
 
-    def __init__(self, uri: str, storage_options: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, uri: str, storage_options: dict[str, Any] | None = None, manifests: Sequence[Manifest] | None = None
+    ) -> None:
         self.uri = uri
         self.folder = RunFolder(uri, storage_options)
         self.store = self.folder.store
@@ -30,7 +32,7 @@ class Run:
         self.config = self.folder.config() or {}
         # Looked for before the manifests: a run that ends in between must not look complete and short of some.
         self.complete = self.folder.finished
-        self.manifests = tuple(self.folder.manifests(plan.ids).values())
+        self.manifests = tuple(self.folder.manifests(plan.ids).values() if manifests is None else manifests)
 
     def batches(self, manifest: Manifest, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The pairs of a committed partition, a few dozen at a time, with these columns."""

@@ -3,13 +3,11 @@ distributions and makers."""
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from p2pz_ray.evaluation.charts import histogram, number
+from p2pz_ray.evaluation.charts import bars, number
 from p2pz_ray.evaluation.interval import Estimate
 from p2pz_ray.evaluation.markup import text
 from p2pz_ray.evaluation.measure import QUESTIONS, measure, told_apart
-from p2pz_ray.evaluation.summary import CLIP_ACCURACY, ScoreTable, is_share
+from p2pz_ray.evaluation.sums import CLIP_ACCURACY, Sums, is_share
 
 _ARROWS = {"more": "↑ more is better", "less": "↓ less is better", None: "neither way is better"}
 Columns = Sequence[tuple[str, Mapping[str, Estimate]]]
@@ -21,36 +19,36 @@ def headlines(estimates: Mapping[str, Estimate]) -> list[tuple[str, str, str, st
     return [(measure(c).name, value(c, estimates[c].mean), interval(c, estimates[c]), "") for c in firsts]
 
 
-def scores_body(table: ScoreTable, student: ScoreTable | None = None) -> str:
+def scores_body(sums: Sums, student: Sums | None = None) -> str:
     """For each question its first score, and folded below it a table of means a score and edit, and distributions; ""
     without scores.
 
     student: another run's scores, shown beside those that the same thing made.
     """
-    if not len(table) or not table.made_by:
+    if not sums.rows or not sums.made_by:
         return ""
-    edits = sorted(set(table.edits))
-    columns = [("all", table.estimates())] if len(edits) != 1 else []
-    columns += [(edit, table.estimates(edit)) for edit in edits]
+    edits = sums.edits
+    columns = [("all", sums.estimates())] if len(edits) != 1 else []
+    columns += [(edit, sums.estimates(edit)) for edit in edits]
     names = list(dict.fromkeys(name for _, found in columns for name in found))
-    if student is not None and len(student):
-        alike = {name for name in names if _made_by(name, table) == _made_by(name, student)}
+    if student is not None and student.rows:
+        alike = {name for name in names if _made_by(name, sums) == _made_by(name, student)}
         columns.append(("student", {name: e for name, e in student.estimates().items() if name in alike}))
     groups = "\n".join(
-        _group(QUESTIONS[question], found, columns, table) for question, found in told_apart(names).items()
+        _group(QUESTIONS[question], found, columns, sums) for question, found in told_apart(names).items()
     )
     return f"""<div class="questions">
 {groups}
 </div>
-<p class="note">Means over all {len(table):,} scored pairs that have the score, with the interval that holds the true
+<p class="note">Means over all {sums.rows:,} scored pairs that have the score, with the interval that holds the true
 mean with 95 %.</p>"""
 
 
-def _group(question: str, names: Sequence[str], columns: Columns, table: ScoreTable) -> str:
+def _group(question: str, names: Sequence[str], columns: Columns, sums: Sums) -> str:
     """A question, its first score at a glance, and all of them folded."""
     first = names[0]
     if question == QUESTIONS["other"]:
-        return f'<article class="question">{_in_full(question, names, columns, table)}</article>'
+        return f'<article class="question">{_in_full(question, names, columns, sums)}</article>'
     answers = "".join(
         f"<p><b>{value(first, found[first].mean)}</b> <small>{text(head) if len(columns) > 1 else ''} "
         f"{interval(first, found[first])}</small></p>"
@@ -59,19 +57,18 @@ def _group(question: str, names: Sequence[str], columns: Columns, table: ScoreTa
     )
     return f"""<article class="question"><h3>{question}</h3>
 <p class="first">{text(measure(first).name)}</p>{answers}
-<p><small>{text(_made_by(first, table))}</small></p>
-{_in_full("", names, columns, table)}</article>"""
+<p><small>{text(_made_by(first, sums))}</small></p>
+{_in_full("", names, columns, sums)}</article>"""
 
 
-def _in_full(title: str, names: Sequence[str], columns: Columns, table: ScoreTable) -> str:
+def _in_full(title: str, names: Sequence[str], columns: Columns, sums: Sums) -> str:
     """The scores folded below a title, or below how many they are."""
-    rows = "".join(_row(name, columns, table) for name in names)
+    rows = "".join(_row(name, columns, sums) for name in names)
     heads = "".join(f'<th scope="col">{text(head)}</th>' for head, _ in columns)
     drawn = "".join(
-        f"<figure><figcaption>{text(measure(name).name)}</figcaption>"
-        f"{histogram(table.values[name], text(measure(name).name))}</figure>"
+        f"<figure><figcaption>{text(measure(name).name)}</figcaption>{_distribution(name, sums)}</figure>"
         for name in names
-        if name in table.values and np.isfinite(table.values[name]).any() and not is_share(name)
+        if sums.lowest.get(name) and not is_share(name)
     )
     count = "1 score" if len(names) == 1 else f"{len(names)} scores"
     label = title or measure(names[0]).name
@@ -81,12 +78,17 @@ def _in_full(title: str, names: Sequence[str], columns: Columns, table: ScoreTab
 </div><div class="charts">{drawn}</div></details>"""
 
 
-def _row(name: str, columns: Columns, table: ScoreTable) -> str:
+def _distribution(name: str, sums: Sums) -> str:
+    ends = sums.lowest[name][0].value, sums.highest[name][-1].value
+    return bars(*sums.histograms[name].bins(), ends, text(measure(name).name))
+
+
+def _row(name: str, columns: Columns, sums: Sums) -> str:
     known = measure(name)
     cells = "".join(_cell(name, found.get(name)) for _, found in columns)
     return (
         f'<tr><th scope="row">{text(known.name)} <small><code>{text(name)}</code> {_ARROWS[known.better]}</small></th>'
-        f"{cells}<td><small>{text(_made_by(name, table))}</small></td></tr>"
+        f"{cells}<td><small>{text(_made_by(name, sums))}</small></td></tr>"
     )
 
 
@@ -106,5 +108,5 @@ def _cell(name: str, found: Estimate | None) -> str:
     return f"<td><b>{value(name, found.mean)}</b> <small>{interval(name, found)} · {found.count:,}</small></td>"
 
 
-def _made_by(name: str, table: ScoreTable) -> str:
-    return table.made_by.get("clip_target" if name == CLIP_ACCURACY else name, "")
+def _made_by(name: str, sums: Sums) -> str:
+    return sums.made_by.get("clip_target" if name == CLIP_ACCURACY else name, "")

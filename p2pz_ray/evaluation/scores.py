@@ -24,6 +24,7 @@ from p2pz_ray.evaluation.metric import Scores
 
 FOLDER = "scores"
 _FINGERPRINT, _PAIRS, _BROKEN, _SCORE = b"p2pz:fingerprint", b"p2pz:pairs", b"p2pz:unreadable", "score:"
+_AT_ONCE = 8 * READERS  # files read ahead of who asks for them
 _MEASURED = ("collection", "words", "masks", "metrics")
 """What of a configuration changes a score."""
 
@@ -48,8 +49,9 @@ class ScoreFolder:
         scores: Scores,
         made_by: Mapping[str, str],
         unreadable: int,
-    ) -> None:
-        """Put a partition's scores. keys: id and edit of each row. unreadable: rows whose pictures can't be read."""
+    ) -> pa.Table:
+        """Put a partition's scores, and return them. keys: id and edit of each row. unreadable: rows whose pictures
+        can't be read."""
         fields = [("id", pa.string()), ("edit", pa.string()), *((name, pa.float64()) for name in scores)]
         metadata = {
             _FINGERPRINT: fingerprint.encode(),
@@ -61,6 +63,7 @@ class ScoreFolder:
         columns += [pa.array(values, pa.float64(), from_pandas=True) for values in scores.values()]
         table = pa.table(columns, schema=pa.schema(fields, metadata))
         self.store.write(self._path(manifest), table_bytes(table))
+        return table
 
     def missing(self, manifests: Sequence[Manifest], fingerprint: str) -> list[Manifest]:
         """The partitions that have no scores of this configuration yet."""
@@ -72,14 +75,15 @@ class ScoreFolder:
         return [manifest for manifest in manifests if manifest.partition not in done]
 
     def tables(self, manifests: Sequence[Manifest]) -> Iterator[tuple[Manifest, pa.Table]]:
-        """The scores of each partition that has some, of its present pairs."""
+        """The scores of each partition that has some, of its present pairs; a few in memory at a time."""
         there = set(self.store.list(FOLDER))
-        for manifest in manifests:
-            if f"{manifest.partition}.parquet" not in there:
-                continue
-            table = self._read(manifest)
-            if (table.schema.metadata or {}).get(_PAIRS, b"").decode() == manifest.sha256:
-                yield manifest, table
+        named = [manifest for manifest in manifests if f"{manifest.partition}.parquet" in there]
+        with ThreadPoolExecutor(READERS) as readers:
+            for start in range(0, len(named), _AT_ONCE):
+                some = named[start : start + _AT_ONCE]
+                for manifest, table in zip(some, readers.map(self._read, some), strict=True):
+                    if (table.schema.metadata or {}).get(_PAIRS, b"").decode() == manifest.sha256:
+                        yield manifest, table
 
     def sweep(self, manifests: Sequence[Manifest]) -> None:
         """Remove scores of partitions that the run no longer has."""

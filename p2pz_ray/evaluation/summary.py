@@ -1,54 +1,46 @@
-"""Means of scores with their 95 % confidence intervals, and RUN/metrics.json."""
+"""RUN/metrics.json, and all scores of a run in memory for who compares pairs."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.evaluation.charts import number
-from p2pz_ray.evaluation.interval import Estimate, mean, share_of
 from p2pz_ray.evaluation.run import Run
-from p2pz_ray.evaluation.scores import ScoreFolder, made_by, unreadable
+from p2pz_ray.evaluation.scores import ScoreFolder, made_by
+from p2pz_ray.evaluation.sums import Sums
 from p2pz_ray.evaluation.tally import Tally
 
 METRICS = "metrics.json"
-SHARES = ("judge_", "efficientnet_lite0_")
-"""How columns begin that hold 0 or 1."""
-CLIP_ACCURACY = "clip_accuracy"
 
 
-def is_share(score: str) -> bool:
-    """Whether a score's mean is a share of pairs."""
-    return score == CLIP_ACCURACY or score.startswith(SHARES)
+def sums_of(run: Run, manifests: Sequence[Manifest] | None = None) -> Sums:
+    """Of the scores that stand beside a run, or beside some of its partitions."""
+    sums = Sums()
+    for manifest, table in ScoreFolder(run.store).tables(run.manifests if manifests is None else manifests):
+        sums.add(Sums.of(manifest.partition, table))
+    return sums
 
 
 class ScoreTable:
-    """All scores of a run in memory, numbers alone. keys: id and edit of each row. made_by: score → what made it.
+    """The scores of a run, or of some of its partitions, in memory, numbers alone. ids, edits: of each row. made_by:
+    score → what made it. values: score → (N,) float64, NaN where there is none."""
 
-    values: score → (N,) float64, NaN where there is none. unreadable: pairs whose pictures couldn't be read.
-    """
-
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, manifests: Sequence[Manifest] | None = None) -> None:
         self.ids: list[str] = []
         self.edits: list[str] = []
         self.made_by: dict[str, str] = {}
-        self.unreadable = self.partitions = 0
         parts: list[tuple[int, pa.Table]] = []
-        for _, table in ScoreFolder(run.store).tables(run.manifests):
+        for _, table in ScoreFolder(run.store).tables(run.manifests if manifests is None else manifests):
             self.ids += table["id"].to_pylist()
             self.edits += table["edit"].to_pylist()
             self.made_by.update(made_by(table))
-            self.unreadable += unreadable(table)
-            self.partitions += 1
             parts.append((table.num_rows, table))
         self.values = {name: np.concatenate([_column(name, *part) for part in parts]) for name in self.made_by}
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     def rows(self, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], dict[str, float]]:
         """The scores of some pairs, by id and edit; without those that a pair doesn't have."""
@@ -58,56 +50,21 @@ class ScoreTable:
             for place, key in wanted.items()
         }
 
-    @cached_property
-    def _images(self) -> NDArray[np.intp] | None:
-        """A number of each row's image, None where no image has two rows."""
-        numbers: dict[str, int] = {}
-        found = np.array([numbers.setdefault(id, len(numbers)) for id in self.ids], np.intp)
-        return found if len(numbers) < len(found) else None
 
-    def estimates(self, edit: str | None = None) -> dict[str, Estimate]:
-        """Of each score, over all pairs or those of an edit; with CLIP-Acc where CLIP judged."""
-        rows = np.ones(len(self), bool) if edit is None else np.array([found == edit for found in self.edits], bool)
-        images = self._images if edit is None else None
-        found: dict[str, Estimate | None] = {}
-        if {"clip_source", "clip_target"} <= set(self.values):
-            before, after = (self.values[f"clip_{side}"][rows] for side in ("source", "target"))
-            judged = ~np.isnan(before) & ~np.isnan(after)
-            found[CLIP_ACCURACY] = share_of((after > before)[judged], None if images is None else images[judged])
-        for name, column in self.values.items():
-            known = ~np.isnan(column[rows])
-            values, own = column[rows][known], None if images is None else images[known]
-            found[name] = share_of(values > 0, own) if is_share(name) else mean(values, own)
-        return {name: estimate for name, estimate in found.items() if estimate is not None}
-
-
-def extremes(table: ScoreTable, count: int = 3) -> set[tuple[str, str]]:
-    """Id and edit of the pairs with the lowest and highest values of each score, `count` each."""
-    places: set[int] = set()
-    for values in table.values.values():
-        known = np.flatnonzero(np.isfinite(values))
-        ranked = known[np.argsort(values[known], kind="stable")]
-        places |= {int(place) for place in (*ranked[:count], *ranked[-count:])}
-    return {(table.ids[place], table.edits[place]) for place in places}
-
-
-def summarize(run: Run, table: ScoreTable, tally: Tally) -> dict[str, Any]:
+def summarize(run: Run, sums: Sums, tally: Tally) -> dict[str, Any]:
     """What metrics.json holds: the same for the same run and scores."""
     statuses = {status: tally.statuses[status] for status in ("ok", "error", "flagged")}
     return {
-        "complete": run.complete and table.partitions == len(run.plan.partitions),
+        "complete": run.complete and sums.partitions == len(run.plan.partitions),
         "partitions": {
             "planned": len(run.plan.partitions),
             "committed": len(run.manifests),
-            "scored": table.partitions,
+            "scored": sums.partitions,
         },
-        "pairs": {"all": tally.statuses.total(), **statuses, "scored": len(table), "unreadable": table.unreadable},
-        "made_by": dict(sorted(table.made_by.items())),
-        "all": {name: asdict(found) for name, found in table.estimates().items()},
-        "edits": {
-            edit: {name: asdict(found) for name, found in table.estimates(edit).items()}
-            for edit in sorted(set(table.edits))
-        },
+        "pairs": {"all": tally.statuses.total(), **statuses, "scored": sums.rows, "unreadable": sums.unreadable},
+        "made_by": dict(sorted(sums.made_by.items())),
+        "all": {name: asdict(found) for name, found in sums.estimates().items()},
+        "edits": {edit: {name: asdict(found) for name, found in sums.estimates(edit).items()} for edit in sums.edits},
     }
 
 

@@ -2,16 +2,18 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from p2pz_ray.collection.manifest import Manifest
+from p2pz_ray.collection.manifest import READERS, Manifest
 from p2pz_ray.evaluation.run import Run
 
-KEPT_IDS = 50
-"""Ids kept of each problem; the others are counted."""
+KEPT_IDS, KEPT_PROBLEMS = 50, 1_000
+"""Ids kept of each problem, and sentences; the others are counted."""
+OTHERS = "Other reasons: each row of the run names its own."
 
 
 @dataclass
@@ -39,50 +41,63 @@ class Tally:
         self._run = run
         self.statuses: Counter[str] = Counter()
         self.edits: Counter[str] = Counter()
-        self._places: defaultdict[str, list[np.ndarray]] = defaultdict(list)
+        self._pictured: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        """Edit → the partitions that have pictures of it, and how many."""
         problems: dict[tuple[str, str], Problem] = {}
-        for index, manifest in enumerate(run.manifests):
+        for index, rows in _all_narrow_rows(run):
             here: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-            pictured: defaultdict[str, list[int]] = defaultdict(list)
-            for row, (id, edit, status, error) in enumerate(_narrow_rows(run, manifest)):
+            pictured: Counter[str] = Counter()
+            for id, edit, status, error in rows:
                 self.statuses[status] += 1
                 if status != "ok":
                     here[status, _sentence(error, id, status)][id] = None
                 if status != "error":
-                    pictured[edit].append(row)
+                    pictured[edit] += 1
             # An image stands in one partition alone, so its edits' rows meet here and nowhere else.
-            for key, ids in here.items():
-                problem = problems.setdefault(key, Problem(*key))
+            for (status, sentence), ids in here.items():
+                if (status, sentence) not in problems and len(problems) >= KEPT_PROBLEMS:
+                    sentence = OTHERS
+                problem = problems.setdefault((status, sentence), Problem(status, sentence))
                 problem.images += len(ids)
                 problem.ids += list(ids)[: KEPT_IDS - len(problem.ids)]
-            for edit, rows in pictured.items():
-                self.edits[edit] += len(rows)
-                self._places[edit].append(np.array(rows, np.int64) + (index << 32))
+            for edit, count in pictured.items():
+                self.edits[edit] += count
+                self._pictured[edit].append((index, count))
         self.problems = sorted(problems.values(), key=lambda problem: -problem.images)
 
     def sample(self, count: int) -> list[Place]:
         """Up to `count` pairs with pictures, evenly over the run and the same number of each edit, in order."""
-        left, chosen = max(0, count), []
-        for turn, (edit, places) in enumerate(sorted(self._places.items(), key=lambda item: self.edits[item[0]])):
-            share = min(self.edits[edit], left // (len(self._places) - turn))
-            chosen += list(np.concatenate(places)[evenly(self.edits[edit], share)])
+        left = max(0, count)
+        wanted: defaultdict[int, set[tuple[str, int]]] = defaultdict(set)  # partition → edits, and which of their rows
+        for turn, (edit, held) in enumerate(sorted(self._pictured.items(), key=lambda item: self.edits[item[0]])):
+            share = min(self.edits[edit], left // (len(self._pictured) - turn))
+            ends = np.cumsum([many for _, many in held])
+            for number in evenly(self.edits[edit], share):
+                at = int(np.searchsorted(ends, number, "right"))
+                wanted[held[at][0]].add((edit, number - int(ends[at] - held[at][1])))
             left -= share
-        return [Place(int(place) >> 32, int(place) & 0xFFFFFFFF) for place in sorted(chosen)]
+        chosen = []
+        for index, rows in sorted(wanted.items()):
+            seen: Counter[str] = Counter()
+            for row, (_, edit, status, _) in enumerate(_narrow_rows(self._run, self._run.manifests[index])):
+                if status != "error":
+                    if (edit, seen[edit]) in rows:
+                        chosen.append(Place(index, row))
+                    seen[edit] += 1
+        return chosen
 
-    def places_of(self, keys: Collection[tuple[str, str]]) -> list[Place]:
-        """Where the pairs of these ids and edits are, of those that have a picture."""
-        return places_of(self._run, keys)
 
-
-def places_of(run: Run, keys: Collection[tuple[str, str]]) -> list[Place]:
-    """Where a run has the pairs of these ids and edits; those that failed are left out."""
+def places_of(run: Run, keys: Collection[tuple[str, str]], partitions: Collection[str] | None = None) -> list[Place]:
+    """Where a run has the pairs of these ids and edits, looked for in these partitions or in all; those that failed are
+    left out."""
     if not keys:
         return []
     found = []
     for index, manifest in enumerate(run.manifests):
-        for row, (id, edit, status, _) in enumerate(_narrow_rows(run, manifest)):
-            if (id, edit) in keys and status != "error":
-                found.append(Place(index, row))
+        if partitions is None or manifest.partition in partitions:
+            for row, (id, edit, status, _) in enumerate(_narrow_rows(run, manifest)):
+                if (id, edit) in keys and status != "error":
+                    found.append(Place(index, row))
     return found
 
 
@@ -120,6 +135,14 @@ def busy_seconds(manifests: Iterable[Manifest]) -> float:
         total += max(0.0, stop - max(start, until))
         until = max(until, stop)
     return total
+
+
+def _all_narrow_rows(run: Run) -> Iterator[tuple[int, list[Sequence[str]]]]:
+    """Of all partitions; a few are read at once."""
+    with ThreadPoolExecutor(READERS) as readers:
+        for start in range(0, len(run.manifests), 2 * READERS):
+            some = run.manifests[start : start + 2 * READERS]
+            yield from enumerate(readers.map(lambda manifest: list(_narrow_rows(run, manifest)), some), start)
 
 
 def _narrow_rows(run: Run, manifest: Manifest) -> Iterator[Sequence[str]]:

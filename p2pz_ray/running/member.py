@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from p2pz_ray.collection.partition import Partition
+from p2pz_ray.running.waiting import Work
 
 BACK_OFF = 10.0
 """Seconds after which a replica that couldn't load is told to try again, give or take half; doubled each time."""
@@ -20,7 +20,7 @@ class Handed:
     """A partition that a replica has, since when it is the oldest one there."""
 
     ref: Any
-    partition: Partition
+    partition: Work
     since: float = field(default_factory=time.monotonic)
 
 
@@ -28,6 +28,7 @@ class Handed:
 class Member:
     """A replica of a pool.
 
+    task: the name of the actor's method that works a partition off.
     work: what was handed to it, in order; the oldest is being worked on. kept: what it could not read or write while
     the storage was away, and will be handed again when it has rested, until `rested` (`time.monotonic`).
     node: where it was loaded. lost_with: ids of the partitions with which it was lost since it last did one.
@@ -39,8 +40,9 @@ class Member:
     """
 
     actor: Any
+    task: str = "translate"
     work: deque[Handed] = field(default_factory=deque)
-    kept: deque[Partition] = field(default_factory=deque)
+    kept: deque[Work] = field(default_factory=deque)
     rested: float = 0.0
     node: str | None = None
     lost_with: set[str] = field(default_factory=set)
@@ -82,10 +84,10 @@ class Member:
     def give_up(self, failure: Exception) -> None:
         self.ready, self.loading, self.again, self.failure, self.given_up = False, None, None, failure, True
 
-    def hand(self, partition: Partition) -> None:
+    def hand(self, partition: Work) -> None:
         if not self.work:
             self.moved = time.monotonic()
-        self.work.append(Handed(self.actor.translate.remote(partition), partition))
+        self.work.append(Handed(getattr(self.actor, self.task).remote(partition), partition))
 
     def take(self, ref: Any) -> Handed:
         """What was handed out under `ref`, which is over."""
@@ -97,7 +99,7 @@ class Member:
             self.work[0].since = self.moved
         return handed
 
-    def take_all(self) -> list[Partition]:
+    def take_all(self) -> list[Work]:
         """All its work, oldest first, of a replica that is gone."""
         partitions = [*(handed.partition for handed in self.work), *self.kept]
         self.work.clear()

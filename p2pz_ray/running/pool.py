@@ -20,14 +20,12 @@ from ray.exceptions import (
 )
 
 from p2pz_ray.collection.failure import FileError, StorageError
-from p2pz_ray.collection.manifest import Manifest
-from p2pz_ray.collection.partition import Partition
 from p2pz_ray.config import ReplicasConfig
 from p2pz_ray.errors import ConfigError, P2PZError, first_line
 from p2pz_ray.running.member import Handed, Member
 from p2pz_ray.running.metrics import DriverMetrics
 from p2pz_ray.running.progress import Progress
-from p2pz_ray.running.waiting import Waiting
+from p2pz_ray.running.waiting import Waiting, Work
 
 LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
 """What Ray raises where a process or a machine is gone, and not where our code went wrong."""
@@ -50,7 +48,7 @@ TICK = 0.5  # seconds between two looks at the progress
 class Suspect:
     """A partition with which a replica was lost, and the node where that happened."""
 
-    partition: Partition
+    partition: Work
     member: Member
     node: str | None
     since: float = field(default_factory=time.monotonic)
@@ -59,8 +57,9 @@ class Suspect:
 class Pool:
     """Works off partitions with replicas.
 
-    replicas: the actors, which have `load`, `translate` and `underway`. They are used as they become ready and are
-    let go as the work runs out, down to the fewest that `settings` ask for.
+    replicas: the actors, which have `load`, `underway` and a method named `task` that works a partition off and returns
+    what that came to, with its `images`, `rows` and those that `failed`. They are used as they become ready and are let
+    go as the work runs out, down to the fewest that `settings` ask for.
     quarantine: called with a partition that killed its replica too often; writes its error rows.
     lacking: says what no machine of the cluster has of what a replica asks for, None where one has all.
     """
@@ -69,16 +68,17 @@ class Pool:
         self,
         replicas: Sequence[Any],
         settings: ReplicasConfig,
-        quarantine: Callable[[Partition, str], Manifest],
+        quarantine: Callable[[Any, str], Any],
         progress: Progress,
         metrics: DriverMetrics,
         lacking: Callable[[], str | None] = lambda: None,
+        task: str = "translate",
     ) -> None:
-        self.members = [Member(actor) for actor in replicas]
+        self.members = [Member(actor, task) for actor in replicas]
         self.settings, self.quarantine, self.progress, self.metrics = settings, quarantine, progress, metrics
         self.lacking = lacking
         self.waiting = Waiting()
-        self.left: dict[str, Partition] = {}
+        self.left: dict[str, Work] = {}
         """Partition id → partition, of all that is not done."""
         self.held: Counter[str] = Counter()
         """Partition id → replicas that have it."""
@@ -100,8 +100,8 @@ class Pool:
             raise KeyboardInterrupt  # asked twice
         self._stop = time.monotonic() + DRAIN
 
-    def run(self, partitions: Sequence[Partition], done: Callable[[Manifest], None]) -> None:
-        """Work off `partitions`; `done` is called with each one's manifest.
+    def run(self, partitions: Sequence[Work], done: Callable[[Any], None]) -> None:
+        """Work off `partitions`; `done` is called with what each came to.
 
         Raises ConfigError for a configuration that no replica can work with, P2PZError where all replicas are gone,
         where the storage stays away or, after everything else is done, where partitions raised errors again and
@@ -150,9 +150,18 @@ class Pool:
             self._second()
             self._shrink()
 
-    def _hand(self, member: Member, partition: Partition) -> None:
+    def _hand(self, member: Member, partition: Work) -> None:
+        try:
+            whole = partition.whole()
+        except FileError:
+            raise
+        except StorageError as error:  # a part of the plan can't be read just now
+            self._outage_goes_on(first_line(error))
+            member.rested = time.monotonic() + REST * random.uniform(0.5, 1.5)
+            self._again(partition, soon=True)
+            return
         self.held[partition.id] += 1
-        member.hand(partition)
+        member.hand(whole)
 
     def _second(self) -> None:
         """Give what takes unusually long to an idle replica too: the first to commit it counts."""
@@ -258,14 +267,14 @@ class Pool:
         self.held[handed.partition.id] -= 1
         return handed
 
-    def _commit(self, partition: Partition, manifest: Manifest) -> None:
+    def _commit(self, partition: Work, manifest: Any) -> None:
         if self.left.pop(partition.id, None) is not None:  # a copy of it may be done already
             self._committed = True
             self.waiting.discard(partition.id)
             self.progress.commit(manifest.images, manifest.failed * manifest.images // max(1, manifest.rows))
             self.done(manifest)
 
-    def _again(self, partition: Partition, soon: bool = False) -> None:
+    def _again(self, partition: Work, soon: bool = False) -> None:
         """Hand a partition out once more, unless it is done, waits already, or another replica has it."""
         if partition.id in self.left and not self.held[partition.id] and partition.id not in self.waiting:
             self.waiting.put(partition, soon)
@@ -323,7 +332,7 @@ class Pool:
         self.deaths[partition.id] = deaths
         self._again(partition)
 
-    def _erred(self, member: Member, partition: Partition, error: RayTaskError) -> None:
+    def _erred(self, member: Member, partition: Work, error: RayTaskError) -> None:
         cause, reason = error.cause, first_line(error.cause)
         if isinstance(cause, ConfigError) and not self._committed:
             raise ConfigError(str(cause)) from error
@@ -339,7 +348,7 @@ class Pool:
         else:
             self._again(partition)
 
-    def _storage_failed(self, member: Member, partition: Partition, reason: str) -> None:
+    def _storage_failed(self, member: Member, partition: Work, reason: str) -> None:
         """It is no partition's fault. The replica rests; it may have the partition's pairs and need only write them."""
         self._outage_goes_on(reason)
         member.rested = time.monotonic() + REST * random.uniform(0.5, 1.5)

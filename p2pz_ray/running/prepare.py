@@ -66,7 +66,8 @@ def prepare(config: TranslateConfig, find: Find = found_here) -> tuple[Job, Plan
     if cache is not None and lies_inside(Store(cache, config.inversion.cache_storage_options), source):
         raise ConfigError(f"inversion.cache {cache} lies inside input.uri {config.input.uri}: choose another place.")
     signer(config)
-    plan, more, config = _plan(config, folder)
+    begun = folder.plan()
+    plan, more, config = _plan(config, folder, begun)
     if folder.finished and not more.partitions:
         return None
     given = _given(config, folder if recorded is not None else None, find)
@@ -86,11 +87,12 @@ def prepare(config: TranslateConfig, find: Find = found_here) -> tuple[Job, Plan
         save_direction(folder, direction)
     ingredients = folder.create_json(INGREDIENTS, given.ingredients)
     _refuse(config.output, _changed_ingredients(config, ingredients, given.ingredients))
-    plan = folder.create_plan(plan) if not more.partitions else plan
     if more.partitions:
-        folder.append(more)
+        plan = folder.append(more)
         print(f"{more.images:,} new images are appended to {config.output}.", file=sys.stderr)
-    return Job(given.config, given.size, _together(fingerprint(recorded), ingredients), ingredients), plan + more
+    elif begun is None:
+        plan = folder.create_plan(plan)
+    return Job(given.config, given.size, _together(fingerprint(recorded), ingredients), ingredients), plan
 
 
 def unplanned(config: TranslateConfig) -> Job:
@@ -147,7 +149,7 @@ def _diffusion(config: TranslateConfig, begun: RunFolder | None, find: Find) -> 
     for control in controls:
         check_control(control.folder, unet)
     known = identity(checkpoint, vae, loras, in_half(config)) if _are_here(config.model) else None
-    wanted = Wanted(config.model, config.dtype, known, recipe(config.edits, kept))
+    wanted = Wanted(config.model, config.dtype, known, recipe(config.edits, kept), deterministic=config.deterministic)
     found = (found_here if wanted.complete else find)(wanted)
     ingredients: dict[str, Any] = {
         "model": found.identity,
@@ -163,7 +165,7 @@ def _pipeline(config: TranslateConfig, engine: EngineConfig, find: Find) -> _Giv
     """A pipeline of diffusers' own and its checkpoint, which is told words and needs no directions."""
     kind = pipeline_kind(engine.pipeline)
     check_arguments(kind, engine.arguments)
-    checkpoint = locate(config.model.name, config.model.revision, in_half(config), parts=())
+    checkpoint = locate(config.model.name, config.model.revision, in_half(config), (), config.model.layout)
     check_folder(kind, checkpoint)
     if (checkpoint / "unet").is_dir():
         size = picture_size(config.image.size, checkpoint)
@@ -196,10 +198,10 @@ def _student(config: TranslateConfig) -> _Given:
     return _Given(size, {"student": student.digest}, config)
 
 
-def _plan(config: TranslateConfig, folder: RunFolder) -> tuple[Plan, Plan, TranslateConfig]:
-    """The run's plan, for a new run that of the collection as it is now; what is to be appended to it; and the
-    configuration with the images in a partition that it took."""
-    given, before = config.input, folder.plan()
+def _plan(config: TranslateConfig, folder: RunFolder, before: Plan | None) -> tuple[Plan, Plan, TranslateConfig]:
+    """The run's plan: the one `before`, or for a new run that of the collection as it is now; what is to be appended to
+    it; and the configuration with the images in a partition that it took."""
+    given = config.input
     if before is not None and given.new == "ignore":
         return before, Plan(()), config
     recorded = {} if before is None else (folder.config() or {}).get("input") or {}
@@ -256,7 +258,7 @@ def checked_checkpoint(config: Modelled) -> tuple[Path, Path | None, list[Lora]]
     configurations alone are fetched. Raises ConfigError for a checkpoint that can't be edited, or not in so many
     steps."""
     half = in_half(config)
-    checkpoint = locate(config.model.name, config.model.revision, half, parts=())
+    checkpoint = locate(config.model.name, config.model.revision, half, (), config.model.layout)
     vae = None if config.model.vae is None else locate_vae(config.model.vae, half, weights=False)
     check_kind(checkpoint)
     _check_steps(config, checkpoint)
@@ -317,12 +319,13 @@ def absolute_model(model: CheckpointConfig) -> CheckpointConfig:
     """A model whose local files are named from the root."""
 
     def folder(name: str) -> str:
-        return absolute_uri(name) if Path(name).expanduser().is_dir() else name
+        return absolute_uri(name) if Path(name).expanduser().exists() else name
 
     name = model.name if model.name == "mini" else folder(model.name)
     loras = [lora.model_copy(update={"name": absolute_uri(lora.name)}) for lora in model.loras]
     vae = None if model.vae is None else folder(model.vae)
-    return model.model_copy(update={"name": name, "loras": loras, "vae": vae})
+    layout = None if model.layout in (None, "mini") else folder(model.layout)
+    return model.model_copy(update={"name": name, "loras": loras, "vae": vae, "layout": layout or model.layout})
 
 
 def absolute_uri(uri: str) -> str:

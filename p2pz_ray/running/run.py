@@ -1,10 +1,8 @@
 """`translate`: from a configuration to a finished run."""
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +19,7 @@ from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import Pairs
 from p2pz_ray.running.prepare import prepare
 from p2pz_ray.running.progress import Progress, Reached, duration
+from p2pz_ray.running.stop import interruptible
 
 SEAL_EVERY = 10_000
 """Commits after which what is committed is written down in one file."""
@@ -118,7 +117,7 @@ def _work(
             with suppress(StorageError):  # they stand, each by itself
                 folder.seal(manifests)
 
-    with connected(job.config), _interruptible() as asked:  # Ray sets signal handlers too: ours come after
+    with connected(job.config), interruptible() as asked:  # Ray sets signal handlers too: ours come after
         progress = Progress(
             plan.images,
             sum(manifest.images for manifest in manifests.values()),
@@ -211,34 +210,3 @@ def _summary(output: str, plan: Plan, manifests: dict[str, Manifest]) -> Summary
 def _recorded(folder: RunFolder, output: str) -> Summary:
     record: dict[str, Any] = folder.read_json("_SUCCESS")
     return Summary(output=output, fresh=False, **record)
-
-
-@dataclass
-class _Asked:
-    """call: what a signal that asks for an end calls. number: of the last such signal."""
-
-    call: Callable[[], None] | None = None
-    number: int = signal.SIGINT
-
-
-@contextmanager
-def _interruptible() -> Iterator[_Asked]:
-    """Within the block, SIGTERM (what a job's stop sends) and Ctrl-C raise KeyboardInterrupt, or call what is to be
-    called."""
-    asked = _Asked()
-
-    def interrupt(number: int, _: object) -> None:
-        asked.number = number
-        if asked.call is None:
-            raise KeyboardInterrupt
-        asked.call()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,5 +1,6 @@
 """How a run stands, from its manifests alone: no Ray, no driver, from any machine."""
 
+import heapq
 import json
 import time
 from collections import defaultdict
@@ -85,14 +86,15 @@ def status(uri: str, storage_options: dict[str, Any] | None = None) -> Status:
     if planned is None:
         raise ConfigError(f"{uri} is no run: it has no plan.json, so give the output of p2pz translate.")
     ids, total = planned
-    manifests = sorted(folder.manifests(ids).values(), key=lambda manifest: manifest.finished)
-    recent = manifests[-RECENT:]
+    manifests = list(folder.manifests(ids).values())
+    recent = heapq.nlargest(RECENT, manifests, key=lambda manifest: manifest.finished)
     rate = None
     if recent:
-        spent = recent[-1].finished - min(manifest.started for manifest in recent)
+        spent = recent[0].finished - min(manifest.started for manifest in recent)
         rate = sum(manifest.images for manifest in recent) / spent if spent > 0 else None
-    took = sorted(((m.finished - m.started, m.partition) for m in manifests), reverse=True)
-    usual = took[len(took) // 2][0] if took else None
+    took = sorted(m.finished - m.started for m in manifests)
+    usual = took[(len(took) - 1) // 2] if took else None
+    slowest = heapq.nlargest(SLOWEST, ((m.finished - m.started, m.partition) for m in manifests))
     return Status(
         uri=uri,
         total=total,
@@ -101,9 +103,9 @@ def status(uri: str, storage_options: dict[str, Any] | None = None) -> Status:
         failed=sum(manifest.failed for manifest in manifests),
         finished=finished,
         rate=rate,
-        idle=max(0.0, time.time() - recent[-1].finished) if recent else None,
+        idle=max(0.0, time.time() - recent[0].finished) if recent else None,
         usual=usual,
-        slowest=tuple((id, seconds) for seconds, id in took[:SLOWEST] if usual and seconds > UNUSUAL * usual),
+        slowest=tuple((id, seconds) for seconds, id in slowest if usual and seconds > UNUSUAL * usual),
         replicas=_replicas(manifests),
     )
 

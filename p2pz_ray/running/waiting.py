@@ -2,17 +2,27 @@
 
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
+from typing import Any, Protocol
 
 from p2pz_ray.collection.partition import Partition
+
+
+class Work(Protocol):
+    """What replicas are handed: a partition, or whatever else has a name of its own."""
+
+    @property
+    def id(self) -> str: ...
+    def whole(self) -> Any:
+        """It, with all that a replica needs of it. Raises StorageError where that can't be read."""
 
 
 class Waiting:
     """Partitions that nobody has. Who takes one is given its neighbour next, until that stretch is done or, near the
     end, shared out."""
 
-    def __init__(self, partitions: Iterable[Partition] = ()) -> None:
+    def __init__(self, partitions: Iterable[Work] = ()) -> None:
         self._stretches = deque(_stretches(partitions))
-        self._own: dict[Hashable, deque[Partition]] = {}  # who takes → what is left of the stretch taken from
+        self._own: dict[Hashable, deque[Work]] = {}  # who takes → what is left of the stretch taken from
         self._ids = {partition.id for stretch in self._stretches for partition in stretch}
 
     def __len__(self) -> int:
@@ -21,7 +31,7 @@ class Waiting:
     def __contains__(self, id: str) -> bool:
         return id in self._ids
 
-    def take(self, taker: Hashable) -> Partition:
+    def take(self, taker: Hashable) -> Work:
         """The next partition for `taker`. Raises LookupError where none waits."""
         while self._ids:
             if not self._own.get(taker):
@@ -32,7 +42,7 @@ class Waiting:
                 return partition
         raise LookupError("no partition waits")
 
-    def put(self, partition: Partition, soon: bool = False) -> None:
+    def put(self, partition: Work, soon: bool = False) -> None:
         """Have a partition wait, behind all others or before them."""
         self._ids.add(partition.id)
         (self._stretches.appendleft if soon else self._stretches.append)(deque([partition]))
@@ -41,7 +51,7 @@ class Waiting:
         """It is done, and need not wait any more."""
         self._ids.discard(id)
 
-    def _stretch(self) -> deque[Partition]:
+    def _stretch(self) -> deque[Work]:
         """A stretch that nobody has begun, or the second half of the longest that somebody has."""
         if self._stretches:
             return self._stretches.popleft()
@@ -50,8 +60,8 @@ class Waiting:
         return deque(reversed(half))
 
 
-def _stretches(partitions: Iterable[Partition]) -> Iterator[deque[Partition]]:
-    stretch: deque[Partition] = deque()
+def _stretches(partitions: Iterable[Work]) -> Iterator[deque[Work]]:
+    stretch: deque[Work] = deque()
     for partition in partitions:
         if stretch and not _goes_on(stretch[-1], partition):
             yield stretch
@@ -61,10 +71,12 @@ def _stretches(partitions: Iterable[Partition]) -> Iterator[deque[Partition]]:
         yield stretch
 
 
-def _goes_on(first: Partition, second: Partition) -> bool:
+def _goes_on(first: Work, second: Work) -> bool:
     """Whether reading the second after the first reads nothing twice that reading it elsewhere would: both have rows of
     one row group, or of one Arrow file, which may be a stream without an index."""
+    if not isinstance(first, Partition) or not isinstance(second, Partition) or first.kind in ("files", "captioned"):
+        return False
     before, after = first.sources[-1], second.sources[0]
-    if first.kind == "files" or before.path != after.path:
+    if before.path != after.path:
         return False
     return first.kind == "arrow" or before.piece == after.piece

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from p2pz_ray.collection.failure import FileError, MissingFileError
-from p2pz_ray.collection.listing import Entry
 from p2pz_ray.collection.partition import Source
 from p2pz_ray.collection.schema import Columns
+from p2pz_ray.collection.sorted import Entry
 from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ImageError
 
