@@ -17,5 +17,5 @@ def test_a_section_that_is_given_a_default_shows_its_values() -> None:
     found = {key.name: key for key in keys(DistillConfig)}
     assert found["augmentation.pairs.flip"].default == 0.5
     assert found["augmentation.discriminator.flip"].default == 0.0
-    assert found["workers.max_failures"].meaning == "lost workers from which the training recovers by itself"
+    assert found["workers.max_failures"].meaning == "how often the training recovers from a lost worker"
     assert found["pairs.runs"].type == "list of text"
