@@ -29,7 +29,7 @@ from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, InversionS
 from p2pz_ray.editing.checkpoint import locate
 from p2pz_ray.editing.passes import attention_gradient
 from p2pz_ray.evaluation.truth import Truth, TruthSummary
-from p2pz_ray.lab.rivals import diffusers_pipeline
+from p2pz_ray.lab.rivals import diffusers_pipeline, edited_by
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini.edit import WorldEdit
 from p2pz_ray.mini.judge import Judge
@@ -127,32 +127,14 @@ def by_diffusers(
 ) -> Pixels:
     """diffusers' pipeline, one picture at a time, at the checkpoint's own settings."""
     lambda_xa, cfg, strength = editor.guidance.resolve(editor.model)
-    plain = editor.inverts.regularization == "none"
-    delta = strength * direction.embedding[None].to(editor.model.device)
-    made = []
-    for pixels, words in zip(images, captions, strict=True):
-        noise = pipeline.invert(
-            words,
-            image=Image.fromarray(pixels),
-            num_inference_steps=steps,
-            num_reg_steps=0 if plain else 5,
-            output_type="np",
-            generator=torch.Generator().manual_seed(0),
-        ).latents
-        made.append(
-            pipeline(
-                words,
-                source_embeds=torch.zeros_like(delta),
-                target_embeds=delta,
-                num_inference_steps=steps,
-                guidance_scale=cfg,
-                negative_prompt=words,
-                latents=noise,
-                cross_attention_guidance_amount=lambda_xa,
-                output_type="np",
-            ).images[0]
-        )
-    return (np.stack(made) * 255).round().clip(0, 255).astype(np.uint8)
+    rounds = 0 if editor.inverts.regularization == "none" else editor.inverts.reg_steps
+    delta = strength * direction.embedding
+    return np.stack(
+        [
+            edited_by(pipeline, pixels, words, delta, steps, lambda_xa, cfg, reg_steps=rounds)
+            for pixels, words in zip(images, captions, strict=True)
+        ]
+    )
 
 
 def _judge(edit: str) -> tuple[Judge | None, WorldEdit]:

@@ -69,8 +69,9 @@ class LoraConfig(Section):
 
 
 class CheckpointConfig(ModelConfig):
-    """A diffusion checkpoint, and what changes it."""
+    """A diffusion checkpoint, and what changes it. Its name may be one .safetensors file's, or its URI."""
 
+    layout: Text | None = None  # of a file: a folder or hub id with its configurations; null: Stable Diffusion's own
     vae: Text | None = None  # another autoencoder: a folder or a hub id
     loras: list[LoraConfig] = []
 
@@ -388,6 +389,7 @@ class TranslateConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False  # whether torch.compile makes kernels first: worth its minutes on a GPU, in long runs
     checkpointing: bool = False  # whether a gradient's pass keeps little: less memory, more time
+    deterministic: bool = False  # whether machines of one kind make the same pictures bit for bit: slower on a GPU
     replicas: ReplicasConfig = ReplicasConfig()
     tolerance: ToleranceConfig = ToleranceConfig()
     ray: RayConfig = RayConfig()
@@ -423,6 +425,12 @@ class TranslateConfig(Section):
             raise ValueError(
                 "captions.otherwise is missing: no edit names its source, so write the caption of images without one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _same_batches(self) -> "TranslateConfig":
+        if self.deterministic and self.batch_size is None:
+            raise ValueError("deterministic needs batches of one size: give batch_size a number, not null")
         return self
 
     @model_validator(mode="after")

@@ -31,7 +31,7 @@ def found(out: Path) -> dict[str, Any]:
 def test_everything_is_measured_at_tiny_sizes(job: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels aren't compiled: that takes minutes."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    monkeypatch.setattr(job, "FEW", (2, 3))
+    monkeypatch.setattr(importlib.import_module("gpu.speed"), "FEW", (2, 3))
     assert job.main(["--tiny", "--out", str(tmp_path), "--seconds", "3600"]) == 0
     made = found(tmp_path)
     rows = made["rows"]
@@ -58,17 +58,19 @@ def test_what_has_no_time_left_is_named_and_the_files_stand(job: ModuleType, tmp
 def test_a_failed_measurement_stands_in_the_table_and_the_next_ones_go_on(
     job: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    plan = importlib.import_module("gpu.plan")
+
     def measurements(*_: object) -> list[Any]:
         def fails() -> list[dict[str, Any]]:
             raise RuntimeError("a | bad\nkernel")
 
         def unbuilt() -> list[dict[str, Any]]:
-            raise job.NotBuiltError
+            raise plan.NotBuiltError
 
         return [
-            job.Measurement("one", "first", 0, fails),
-            job.Measurement("two", "second", 0, unbuilt),
-            job.Measurement("one", "third", 0, lambda: [{"seconds": 0.5}]),
+            plan.Measurement("one", "first", 0, fails),
+            plan.Measurement("two", "second", 0, unbuilt),
+            plan.Measurement("one", "third", 0, lambda: [{"seconds": 0.5}]),
         ]
 
     monkeypatch.setattr(job, "measurements", measurements)
@@ -85,20 +87,21 @@ def test_the_batch_it_would_choose_is_the_smallest_of_the_fastest_that_fit(job: 
         return {**known, "batch": batch, "edits a second": edits, **more}
 
     rows = [row(1, 1.0, 1), row(8, 1.96, 6), row(16, 2.0, 13), row(64, 3.0, 70), row(4, 9.0, 1, weights="tf32")]
-    assert job.chosen_batch(rows, 80.0) == 8
-    assert job.chosen_batch([*rows, {"editor": "ours", "weights": "float16", "K": 1, "batch": 128}], 140.0) == 64
-    assert job.chosen_batch([], 80.0) is None
+    chosen_batch = importlib.import_module("gpu.report").chosen_batch
+    assert chosen_batch(rows, 80.0) == 8
+    assert chosen_batch([*rows, {"editor": "ours", "weights": "float16", "K": 1, "batch": 128}], 140.0) == 64
+    assert chosen_batch([], 80.0) is None
 
 
 def test_its_student_is_the_default_one(job: ModuleType) -> None:
-    assert GeneratorConfig().model_dump() == job.STUDENT
+    assert GeneratorConfig().model_dump() == importlib.import_module("gpu.student").STUDENT
 
 
 def test_it_needs_no_ray_no_pydantic_and_no_arrow() -> None:
     """In a process in which they can't be imported."""
     code = (
         "import sys; sys.modules.update({name: None for name in ('ray', 'pydantic', 'pyarrow')}); "
-        "import p2pz_ray.editing, p2pz_ray.student.generator, accelerator; accelerator.tokenizer()"
+        "import p2pz_ray.editing, p2pz_ray.student.generator, accelerator, gpu.weights; gpu.weights.tokenizer()"
     )
     folders = [str(JOBS), str(JOBS.parent)]
     subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {folders!r}; {code}"], check=True)

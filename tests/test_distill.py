@@ -6,6 +6,9 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from PIL import Image
 from small_run import examples, write_truth
 
@@ -486,6 +490,28 @@ def test_a_training_recovers_from_a_killed_worker_and_ends_as_an_undisturbed_one
     distill(config(table, tmp_path / "out", workers={"count": 2}))
     assert os.path.exists(marker)
     assert differences(state(two_workers[0], 8), state(tmp_path / "out", 8)) == {}
+
+
+@pytest.mark.faults
+def test_a_killed_driver_s_training_goes_on_to_the_undisturbed_one_bit_for_bit(table: Path, tmp_path: Path) -> None:
+    steps, every = 60, {"training": {"steps": 60, "batch": 8, "checkpoint_every": 4, "shuffle_shards": 1}}
+    distill(config(table, tmp_path / "whole", **every))
+    job, out = tmp_path / "job.yaml", tmp_path / "out"
+    job.write_text(yaml.safe_dump(settings(table, out, **every)))
+    command, threads = [sys.executable, "-m", "p2pz_ray.cli", "distill", str(job)], str(torch.get_num_threads())
+    with (tmp_path / "log").open("w") as log:
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        driver = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    try:
+        while not (out / "checkpoints" / "step-00000008.pt").exists():
+            assert driver.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.01)
+    finally:
+        driver.kill()
+        driver.wait()
+    assert Checkpoints(RunFolder(str(out)), 1).steps()[-1] < steps
+    distill(config(table, out, **every))
+    assert differences(state(tmp_path / "whole", steps), state(out, steps)) == {}
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Every image comes out as if it had been edited alone, under each direction as if it had been the only one."""
 
 import shutil
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -154,6 +155,16 @@ def test_pil_images_are_taken_and_misfits_named(tiny_model: Path, cats: tuple) -
     assert torch.equal(from_list.trajectory, from_arrays.trajectory)
     with pytest.raises(ValueError, match="captions is one text, 'a cat'"):
         editor.invert(pictures, "a cat", [1, 2])
+
+
+def test_images_far_larger_than_the_model_knows_are_warned_of(tiny_model: Path, cats: tuple) -> None:
+    editor = Editor.from_pretrained(tiny_model, inversion=InversionSettings(steps=2, regularization="none"))
+    side = editor.size[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        editor.invert([Image.new("RGB", (2 * side, 2 * side))], ["a cat"], [1])
+    with pytest.warns(UserWarning, match=f"9 times the pixels .* Resize them to {side} × {side}"):
+        editor.invert([Image.new("RGB", (3 * side, 3 * side))], ["a cat"], [1])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Stable Diffusion 2.x and SDXL run a whole edit as their own pipelines would, and refuse one another's directions."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -72,11 +74,18 @@ def test_two_encoders_say_what_sdxls_own_pipeline_makes_of_a_sentence(sdxl: Path
         torch.testing.assert_close(ours.pooled, pooled)
 
 
-def test_a_guided_prediction_is_that_of_sdxls_own_pipeline(sdxl: Path) -> None:
-    """Of a picture that isn't square: what the UNet is told of its size is in it."""
+@pytest.mark.parametrize(("negative", "zeros"), [(WORDS[0], True), (None, True), (None, False)])
+def test_a_guided_prediction_is_that_of_sdxls_own_pipeline(
+    sdxl: Path, tmp_path: Path, negative: str | None, zeros: bool
+) -> None:
+    """Of a picture that isn't square: what the UNet is told of its size is in it. And with no negative, that is zeros
+    where the checkpoint says so, and else an empty text."""
     from p2pz_ray.editing.paper import guided
 
-    pipeline = StableDiffusionXLPipeline.from_pretrained(sdxl)
+    folder = Path(shutil.copytree(sdxl, tmp_path / "sdxl"))
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"force_zeros_for_empty_prompt": zeros}))
+    pipeline = StableDiffusionXLPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     x = torch.randn(1, 4, 16, 24, generator=torch.Generator().manual_seed(0))
     seen: dict[str, torch.Tensor] = {}
@@ -94,15 +103,15 @@ def test_a_guided_prediction_is_that_of_sdxls_own_pipeline(sdxl: Path) -> None:
     with pytest.raises(Seen):
         pipeline(
             WORDS[1],
-            negative_prompt=WORDS[0],
+            negative_prompt=negative,
             height=64,
             width=96,
             num_inference_steps=3,
             guidance_scale=5.0,
             latents=x,
         )
-    editor = Editor.from_pretrained(sdxl)
-    c_neg, c = (editor.model.embed([words]) for words in WORDS)
+    editor = Editor.from_pretrained(folder)
+    c_neg, c = editor.model.negative(negative or "", ["a cat"]), editor.model.embed([WORDS[1]])
     with torch.no_grad():
         ours, _ = guided(editor.model, x, int(seen["t"]), c_neg, c, 5.0, 0.5)
     assert int(seen["t"]) == float(seen["t"])

@@ -5,7 +5,9 @@ import resource
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,28 +52,43 @@ class LiveBytes(TorchDispatchMode):
         self.now -= bytes
 
 
+@dataclass(frozen=True)
 class Words:
-    """Conditions of the right shape without a text encoder."""
+    """Conditions of the right shape without a text encoder; `pooled` is the width of that part, 0 for none."""
+
+    width: int = WIDTH
+    pooled: int = 0
 
     def embed(self, sentences: list[str]) -> Condition:
-        return Condition(torch.randn(len(sentences), TOKENS, WIDTH, device=torch.get_default_device()))
+        device, n = torch.get_default_device(), len(sentences)
+        tokens = torch.randn(n, TOKENS, self.width, device=device)
+        return Condition(tokens, torch.randn(n, self.pooled, device=device) if self.pooled else None)
 
 
 def sd14(device: str) -> DiffusionModel:
     """Stable Diffusion 1.4's UNet with random weights, or on the meta device with none at all."""
+    return of_layout(device, {"sample_size": 64, "cross_attention_dim": WIDTH, "attention_head_dim": 8}, Words())
+
+
+def of_layout(device: str, layout: dict[str, Any], words: Words, spacing: str = "leading") -> DiffusionModel:
     with torch.device(device):
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=WIDTH, attention_head_dim=8)
+        unet = UNet2DConditionModel(**layout)
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        steps_offset=1,
+        timestep_spacing=spacing,
     )
     vae: Any = torch.nn.Module()
     vae.config = SimpleNamespace(block_out_channels=(128, 256, 512, 512), scaling_factor=0.18215)
-    return DiffusionModel(vae, unet, Words(), scheduler)  # type: ignore[arg-type]
+    return DiffusionModel(vae, unet, words, scheduler)  # type: ignore[arg-type]
 
 
 def run(model: DiffusionModel, steps: int, B: int = 1, K: int = 1) -> tuple[int, int]:
-    """One whole edit of B latents of 512 px under K directions: the most bytes of maps kept and of tensors alive."""
-    maps = model.maps
+    """One whole edit of B latents under K directions: the most bytes of maps kept and of tensors alive."""
+    maps, side = model.maps, int(model.unet.config.sample_size)
     kept = 0
     meet = maps.meet
 
@@ -82,11 +99,11 @@ def run(model: DiffusionModel, steps: int, B: int = 1, K: int = 1) -> tuple[int,
 
     maps.meet = watch  # type: ignore[method-assign]
     with torch.device(model.device), LiveBytes() as live:
-        x = torch.randn(B, 4, 64, 64)
+        x = torch.randn(B, 4, side, side)
         inversion = invert(model, x, ["a cat"] * B, [0] * B, InversionSettings(steps=steps, regularization="none"))
-        directions = Condition(0.1 * torch.randn(K, TOKENS, WIDTH))
+        directions = model.embed(["a dog"] * K).each(lambda c: 0.1 * c)
         edited = edit(model, inversion, directions, GuidanceSettings())
-    assert edited.shape == (B, K, 4, 64, 64)
+    assert edited.shape == (B, K, 4, side, side)
     assert not maps.recorded
     return kept, live.most
 
@@ -131,6 +148,17 @@ def test_memory_grows_with_images_and_hardly_with_directions_and_with_steps_by_t
     # The edits of an image go through one after another: what is added is their latents and conditions.
     assert measured(2, 1, 4)[1] <= 1.1 * one
     assert measured(2, 2, 2)[1] <= 1.1 * two
+
+
+@pytest.mark.slow
+def test_four_edits_at_sdxls_layout_take_the_memory_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step of an edit of 1,024 px, without its weights."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "jobs")
+    from gpu.layouts import TRUE
+
+    model = of_layout("meta", TRUE["SDXL"].unet, Words(2048, 1280), spacing="trailing")
+    one, four = (run(model, 1, K=K)[1] for K in (1, 4))
+    assert 20 * 2**30 < one <= four <= 1.1 * one
 
 
 @pytest.mark.slow

@@ -1,25 +1,34 @@
 """diffusers' own image-to-image pipelines in the editor's place: the same rows, faults and refusals."""
 
 import json
+import os
 import shutil
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 from tiny_job import committed_files, data_files, pairs_of, tiny_settings, translated
 from tiny_pipelines import save_tiny_instructpix2pix, save_tiny_kontext
 
 import p2pz_ray
 from p2pz_ray.collection.codec import DecodePolicy, decode
+from p2pz_ray.collection.manifest import Manifest
+from p2pz_ray.collection.partition import Partition
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.editing.pipeline import Pipeline
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.sentences import swapped
+from p2pz_ray.running import cluster
 from p2pz_ray.running.prepare import prepare
+from p2pz_ray.running.replica import Replica
 
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # replicas can't import this file
 POLICY = DecodePolicy((64, 64))
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "StableDiffusionImg2ImgPipeline": {"strength": 0.5, "num_inference_steps": 4, "guidance_scale": 60},
@@ -155,12 +164,45 @@ def test_the_word_is_swapped_in_a_caption(caption: str, source: str, target: str
     assert swapped(caption, source, target) == right
 
 
+class DiesOnce(Replica):
+    """Dies by SIGKILL as it is handed its second partition, once."""
+
+    handed = 0
+
+    def translate(self, partition: Partition) -> Manifest:
+        mark, self.handed = Path(self.job.config.output, "died"), self.handed + 1
+        if self.handed == 2 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().translate(partition)
+
+
 @pytest.mark.train
-def test_a_rivals_run_goes_on_is_scored_and_teaches_a_student(tmp_path: Path, local_ray: None) -> None:
-    """SDEdit with a swapped word, the method's own rival, on the miniature."""
-    given = settings(tmp_path, Path("mini"), SDEDIT)
+@pytest.mark.faults
+@pytest.mark.parametrize("pipeline", ARGUMENTS)
+def test_another_teachers_run_is_killed_goes_on_is_scored_and_teaches_a_student(
+    checkpoints: dict[str, Path], tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch, pipeline: str
+) -> None:
+    """By Ray, whole. SDEdit with a swapped word, the method's own rival, is by the miniature."""
+    given = settings(tmp_path, Path("mini") if pipeline == SDEDIT else checkpoints[pipeline], pipeline)
+    alone = translated({**given, "output": str(tmp_path / "alone")})
     config = TranslateConfig.model_validate(given)
+    monkeypatch.setattr(cluster, "Replica", DiesOnce)
     assert p2pz_ray.translate(config).ok == 8
+    assert (tmp_path / "run" / "died").exists()
+    rows = pairs_of(tmp_path / "run")
+    assert {key: pixels(row).tobytes() for key, row in rows.items()} == {
+        key: pixels(row).tobytes() for key, row in alone.items()
+    }
+    lost = next((tmp_path / "run" / "manifest").iterdir())
+    lost.unlink()  # as a driver that was killed before it was there
+    (tmp_path / "run" / "_SUCCESS").unlink()
+    before = data_files(tmp_path / "run")
+    assert p2pz_ray.translate(config).ok == 8
+    assert pairs_of(tmp_path / "run") == rows
+    assert lost.exists()
+    assert len(before & data_files(tmp_path / "run")) == len(before) - 1
+    assert committed_files(tmp_path / "run") == data_files(tmp_path / "run")
     scored = p2pz_ray.evaluate({"run": config.output, "metrics": {"clip": "mini", "accuracy": "judge"}})
     assert scored.metrics["pairs"]["scored"] == 8
     assert (tmp_path / "run" / "report" / "index.html").is_file()
@@ -177,13 +219,3 @@ def test_a_rivals_run_goes_on_is_scored_and_teaches_a_student(tmp_path: Path, lo
     )
     student = p2pz_ray.Student.from_pretrained(str(tmp_path / "student" / "student"))
     assert list(student.repertoire.skills) == ["cat2dog"]
-    rows = pairs_of(tmp_path / "run")
-    lost = next((tmp_path / "run" / "manifest").iterdir())
-    lost.unlink()  # as a driver that was killed before it was there
-    (tmp_path / "run" / "_SUCCESS").unlink()
-    before = data_files(tmp_path / "run")
-    assert p2pz_ray.translate(config).ok == 8
-    assert pairs_of(tmp_path / "run") == rows
-    assert lost.exists()
-    assert len(before & data_files(tmp_path / "run")) == len(before) - 1
-    assert committed_files(tmp_path / "run") == data_files(tmp_path / "run")

@@ -58,6 +58,15 @@ def test_articles_agree_with_what_follows(word: str) -> None:
     assert article(word) == expected
 
 
+def test_an_article_goes_by_the_sound() -> None:
+    consonant = "ewe ukulele uranium unicorn unidirectional unilateral universe European USB one-eyed UFO T-shirt NASA"
+    vowel = "unidentified X-ray SUV LEDs umbrella hourglass urn uninhabited 8-year-old oncoming L-shaped HTML"
+    for word in consonant.split():
+        assert article(word) == "a", word
+    for word in vowel.split():
+        assert article(word) == "an", word
+
+
 def test_a_bank_needs_a_word_and_a_possible_count() -> None:
     for word, count in [("  ", 10), ("cat", 0), ("cat", 10**6)]:
         with pytest.raises(ConfigError):

@@ -13,6 +13,7 @@ import fsspec
 from filelock import FileLock
 
 from p2pz_ray.editing.lora import Lora
+from p2pz_ray.editing.single_file import SingleFile
 from p2pz_ray.editing.weights import HALVES, PARTS, TEXT, wanted
 from p2pz_ray.errors import ConfigError, first_line
 from p2pz_ray.hub import patiently
@@ -20,7 +21,7 @@ from p2pz_ray.hub import patiently
 # p2pz_ray.mini.MODEL, found without importing a neighbour.
 MINI = Path(__file__).parents[1] / "mini" / "model"
 CACHE = Path("~/.cache/p2pz_ray/models")
-"""Copies of checkpoints that lie at URIs; P2PZ_CACHE names another folder."""
+"""Copies of checkpoints that lie at URIs, and folders made of single files; P2PZ_CACHE names another folder."""
 
 
 def is_here(model: str) -> bool:
@@ -29,9 +30,14 @@ def is_here(model: str) -> bool:
 
 
 def locate(
-    model: str | os.PathLike[str], revision: str | None = None, half: bool = False, parts: Sequence[str] | None = PARTS
+    model: str | os.PathLike[str],
+    revision: str | None = None,
+    half: bool = False,
+    parts: Sequence[str] | None = PARTS,
+    layout: str | None = None,
 ) -> Path:
-    """The local folder of a checkpoint: "mini", a folder in StableDiffusionPipeline layout, its URI, or a hub id.
+    """The local folder of a checkpoint: "mini", a folder in StableDiffusionPipeline layout, its URI, a hub id, or one
+    .safetensors file or its URI, which is made a folder in the cache with the configurations of another, its `layout`.
 
     What isn't local is copied into a cache first, a hub's into the hub client's own: the configurations and the weights
     of `parts` (none at all, or None for every part), and for `half` precision the half variants where there are some.
@@ -40,10 +46,16 @@ def locate(
     Raises ConfigError where the folder has no `model_index.json`, or the storage or the hub can't be reached.
     """
     name = os.fspath(model)
-    if name.endswith((".safetensors", ".ckpt")):
+    if name.endswith((".ckpt", ".pt", ".pth")):
         raise ConfigError(
-            f"model {name} is one file: make a folder of it once with diffusers' StableDiffusionPipeline"
-            ".from_single_file(FILE).save_pretrained(FOLDER), and give that folder"
+            f"model {name} is a pickle, which is a program and not only numbers: convert it once to .safetensors, or "
+            "make a folder of it with diffusers' StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
+        )
+    if name.endswith(".safetensors"):
+        return _unpacked(name, layout, parts)
+    if layout is not None:
+        raise ConfigError(
+            f"model.layout is {layout}, but model {name} is no .safetensors file and has its own: omit it"
         )
     if "://" in name:
         return _fetched(name, half, parts)
@@ -118,10 +130,9 @@ def _fetched(uri: str, half: bool, parts: Sequence[str] | None) -> Path:
         files = {path.removeprefix(f"{root}/"): info for path, info in fs.find(root, detail=True).items()}
         if "model_index.json" not in files:
             raise ConfigError(f"model {uri} is not a Stable Diffusion folder: it has no model_index.json")
-        keys = ("size", "ETag", "generation", "mtime", "LastModified")
-        versions = sorted(f"{path}:{[str(info.get(key)) for key in keys]}" for path, info in files.items())
+        versions = sorted(f"{path}:{[str(info.get(key)) for key in _VERSION]}" for path, info in files.items())
         digest = hashlib.sha256("\n".join([uri, *versions]).encode()).hexdigest()[:16]
-        cache = Path(os.environ.get("P2PZ_CACHE", CACHE)).expanduser()
+        cache = _cache()
         folder = cache / digest
         missing = [name for name in wanted(list(files), half, uri, parts) if not (folder / name).exists()]
         if missing:
@@ -133,6 +144,72 @@ def _fetched(uri: str, half: bool, parts: Sequence[str] | None) -> Path:
         reason = first_line(error)
         raise ConfigError(f"model {uri} can't be fetched ({reason}): check the URI and the rights to it") from error
     return folder
+
+
+def _unpacked(name: str, layout: str | None, parts: Sequence[str] | None) -> Path:
+    """The folder that a single file was made, once on a machine; with weights in it where any part's are wanted."""
+    file = _single(name)
+    single = SingleFile.read(file)
+    if layout is None:
+        family, layout = single.family
+        try:
+            described = locate(layout, parts=())
+        except ConfigError as error:
+            raise ConfigError(
+                f"model {name} is one file of {family}, which has no configurations in it, and those of {layout} can't "
+                f"be had: set model.layout to the folder or hub id of another checkpoint of its family ({error})"
+            ) from error
+    else:
+        described = locate(layout, parts=())
+    texts = single.layout(described)
+    state = file.stat()
+    known = json.dumps([str(file.resolve()), state.st_size, state.st_mtime_ns, sorted(texts.items())])
+    folder = _cache() / hashlib.sha256(known.encode()).hexdigest()[:16]
+    _cache().mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "model_index.json").exists():
+            single.check(described)
+            for path, text in texts.items():  # the index comes last
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_text(text)
+        if parts is None or parts:
+            for part in PARTS:
+                target = (
+                    folder / part / ("model.safetensors" if part in TEXT else "diffusion_pytorch_model.safetensors")
+                )
+                if target.parent.is_dir() and not target.exists():
+                    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+                        single.write(folder, part, Path(scratch, target.name))
+                        Path(scratch, target.name).rename(target)
+    return folder
+
+
+def _single(name: str) -> Path:
+    """A single file on this machine, fetched from its URI where it is elsewhere."""
+    if "://" not in name:
+        file = Path(name).expanduser()
+        if not file.is_file():
+            raise ConfigError(f"model {name} is no file here: check its path")
+        return file
+    try:
+        fs, path = fsspec.core.url_to_fs(name)
+        version = str([str(fs.info(path).get(key)) for key in _VERSION])
+        file = _cache() / f"{hashlib.sha256(f'{name}{version}'.encode()).hexdigest()[:16]}.safetensors"
+        _cache().mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock"):
+            _copy(fs, path, file)
+    except (OSError, ValueError, ImportError) as error:
+        reason = first_line(error)
+        raise ConfigError(f"model {name} can't be fetched ({reason}): check the URI and the rights to it") from error
+    return file
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("P2PZ_CACHE", CACHE)).expanduser()
+
+
+_VERSION = ("size", "ETag", "generation", "mtime", "LastModified")
+"""What storages say of a file that changes when the file does."""
 
 
 def _copy(fs: fsspec.AbstractFileSystem, path: str, target: Path) -> None:

@@ -1,6 +1,8 @@
 """The method in three calls: invert pictures, make directions, edit."""
 
+import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -26,6 +28,9 @@ from p2pz_ray.editing.schedule import Schedule
 from p2pz_ray.editing.settings import GuidanceSettings, InversionSettings
 from p2pz_ray.editing.text import Condition
 from p2pz_ray.errors import ConfigError, ImageError
+
+LARGE = 8
+"""Times the pixels that a model was trained at, from which on an image is warned of."""
 
 Pictures = NDArray[np.uint8] | Sequence[Image.Image] | Sequence[NDArray[np.uint8]]
 
@@ -80,6 +85,7 @@ class Editor:
         model: str | os.PathLike[str] = "mini",
         *,
         revision: str | None = None,
+        layout: str | None = None,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         vae: str | None = None,
@@ -88,8 +94,10 @@ class Editor:
         checkpointing: bool = False,
         **settings: Any,
     ) -> "Editor":
-        """Load "mini", a folder in StableDiffusion(XL)Pipeline layout, its URI, or a hub id; `settings` go to `Editor`.
+        """Load "mini", a folder in StableDiffusion(XL)Pipeline layout, its URI, a hub id, or one .safetensors file;
+        `settings` go to `Editor`.
 
+        `layout` is the folder or hub id whose configurations a single file takes, None for Stable Diffusion's own.
         `vae` is the folder or hub id of another autoencoder; `loras` are fused into the weights. `compile` spends
         minutes once for faster passes thereafter (see DiffusionModel.compile), `checkpointing` time for memory (see
         DiffusionModel.checkpoint).
@@ -97,7 +105,7 @@ class Editor:
         Raises ConfigError where there is no such checkpoint.
         """
         half = dtype != torch.float32
-        folder = locate(model, revision, half)
+        folder = locate(model, revision, half, layout=layout)
         other = None if vae is None else locate_vae(vae, half)
         loaded = DiffusionModel.load(folder, device, dtype, other, loras)
         editor = cls(loaded, fingerprint=identity(folder, other, loras, half), **settings)
@@ -147,8 +155,8 @@ class Editor:
             seeds: one non-negative number a picture, the only source of randomness.
             conditions: for each of the editor's controls its pictures (B, H, W, 3); None for one that makes its own.
 
-        An image whose latents are no picture's any more stands in the inversion's `faults`. Raises ValueError where the
-        counts or sizes don't fit.
+        An image whose latents are no picture's any more stands in the inversion's `faults`. Images much larger than the
+        model was trained at are warned of. Raises ValueError where the counts or sizes don't fit.
         """
         pixels = _pixels(images)
         if isinstance(captions, str):
@@ -157,6 +165,7 @@ class Editor:
             raise ValueError(f"{len(pixels)} images, {len(captions)} captions, {len(seeds)} seeds: give one of each")
         if any(side % self.model.factor for side in pixels.shape[1:3]):
             raise ValueError(f"images are {pixels.shape[1:3]} pixels: give multiples of {self.model.factor}")
+        self._say_if_large(pixels.shape[1:3])
         latents = self.model.encode(pixels)
         numbers = [int(seed) for seed in seeds]
         hints, own = self._hints(pixels, conditions)
@@ -178,6 +187,17 @@ class Editor:
         hints, own = self._hints(images, conditions)
         c = self.model.embed(list(captions)).shown(own)
         return Inversion(latents, c, tuple(captions), schedule, images, faulty, hints)
+
+    def _say_if_large(self, size: tuple[int, int]) -> None:
+        """Attention's work grows with the square of the pixels: a photograph can keep a small model busy for hours."""
+        times = math.prod(size) / math.prod(self.size)
+        if times > LARGE:
+            warnings.warn(
+                f"images are {size[0]} × {size[1]} px, {times:.0f} times the pixels that this model was trained at: it "
+                f"takes at least {times:.0f} times as long, and the model knows nothing so large. Resize them to "
+                f"{self.size[0]} × {self.size[1]}.",
+                stacklevel=3,
+            )
 
     def _hints(
         self, images: NDArray[np.uint8], conditions: Sequence[NDArray[np.uint8] | None]

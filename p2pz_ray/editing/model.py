@@ -46,6 +46,7 @@ class DiffusionModel:
         text: TextEncoder,
         scheduler: DDIMScheduler,
         defaults: dict[str, Any] | None = None,
+        zero_empty: bool = False,
     ):
         self.vae = vae.eval().requires_grad_(False)
         self.unet = unet.eval().requires_grad_(False)
@@ -61,6 +62,8 @@ class DiffusionModel:
         self.text = text
         self.scheduler = scheduler
         self.defaults = defaults or {}
+        self.zero_empty = zero_empty
+        """Whether an empty negative is zeros and no embedded text, as SDXL was trained."""
         kind = scheduler.config.prediction_type
         if kind not in ("epsilon", "v_prediction"):
             raise ConfigError(f"the checkpoint predicts {kind!r}: only epsilon and v_prediction are supported")
@@ -97,7 +100,8 @@ class DiffusionModel:
             autoencoder.to(memory_format=torch.channels_last)
         notes = folder / "editing.json"
         defaults = json.loads(notes.read_text()) if notes.is_file() else None
-        return cls(vae=autoencoder, unet=unet, text=text, scheduler=scheduler, defaults=defaults)
+        zeros = xl and read_json(folder / "model_index.json").get("force_zeros_for_empty_prompt", True)
+        return cls(autoencoder, unet, text, scheduler, defaults, zero_empty=bool(zeros))
 
     def compile(self) -> "DiffusionModel":
         """Have torch.compile make kernels for passes that nobody asks for maps: minutes for the first passes of a
@@ -175,6 +179,13 @@ class DiffusionModel:
     def embed(self, sentences: list[str]) -> Condition:
         """What n sentences tell the UNet, float32."""
         return self.text.embed(sentences)
+
+    def negative(self, text: str, captions: Sequence[str]) -> Condition:
+        """What classifier-free guidance moves n images away from: a text, or with "caption" their own n."""
+        if text == "caption":
+            return self.embed(list(captions))
+        c = self.embed([text] * len(captions))
+        return c.each(torch.zeros_like) if self.zero_empty and not text else c
 
     def predict(self, x: Tensor, t: int, c: Condition, level: float, watched: bool = False) -> Tensor:
         """ε(x, t, c): (B, 4, h, w) noise in latents x under B conditions c; `level` is x's own ā. `watched` is a pass

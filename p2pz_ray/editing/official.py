@@ -42,8 +42,7 @@ def edit(
     B, K = len(inversion.c), len(directions)
     # The two halves' references are 2 B, with K rows each.
     passes = Passes(model, 2 * B, K, most=B)
-    negatives = list(inversion.captions) if settings.negative == "caption" else [settings.negative] * B
-    c_neg = model.embed(negatives)
+    c_neg = model.negative(settings.negative, inversion.captions)
     c_ref = Condition.cat([c_neg, inversion.c])
     c_edit = inversion.c.each(lambda c: c.repeat_interleave(K, dim=0)) + directions.each(
         lambda delta: delta.repeat(B, *[1] * (delta.ndim - 1))

@@ -42,8 +42,8 @@ def edit(
     passes = Passes(model, B, K)
     c_plain = inversion.c.shown(inversion.hints).each(lambda c: c.repeat_interleave(K, dim=0))
     c_directed = c_plain + directions.each(lambda delta: strength * delta.repeat(B, *[1] * (delta.ndim - 1)))
-    negatives = list(inversion.captions) if settings.negative == "caption" else [settings.negative] * B
-    c_neg = model.embed(negatives).shown(inversion.hints).each(lambda c: c.repeat_interleave(K, dim=0))
+    c_neg = model.negative(settings.negative, inversion.captions).shown(inversion.hints)
+    c_neg = c_neg.each(lambda c: c.repeat_interleave(K, dim=0))
     x_ref = inversion.trajectory[-1]
     x = x_ref.repeat_interleave(K, dim=0)
     shares = None if cells is None else cells.flatten(0, 1)[:, None]

@@ -127,8 +127,9 @@ class GuidanceSettings(Settings):
     `strength` multiplies every direction, beside what its edit multiplies it by.
 
     `negative` is the text that classifier-free guidance moves away from; "caption" stands for the image's own caption,
-    right for real images. `reference` says where the reference's latents come from: "trajectory" are the inversion's
-    own, "reconstruction" denoises them again from x_T as the paper does.
+    right for real images, and an empty one is what the checkpoint takes for it (SDXL: zeros). `reference` says where
+    the reference's latents come from: "trajectory" are the inversion's own, "reconstruction" denoises them again from
+    x_T as the paper does.
 
     Windows say where along the steps something acts, [FROM, TO] from the noisiest on: `directed` the direction, outside
     of which the caption alone stands; `guided` the comparing of maps; `confined` the masks, outside of which every cell
@@ -178,7 +179,8 @@ class GuidanceSettings(Settings):
         """(λ_xa, guidance scale, strength): as set, else from the checkpoint's `editing.json`, else the paper's 0.1,
         5 and 1.
 
-        A v-prediction model's gradients are an order of magnitude larger: 0.1 makes noise of it, 0.01 does not.
+        λ is one number for all families, since the loss compares every latent at as many places (see README.md); of
+        v-prediction models people report that 0.1 makes noise and 0.01 does not.
         """
         usual = 0.1 if model.prediction == "epsilon" else 0.01
         lambda_xa = self.lambda_xa if self.lambda_xa is not None else model.defaults.get("lambda_xa", usual)

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from p2pz_ray.lab.bench import Bench, Pixels, Task, swapped_word
 from p2pz_ray.lab.figures import MEASURES, Table, changed, measured
@@ -28,31 +30,49 @@ def diffusers_pipeline(folder: Path | str, device: torch.device | str) -> Any:
     return pipeline.to(device)
 
 
+def edited_by(
+    pipeline: Any,
+    picture: NDArray[np.uint8],
+    caption: str,
+    delta: Tensor,
+    steps: int,
+    lambda_xa: float,
+    cfg: float,
+    seed: int = 0,
+    reg_steps: int = 5,
+) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) by that pipeline, under the direction `delta` (L, D); `reg_steps` 0 leaves the noise alone.
+    One at a time: more would be silently wrong."""
+    delta = delta[None].to(pipeline.device)
+    inverted = pipeline.invert(
+        caption,
+        image=Image.fromarray(picture),
+        num_inference_steps=steps,
+        num_reg_steps=reg_steps,
+        output_type="np",
+        generator=torch.Generator().manual_seed(seed),
+    )
+    made = pipeline(
+        caption,
+        source_embeds=torch.zeros_like(delta),
+        target_embeds=delta,
+        negative_prompt=caption,
+        latents=inverted.latents,
+        num_inference_steps=steps,
+        cross_attention_guidance_amount=lambda_xa,
+        guidance_scale=cfg,
+        output_type="np",
+    ).images[0]
+    pixels: NDArray[np.uint8] = (made * 255).round().clip(0, 255).astype(np.uint8)
+    return pixels
+
+
 def by_diffusers(bench: Bench, task: Task, steps: int = 50, lambda_xa: float = 0.1, cfg: float = 5.0) -> Pixels:
-    """A task by that pipeline, one picture at a time: more would be silently wrong. Its own defaults are 0.1 and 7.5;
-    the paper's scale is 5."""
+    """A task by that pipeline. Its own defaults are 0.1 and 7.5; the paper's scale is 5."""
     pipeline = diffusers_pipeline(bench.folder, bench.device)
-    target = bench.direction(task.edit).embedding[None]
-    made = []
-    for i, (picture, said) in enumerate(zip(task.sources, task.captions, strict=True)):
-        generator = torch.Generator().manual_seed(i)
-        noise = pipeline.invert(
-            said, image=Image.fromarray(picture), num_inference_steps=steps, generator=generator
-        ).latents
-        edited = pipeline(
-            said,
-            source_embeds=torch.zeros_like(target),
-            target_embeds=target,
-            negative_prompt=said,
-            latents=noise,
-            num_inference_steps=steps,
-            cross_attention_guidance_amount=lambda_xa,
-            guidance_scale=cfg,
-            generator=generator,
-            output_type="pil",
-        )
-        made.append(np.asarray(edited.images[0]))
-    return np.stack(made)
+    delta = bench.direction(task.edit).embedding
+    pictures = enumerate(zip(task.sources, task.captions, strict=True))
+    return np.stack([edited_by(pipeline, one, said, delta, steps, lambda_xa, cfg, i) for i, (one, said) in pictures])
 
 
 def by_sdedit(bench: Bench, task: Task, strength: float, steps: int = 50, cfg: float = 5.0) -> Pixels:

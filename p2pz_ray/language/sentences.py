@@ -20,8 +20,13 @@ _SHOWN = 3  # lines that lack their word
 
 _SLOT = re.compile(r"\{(\w+?)\d?\}")
 _ARTICLE = re.compile(r"<a> (?=(\S+))")
-_CONSONANT_SOUND = re.compile(r"(uni(?!n|m)|us[aeu]|uti|ut[eo]|eu|once\b|one\b|one-|ufo)", re.IGNORECASE)
-_VOWEL_SOUND = re.compile(r"([aeiou]|hour|honest|honou?r|heir)", re.IGNORECASE)
+_CONSONANT_SOUND = re.compile(
+    r"(uni(?=[cfopqstv]|di|l(?!l))|uk[eru]|ur(?=an[iou]|[ei])|us[aeu]|uti|ut[eo]|eu|ewe|once\b|one\b|one-|ufo)",
+    re.IGNORECASE,
+)
+_VOWEL_SOUND = re.compile(r"([aeiou]|hour|honest|honou?r|heir|8|1[18](?!\d))", re.IGNORECASE)
+# Letters that are said one by one: one alone, two or three, or more without a vowel among them.
+_SPELLED = re.compile(r"([A-Z])([A-Z]{0,2}|[B-DF-HJ-NP-TV-XZ]+)s?(?![A-Za-z])")
 _BULLET = re.compile(r"^(?:[-*•–]|\(?\d{1,4}[.):])\s*")
 _LONGEST = 40  # words; what comes after about 60 is cut off by a text encoder of 77 tokens anyway
 
@@ -123,6 +128,9 @@ def template_bank(word: str, count: int = 1000) -> list[str]:
 
 def article(following: str) -> str:
     """The indefinite article, "a" or "an", as the sound that `following` begins with asks for."""
+    spelled = _SPELLED.match(following)
+    if spelled:
+        return "an" if spelled[1] in "AEFHILMNORSX" else "a"
     vowel = _VOWEL_SOUND.match(following) and not _CONSONANT_SOUND.match(following)
     return "an" if vowel else "a"
 

@@ -29,7 +29,9 @@ def write_direction(config: DirectionConfig) -> EditDirection:
         direction.save(config.output)
         return direction
     device = chosen_device(config.device)
-    text = TextEncoder.load(locate(config.model.name, config.model.revision, parts=TEXT), loras_of(config.model))
+    text = TextEncoder.load(
+        locate(config.model.name, config.model.revision, parts=TEXT, layout=config.model.layout), loras_of(config.model)
+    )
     text.encoder.to(device)
     name = Path(config.output).stem
     words = EditConfig(source=config.source, target=config.target, sentences=config.sentences, count=config.count)

@@ -17,6 +17,7 @@ from p2pz_ray.editing.control import Control
 from p2pz_ray.editing.mask import Mask, mixed
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.captions import Blip, Captioner
+from p2pz_ray.running.determinism import make_deterministic
 from p2pz_ray.running.direction import load_direction, loras_of
 from p2pz_ray.running.inversions import Inversions
 from p2pz_ray.running.job import Job
@@ -99,6 +100,7 @@ def load_editor(config: Modelled, device: str, **settings: Any) -> Editor:
     return Editor.from_pretrained(
         config.model.name,
         revision=config.model.revision,
+        layout=config.model.layout,
         device=device,
         dtype=torch_dtype(config.dtype, device),
         vae=config.model.vae,
@@ -122,6 +124,8 @@ def in_one_pass(
 
 def load_engine(job: Job, device: str) -> Engine:
     """What the job's configuration names, on a device. Raises ConfigError where a part of it can't be loaded."""
+    if job.config.deterministic:
+        make_deterministic()
     if job.config.engine is not None:
         from p2pz_ray.running.prompted import Prompted  # which is an engine itself
 

@@ -9,6 +9,7 @@ from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import identity, locate, locate_vae
 from p2pz_ray.editing.model import TextEncoder
 from p2pz_ray.editing.weights import PARTS
+from p2pz_ray.running.determinism import make_deterministic
 from p2pz_ray.running.direction import Recipe, edit_directions, loras_of
 from p2pz_ray.running.engine import torch_dtype
 
@@ -26,6 +27,7 @@ class Wanted:
     identity: str | None
     recipe: Recipe
     parts: tuple[str, ...] | None = PARTS
+    deterministic: bool = False
 
     @property
     def complete(self) -> bool:
@@ -50,12 +52,15 @@ def found_here(wanted: Wanted, device: Device = "cpu") -> Ingredients:
     if wanted.complete:
         assert wanted.identity is not None
         return Ingredients(wanted.identity, edit_directions(wanted.recipe, None))
+    if wanted.deterministic:
+        make_deterministic()
     place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     half = torch_dtype(wanted.dtype, place) != torch.float32
-    checkpoint, loras = locate(wanted.model.name, wanted.model.revision, half, wanted.parts), loras_of(wanted.model)
+    model, loras = wanted.model, loras_of(wanted.model)
+    checkpoint = locate(model.name, model.revision, half, wanted.parts, model.layout)
     known = wanted.identity
     if known is None:
-        vae = None if wanted.model.vae is None else locate_vae(wanted.model.vae, half)
+        vae = None if model.vae is None else locate_vae(model.vae, half)
         known = identity(checkpoint, vae, loras, half)
     text = None
     if not wanted.recipe.complete:

@@ -149,7 +149,7 @@ def _diffusion(config: TranslateConfig, begun: RunFolder | None, find: Find) -> 
     for control in controls:
         check_control(control.folder, unet)
     known = identity(checkpoint, vae, loras, in_half(config)) if _are_here(config.model) else None
-    wanted = Wanted(config.model, config.dtype, known, recipe(config.edits, kept))
+    wanted = Wanted(config.model, config.dtype, known, recipe(config.edits, kept), deterministic=config.deterministic)
     found = (found_here if wanted.complete else find)(wanted)
     ingredients: dict[str, Any] = {
         "model": found.identity,
@@ -165,7 +165,7 @@ def _pipeline(config: TranslateConfig, engine: EngineConfig, find: Find) -> _Giv
     """A pipeline of diffusers' own and its checkpoint, which is told words and needs no directions."""
     kind = pipeline_kind(engine.pipeline)
     check_arguments(kind, engine.arguments)
-    checkpoint = locate(config.model.name, config.model.revision, in_half(config), parts=())
+    checkpoint = locate(config.model.name, config.model.revision, in_half(config), (), config.model.layout)
     check_folder(kind, checkpoint)
     if (checkpoint / "unet").is_dir():
         size = picture_size(config.image.size, checkpoint)
@@ -258,7 +258,7 @@ def checked_checkpoint(config: Modelled) -> tuple[Path, Path | None, list[Lora]]
     configurations alone are fetched. Raises ConfigError for a checkpoint that can't be edited, or not in so many
     steps."""
     half = in_half(config)
-    checkpoint = locate(config.model.name, config.model.revision, half, parts=())
+    checkpoint = locate(config.model.name, config.model.revision, half, (), config.model.layout)
     vae = None if config.model.vae is None else locate_vae(config.model.vae, half, weights=False)
     check_kind(checkpoint)
     _check_steps(config, checkpoint)
@@ -319,12 +319,13 @@ def absolute_model(model: CheckpointConfig) -> CheckpointConfig:
     """A model whose local files are named from the root."""
 
     def folder(name: str) -> str:
-        return absolute_uri(name) if Path(name).expanduser().is_dir() else name
+        return absolute_uri(name) if Path(name).expanduser().exists() else name
 
     name = model.name if model.name == "mini" else folder(model.name)
     loras = [lora.model_copy(update={"name": absolute_uri(lora.name)}) for lora in model.loras]
     vae = None if model.vae is None else folder(model.vae)
-    return model.model_copy(update={"name": name, "loras": loras, "vae": vae})
+    layout = None if model.layout in (None, "mini") else folder(model.layout)
+    return model.model_copy(update={"name": name, "loras": loras, "vae": vae, "layout": layout or model.layout})
 
 
 def absolute_uri(uri: str) -> str:

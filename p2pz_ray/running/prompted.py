@@ -23,7 +23,7 @@ class Prompted:
         assert engine is not None
         self.job, self.prompt = job, engine.prompt
         dtype = dtype_of(config, device)
-        folder = locate(config.model.name, config.model.revision, dtype.itemsize < 4, parts=None)
+        folder = locate(config.model.name, config.model.revision, dtype.itemsize < 4, None, config.model.layout)
         self.pipeline = Pipeline.load(pipeline_kind(engine.pipeline), folder, device, dtype, engine.arguments)
         seeing = config.captions.model
         blip = None if seeing is None else Blip(seeing.name, revision=seeing.revision, device=device)

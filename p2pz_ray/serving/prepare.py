@@ -21,7 +21,9 @@ def prepare(config: ServeConfig) -> Offer:
     size = picture_size(config.image.size, checkpoint)
     files = {name: edit.direction for name, edit in config.offered.items() if edit.direction is not None}
     if files:
-        text = TextEncoder.load(locate(config.model.name, config.model.revision, parts=TEXT), loras)
+        text = TextEncoder.load(
+            locate(config.model.name, config.model.revision, parts=TEXT, layout=config.model.layout), loras
+        )
         for name, file in files.items():
             EditDirection.load(file).check(text, name)
     return Offer(config, size, _taught(load_students(config.students, "cpu")), _token(config))
