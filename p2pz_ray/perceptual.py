@@ -1,5 +1,5 @@
-"""A learned distance between pictures: LPIPS, whose backbone's weights must be on the machine, and shift-tolerant LPIPS,
-whose weights arrive by package.
+"""A learned distance between pictures: LPIPS, whose backbone's weights must be on the machine, and shift-tolerant
+LPIPS, whose weights arrive by package.
 
     distance = load_perceptual("stlpips-alex")
     d = distance(x, y)          # (B, 3, H, W) in -1 … 1 → (B,), 0 for equal pictures
