@@ -30,7 +30,7 @@ _ELSEWHERE |= dict.fromkeys(("direction", "evaluate", "plan", "translate"), "job
 
 
 def __getattr__(name: str) -> object:
-    # Loaded on first use: the command line's wrong-usage answers should not wait for torch, nor a notebook for Ray.
+    # Loaded on first use: usage errors of the command line should not wait for torch, nor a notebook for Ray.
     if name == "distill":  # a package that can be called
         return import_module("p2pz_ray.distill")
     if name in __all__:

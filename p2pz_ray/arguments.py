@@ -1,4 +1,4 @@
-"""What the command line takes: its verbs with their options, examples and keys."""
+"""The command line's arguments: its verbs with their options, examples and keys."""
 
 import argparse
 import difflib
@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from p2pz_ray import __version__
 
 FORMATS = ("webdataset", "imagefolder", "instructpix2pix", "img2img-turbo", "parquet")
-_DUPLICATES = "of sources closer than so many grey levels keep the first; 0 keeps all; default: 1"
+_DUPLICATES = "keep only the first of sources that are closer than this many grey levels; 0 keeps all; default: 1"
 _OVERVIEW = """\
 p2pz translates whole image collections with pix2pix-zero: every cat becomes a dog that sits where the cat sat.
 
@@ -24,7 +24,7 @@ Your own images:
   p2pz status    runs/dogs
   p2pz report    runs/dogs
 
-What can be made of the pairs:
+Use the pairs:
   p2pz evaluate  run=runs/dogs  scores
   p2pz distill   pairs.runs=runs/dogs output=runs/student   a student that edits in one pass
   p2pz export    runs/dogs out --format webdataset          pairs for another project's trainer
@@ -52,10 +52,10 @@ _CONFIGURED = ("translate", "evaluate", "distill", "direction", "serve")
 def parsed(arguments: Sequence[str], verbs: Collection[str]) -> argparse.Namespace:
     """The verb and its options. Ends the process with an overview, help, or one sentence about what is wrong.
 
-    argparse takes settings from one place alone: those that stand behind an option are added here.
+    argparse takes settings from one place only: those after an option are added here.
     """
     parser = _parser()
-    if "_ARGCOMPLETE" in os.environ:  # a shell asks how a line goes on; pip install 'p2pz_ray[completion]'
+    if "_ARGCOMPLETE" in os.environ:  # shell completion: pip install 'p2pz_ray[completion]'
         import argcomplete
 
         argcomplete.autocomplete(parser)
@@ -78,7 +78,7 @@ def parsed(arguments: Sequence[str], verbs: Collection[str]) -> argparse.Namespa
 
 
 class _Parser(argparse.ArgumentParser):
-    """A verb's, whose help ends with an example and, for a job, with its keys."""
+    """A verb's parser: its help ends with an example and, for a job, with its keys."""
 
     def format_help(self) -> str:
         verb = self.prog.rpartition(" ")[2]
@@ -89,7 +89,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _keys(job: str) -> str:
-    """A line for each key that the job's configuration has, with its default."""
+    """A line for each key of the job's configuration, with its default."""
     from p2pz_ray.config_reference import JOBS, keys
 
     wide = max(60, shutil.get_terminal_size().columns)
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     def verb(name: str, help: str) -> argparse.ArgumentParser:
         return verbs.add_parser(name, help=help, description=help, allow_abbrev=False)
 
-    adding = verb("demo", "the whole way on the embedded miniature, offline, on this machine")
+    adding = verb("demo", "from a collection to a report with the embedded miniature, offline, on this machine")
     adding.add_argument("--out", default="demo", help="folder for the collection, the run and the report")
     adding.add_argument("--count", type=_positive, help="how many images")
 
@@ -122,9 +122,9 @@ def _parser() -> argparse.ArgumentParser:
 
     for name, help in (
         ("direction", "two words → a direction file"),
-        ("translate", "a collection → a run of pairs; goes on with a run that was begun"),
-        ("evaluate", "a run, finished or not → scores, metrics.json and a report; scores what isn't scored yet"),
-        ("distill", "pairs → a student, which edits in one pass; goes on with a training that was begun"),
+        ("translate", "a collection → a run of pairs; resumes a run that was begun"),
+        ("evaluate", "a run, finished or not → scores, metrics.json and a report; scores only unscored pairs"),
+        ("distill", "pairs → a student, which edits in one pass; resumes a training that was begun"),
     ):
         adding = verb(name, help)
         adding.add_argument(
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     adding = verb(
-        "serve", "a page, an API and an assistants' endpoint, until Ctrl-C; without settings, of the miniature"
+        "serve", "a page, an API and an endpoint for assistants, until Ctrl-C; without settings, for the miniature"
     )
     adding.add_argument(
         "settings",
@@ -146,7 +146,9 @@ def _parser() -> argparse.ArgumentParser:
 
     adding = verb("submit", "send a job to a Ray cluster and follow its log; ends with the job's exit code")
     adding.add_argument("settings", nargs="*", metavar="CONFIG or KEY=VALUE", help="as the job itself takes them")
-    adding.add_argument("--address", required=True, metavar="URL", help="of the dashboard: http://127.0.0.1:8265")
+    adding.add_argument(
+        "--address", required=True, metavar="URL", help="the dashboard's address, such as http://127.0.0.1:8265"
+    )
     adding.add_argument(
         "--job",
         default="translate",
@@ -156,41 +158,52 @@ def _parser() -> argparse.ArgumentParser:
     adding.add_argument("--working-dir", default=".", metavar="DIR", help="the folder to send; default: this one")
     adding.add_argument("--no-wait", action="store_true", help="don't follow the log")
     adding.add_argument("--follow", metavar="ID", help="follow a job that was sent before")
-    adding.add_argument("--stop", metavar="ID", help="stop a job: what is done stays, and the job sent again goes on")
+    adding.add_argument("--stop", metavar="ID", help="stop a job: finished work stays; submit it again to resume")
 
     adding = verb("report", "write RUN/report/index.html, for a run finished or not")
     adding.add_argument("run", metavar="RUN")
     adding.add_argument("other", metavar="RUN", nargs="?", help="a second run: compare the two pair by pair instead")
-    adding.add_argument("--truth", metavar="URI", help="the miniature collection that the run was made of")
+    adding.add_argument("--truth", metavar="URI", help="the miniature collection that the run translated")
     adding.add_argument(
         "--student", metavar="RUN", help="a run whose edits of the same images are shown as a student's"
     )
     _with_storage(adding)
 
-    adding = verb("status", "how a run stands, from its manifests")
+    adding = verb("status", "a run's progress, from its manifests")
     adding.add_argument("run", metavar="RUN")
-    adding.add_argument("--watch", action="store_true", help="again whenever something was committed, until it ends")
-    adding.add_argument("--json", action="store_true", help="as a JSON object a line")
+    adding.add_argument("--watch", action="store_true", help="print again after each commit, until the run ends")
+    adding.add_argument("--json", action="store_true", help="print one JSON object per line")
     _with_storage(adding)
 
     adding = verb("plan", "what a translation would do: images, partitions, requests; with --measure hours and cost")
     adding.add_argument("settings", nargs="+", metavar="CONFIG or KEY=VALUE", help="as translate takes them")
-    adding.add_argument("--measure", type=_positive, metavar="N", help="translate N images here, to learn how fast")
-    adding.add_argument("--price", type=float, metavar="PRICE", help="of a replica's hour; with --measure")
+    adding.add_argument("--measure", type=_positive, metavar="N", help="translate N images here to measure the speed")
+    adding.add_argument("--price", type=float, metavar="PRICE", help="price per replica hour; with --measure")
 
     adding = verb("export", "a run's kept pairs in the form that another project's trainer reads")
     adding.add_argument("run", metavar="RUN")
     adding.add_argument("out", metavar="OUT", help="folder or URI")
     adding.add_argument("--format", choices=FORMATS, required=True)
     adding.add_argument("--filter", help="a condition over the columns of the scores, such as 'mask_overlap >= 0.7'")
-    adding.add_argument("--edit", help="which, where the run has several; default: all")
+    adding.add_argument("--edit", help="the edit to export, if the run has several; default: all")
     adding.add_argument(
-        "--prompt", action="append", metavar="TEXT", help="of a pair; {source}, {target}, {a_target}; may be repeated"
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="a pair's text, with {source}, {target}, {a_target}; may be repeated",
     )
     adding.add_argument("--duplicates", type=float, default=1.0, metavar="LEVELS", help=_DUPLICATES)
-    adding.add_argument("--test", type=float, default=0.1, metavar="SHARE", help="of the source pictures; default: 0.1")
-    adding.add_argument("--seed", type=int, default=0, help="of the choice among several prompts")
-    adding.add_argument("--push", metavar="hf://datasets/OWNER/NAME", help="send it to the hub, as one commit")
+    adding.add_argument(
+        "--test",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="share of the source pictures to test with; default: 0.1",
+    )
+    adding.add_argument("--seed", type=int, default=0, help="seed of the choice among several prompts")
+    adding.add_argument(
+        "--push", metavar="hf://datasets/OWNER/NAME", help="also send the export to the hub, as one commit"
+    )
     _with_storage(adding)
     return parser
 
@@ -200,7 +213,7 @@ def _with_storage(adding: argparse.ArgumentParser) -> None:
         "--storage-options",
         metavar="FILE",
         default=os.environ.get("P2PZ_STORAGE_OPTIONS"),
-        help="YAML of what fsspec is handed for the run's storage; default: the file that P2PZ_STORAGE_OPTIONS names",
+        help="YAML file with fsspec's options for the run's storage; default: the file that P2PZ_STORAGE_OPTIONS names",
     )
 
 

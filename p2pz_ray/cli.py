@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command line: one verb a job.
+"""The command line: one verb per job.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 finished, but more images failed than allowed.
 """
@@ -20,7 +20,7 @@ from p2pz_ray.errors import ConfigError, P2PZError, StoppedError
 
 DONE, FAILED, WRONG, TOO_MANY_FAILED = 0, 1, 2, 3
 RETRIED = "P2PZ_RETRIED"
-"""Set where a job that fails is tried again: what no further try can mend then ends as done, with its sentence."""
+"""Set where failed jobs are tried again: an error that another try can't mend then exits as done, with its message."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _quiet()
     code = _run(given)
     if code in (WRONG, TOO_MANY_FAILED) and os.environ.get(RETRIED):
-        return _complain(f"Another try could not mend that, so exit code {code} is given as {DONE}.", DONE)
+        return _complain(f"Another try would not help, so the exit code is {DONE} instead of {code}.", DONE)
     return code
 
 
@@ -89,7 +89,7 @@ def translate(given: argparse.Namespace) -> int:
     if summary.failed_share > allowed:
         return _complain(
             f"{summary.failed_share:.1%} of the images failed, more than tolerance.failed_images allows "
-            f"({allowed:.1%}): see their sentences with p2pz report {config.output}.",
+            f"({allowed:.1%}): see the reasons with p2pz report {config.output}.",
             TOO_MANY_FAILED,
         )
     return DONE
@@ -206,7 +206,7 @@ def submit(given: argparse.Namespace) -> int:
     if given.follow is not None:
         return server.follow(given.follow)
     job = server.submit(given.job, path, overrides, Path(given.working_dir))
-    print(f"Job {job} is on its way.", flush=True)
+    print(f"Submitted job {job}.", flush=True)
     if given.no_wait:
         print(server.goes_on(job))
         return DONE
@@ -220,7 +220,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 def _split(settings: Sequence[str]) -> tuple[str | None, Sequence[str]]:
-    """The configuration file, if the first setting is none, and the overrides."""
+    """The configuration file, or None where the first argument is already KEY=VALUE, and the overrides."""
     return (None, settings) if "=" in settings[0] else (settings[0], settings[1:])
 
 
@@ -230,14 +230,14 @@ def _complain(sentence: str, code: int) -> int:
 
 
 def _never_fail_to_print() -> None:
-    """What a terminal or a log file can't show, such as "→" or a name that isn't UTF-8, is backslash-escaped there."""
+    """Backslash-escape characters that the terminal or log can't show, such as "→" or a name that isn't UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _quiet() -> None:
-    """Libraries' own chatter would bury the one line that matters."""
+    """Silence libraries: their output would bury the one line that matters."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -53,7 +53,7 @@ class ModelConfig(Section):
     """A checkpoint: "mini", a folder, a URI or a hub id. A plain text stands for its name."""
 
     name: Text
-    revision: Text | None = None  # a commit of a hub repository; null is its newest
+    revision: Text | None = None  # a commit of a hub repository; null is the newest
 
     @model_validator(mode="before")
     @classmethod
@@ -69,7 +69,7 @@ class LoraConfig(Section):
 
 
 class CheckpointConfig(ModelConfig):
-    """A diffusion checkpoint, and what changes it. Its name may be one .safetensors file's, or its URI."""
+    """A diffusion checkpoint, with another autoencoder or LoRAs. Its name may be one .safetensors file's, or its URI."""
 
     layout: Text | None = None  # of a file: a folder or hub id with its configurations; null: Stable Diffusion's own
     vae: Text | None = None  # another autoencoder: a folder or a hub id
@@ -81,17 +81,17 @@ class ColumnsConfig(Section):
 
     id: Text = "id"
     image: Text = "image"
-    mask: Text | None = None  # pictures, white where the edit may go, grey where it begins late, else black
+    mask: Text | None = None  # masks: white where the edit may go, grey where it starts late, else black
 
 
 class ConditionConfig(Section):
-    """A picture that the UNet is told besides the caption, by a ControlNet or a T2I-Adapter: of a column, or the edges
-    of the image itself."""
+    """A picture that guides the UNet besides the caption, through a ControlNet or a T2I-Adapter: from a column, or the
+    edges of the image itself."""
 
     model: Text  # the checkpoint's folder, in diffusers' layout
-    column: Text | None = None  # of pictures, in a collection of tables or tars
-    source: Annotated[Literal["edges"] | None, Field(alias="from")] = None  # of the image itself
-    weight: Annotated[float, Field(allow_inf_nan=False)] = 1.0  # 0 is as without it
+    column: Text | None = None  # a column of pictures, in a collection of tables or tars
+    source: Annotated[Literal["edges"] | None, Field(alias="from")] = None  # computed from the image itself
+    weight: Annotated[float, Field(allow_inf_nan=False)] = 1.0  # 0 is without effect
 
     @field_validator("source", mode="before")
     @classmethod
@@ -112,13 +112,13 @@ class InputConfig(Section):
 
     uri: Text
     columns: ColumnsConfig = ColumnsConfig()
-    masks: Text | None = None  # a folder of masks for a folder of images, by the same names
+    masks: Text | None = None  # a folder of masks with the same file names as the images
     storage_options: dict[str, Any] = {}  # handed to fsspec
     images_per_partition: Count = 64
     max_images: Count | None = None
-    new: Literal["ignore", "append"] = "ignore"  # files that came since the run was begun, or finished
-    unreadable: Literal["stop", "skip"] = "stop"  # tables that can't be read
-    follow: list[Text] = []  # folders outside the collection that its tables' rows may name pictures in
+    new: Literal["ignore", "append"] = "ignore"  # files added since the run was begun or finished
+    unreadable: Literal["stop", "skip"] = "stop"  # what to do with tables that can't be read
+    follow: list[Text] = []  # folders outside the collection whose pictures its tables may name
 
 
 class ImageConfig(Section):
@@ -149,7 +149,7 @@ class CaptionsConfig(Section):
 
 
 class FilesConfig(Section):
-    """Two text files with one sentence a line."""
+    """Two text files with one sentence per line."""
 
     source: Text
     target: Text
@@ -165,7 +165,7 @@ class EndpointConfig(Section):
     sentences_per_request: Count = 50
     max_requests: Count | None = None
     temperature: Amount = 1.0
-    timeout: Annotated[float, Field(gt=0)] = 120.0  # seconds a try
+    timeout: Annotated[float, Field(gt=0)] = 120.0  # seconds per try
     retries: Natural = 5
 
 
@@ -213,9 +213,11 @@ class EditConfig(Section):
     source: Text | None = None
     target: Text | None = None
     sentences: SentencesConfig = SentencesConfig()
-    count: Count = 1000  # sentences a side
+    count: Count = 1000  # sentences per side
     direction: Text | None = None  # URI of a file that `p2pz direction` wrote
-    compose: Annotated[list[Text], Field(min_length=2)] | None = None  # names of edits, each at its own strength
+    compose: Annotated[list[Text], Field(min_length=2)] | None = (
+        None  # names of edits to make at once, each at its own strength
+    )
     strength: Annotated[float, Field(allow_inf_nan=False)] = 1.0
 
     @model_validator(mode="after")
@@ -224,7 +226,7 @@ class EditConfig(Section):
         if self.direction is not None and any(words):
             raise ValueError("has a direction and words: keep direction alone, or source and target without it")
         if self.compose is not None and (self.direction is not None or any(words)):
-            raise ValueError("composes edits and is one itself: keep compose alone, or leave it out")
+            raise ValueError("has compose beside words or a direction: give compose alone, or leave it out")
         if self.direction is None and self.compose is None and not all(words):
             raise ValueError("names no edit: give it source and target, two words, or direction, a file")
         return self
@@ -256,7 +258,7 @@ class CredentialsConfig(Section):
     certificates: Text  # PEM: the signer's certificate and those above it
     key: Text  # PEM: its private key
     algorithm: Literal["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"] = "es256"
-    timestamps: Text | None = None  # URL of an authority that is asked for the time of each picture
+    timestamps: Text | None = None  # URL of a time stamp authority, asked once per picture
 
 
 class OutputFormatConfig(Section):
@@ -264,17 +266,16 @@ class OutputFormatConfig(Section):
 
     format: Literal["png", "jpeg", "webp"] = "png"
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # of jpeg and webp
-    masks: bool = False  # whether pairs have a column `mask`: where each edit was confined to
-    mark: Literal["xmp", "none"] = "xmp"  # whether an edited picture's metadata say that, how and by what it was edited
+    masks: bool = False  # whether pairs have a column `mask` with the area that each edit was confined to
+    mark: Literal["xmp", "none"] = "xmp"  # whether an edited picture's metadata say that it was edited, and how
     c2pa: CredentialsConfig | None = None  # signs each edited picture
 
 
 @dataclass(frozen=True)
 class InversionConfig(InversionSettings):
-    """InversionSettings, and where inversions are kept: another run over the same images begins with those under
-    `cache`, a URI."""
+    """InversionSettings, and `cache`, a URI where inversions are kept: another run over the same images reuses them."""
 
-    cache: Text | None = None  # of a 512 px image, 3.3 MB at 50 steps
+    cache: Text | None = None  # URI where inversions are kept; 3.3 MB per 512 px image at 50 steps
     cache_storage_options: dict[str, Any] = field(default_factory=dict)  # handed to fsspec
 
     @property
@@ -284,20 +285,20 @@ class InversionConfig(InversionSettings):
 
 
 class Processes(Section):
-    """Processes on a cluster: `count` of them, or from `min` to `max` as it has room."""
+    """Processes on a cluster: `count` of them, or between `min` and `max`, as the cluster has room."""
 
     count: Count | None = None
     min: Count | None = None
     max: Count | None = None
-    cpus: Amount = 1.0  # for each
-    gpus: Amount | None = None  # for each; null: one where device is cuda, or auto in a cluster with GPUs
+    cpus: Amount = 1.0  # per process
+    gpus: Amount | None = None  # per process; null: one where device is cuda, or auto in a cluster with GPUs
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.count is not None and (self.min is not None or self.max is not None):
             raise ValueError("has count beside min or max: keep count, or min and max")
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"has min {self.min} above max {self.max}: turn them round")
+            raise ValueError(f"has min {self.min} above max {self.max}: swap them")
         return self
 
     @property
@@ -312,14 +313,14 @@ class Processes(Section):
 class ReplicasConfig(Processes):
     """The Ray actors that hold a model each."""
 
-    max_restarts: Annotated[int, Field(ge=-1)] = -1  # -1 is without end
-    max_task_retries: Natural = 2  # tries of a partition that killed its replica
-    in_flight: Count = 2  # partitions handed to a replica at a time
-    deadline: Annotated[float, Field(gt=0)] = 3600.0  # seconds without a finished batch: it hangs, and is started anew
+    max_restarts: Annotated[int, Field(ge=-1)] = -1  # per replica; -1 is without limit
+    max_task_retries: Natural = 2  # retries of a partition that killed its replica
+    in_flight: Count = 2  # partitions assigned to a replica at a time
+    deadline: Annotated[float, Field(gt=0)] = 3600.0  # seconds without a finished batch after which a replica restarts
 
 
 class ToleranceConfig(Section):
-    """What a run may lose and still count as done."""
+    """How much of a run may fail."""
 
     failed_images: Share = 0.01  # share of all images
 
@@ -331,26 +332,28 @@ class RayConfig(Section):
 
 
 class SafetyConfig(Section):
-    """A safety checker, as Stable Diffusion's checkpoints have one: the rows of pictures that it flags have the status
-    flagged, and no student learns of them."""
+    """A safety checker like the one of Stable Diffusion's checkpoints: rows that it flags have the status flagged, and
+    students are not trained on them."""
 
     model: ModelConfig  # a StableDiffusionSafetyChecker: its folder, that of a checkpoint that has one, or a hub id
-    holds: Literal["kept", "blurred", "none"] = "blurred"  # what such a row holds: the picture, a blur of it, or none
+    holds: Literal["kept", "blurred", "none"] = (
+        "blurred"  # what a flagged row holds: the picture, a blurred one, or none
+    )
 
 
 PROMPT = ("source", "target", "caption", "swapped")
 
 
 class EngineConfig(Section):
-    """An image-to-image pipeline of diffusers' own in the editor's place, told in words; `model` is its checkpoint.
+    """One of diffusers' image-to-image pipelines instead of the editor, with a prompt; `model` is its checkpoint.
 
-    In `prompt`, {source} and {target} are the edit's words, {caption} is the image's and {swapped} the caption with the
-    one word in the other's place.
+    In `prompt`, {source} and {target} are the edit's words, {caption} is the image's caption and {swapped} the caption
+    with the source word replaced by the target.
     """
 
     pipeline: Text  # the class's name: StableDiffusionImg2ImgPipeline
     prompt: Text
-    arguments: dict[str, Any] = {}  # of its call: strength, guidance_scale, num_inference_steps and so on
+    arguments: dict[str, Any] = {}  # passed to the pipeline: strength, guidance_scale, num_inference_steps and so on
 
     @field_validator("prompt", mode="after")
     @classmethod
@@ -369,8 +372,8 @@ class TranslateConfig(Section):
     """`p2pz translate`: a collection → a run of pairs."""
 
     model: CheckpointConfig = CheckpointConfig(name="mini")
-    student: Text | None = None  # a folder that `p2pz distill` wrote, or "mini": its edits, in one pass each
-    engine: EngineConfig | None = None  # null is the method itself
+    student: Text | None = None  # a folder that `p2pz distill` wrote, or "mini": makes the edits in one pass
+    engine: EngineConfig | None = None  # null is pix2pix-zero
     input: InputConfig
     image: ImageConfig = ImageConfig()
     captions: CaptionsConfig = CaptionsConfig()
@@ -378,17 +381,19 @@ class TranslateConfig(Section):
     output: Text
     output_format: OutputFormatConfig = OutputFormatConfig()
     output_storage_options: dict[str, Any] = {}  # handed to fsspec
-    safety: SafetyConfig | None = None  # null looks at nothing
+    safety: SafetyConfig | None = None  # null is without a safety checker
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     inversion: InversionConfig = InversionConfig()
     guidance: GuidanceSettings = GuidanceSettings()
     conditions: list[ConditionConfig] = []  # sketches, edges, depth
-    conditions_act: Literal["all", "edit"] = "edit"  # in the edit's passes alone, or in inversion and reference too
-    batch_size: Count | None = 8  # images given to the model at once; null: as many as a GPU has room for
+    conditions_act: Literal["all", "edit"] = (
+        "edit"  # edit: only in the edit's passes; all: in inversion and reference too
+    )
+    batch_size: Count | None = 8  # images per batch; null: as many as fit on the GPU
     device: Device = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    compile: bool = False  # whether torch.compile makes kernels first: worth its minutes on a GPU, in long runs
-    checkpointing: bool = False  # whether a gradient's pass keeps little: less memory, more time
+    compile: bool = False  # torch.compile: takes minutes, which pays on a GPU in long runs
+    checkpointing: bool = False  # gradient checkpointing: less memory, more time
     deterministic: bool = False  # whether machines of one kind make the same pictures bit for bit: slower on a GPU
     replicas: ReplicasConfig = ReplicasConfig()
     tolerance: ToleranceConfig = ToleranceConfig()
@@ -444,12 +449,12 @@ class TranslateConfig(Section):
         for name, edit in self.edits.items():
             idle += [f"edits.{name}.{key}" for key in ("sentences", "count", "direction") if _is_set(edit, key)]
         if idle:
-            raise ValueError(f"student leaves nothing to {', '.join(idle)}: leave that out, or the student")
+            raise ValueError(f"student has no use for {', '.join(idle)}: leave that out, or the student")
         return self
 
     @model_validator(mode="after")
     def _engine_alone(self) -> "TranslateConfig":
-        """A pipeline is told words, and has settings of its own."""
+        """A pipeline takes words, and has its own settings."""
         if self.engine is None:
             return self
         others = ("student", "inversion", "guidance", "compile", "checkpointing", "conditions", "conditions_act")
@@ -461,12 +466,11 @@ class TranslateConfig(Section):
                 f"edits.{name}.{key}" for key in EditConfig.model_fields if key not in words and _is_set(edit, key)
             ]
         if idle:
-            raise ValueError(f"engine leaves nothing to {', '.join(idle)}: leave that out, or the engine")
+            raise ValueError(f"engine has no use for {', '.join(idle)}: leave that out, or the engine")
         return self
 
     def parts_of(self, name: str) -> dict[str, float]:
-        """The edits that are made at once under a name, by the names that their strengths were not added to, and how
-        far each goes."""
+        """Edit → strength, for the edits made at once under a name. Their names are those without the strength."""
         edit = self.edits[name]
         parts = {part: self.edits[part].strength for part in edit.compose} if edit.compose else {name: 1.0}
         return {swept_from(part, self.edits[part].strength): share * edit.strength for part, share in parts.items()}
@@ -481,7 +485,7 @@ class TranslateConfig(Section):
 
 
 class EmbeddingsConfig(Section):
-    """Two files of mean sentence embeddings, in the form in which the method's authors publish them (.pt)."""
+    """Two files of mean sentence embeddings, in the form that the method's authors publish (.pt)."""
 
     source: Text
     target: Text

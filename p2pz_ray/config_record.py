@@ -1,5 +1,4 @@
-"""What a run keeps of its configuration, and by what it knows whether another one would make the same
-pairs."""
+"""The record of a run's configuration, and its fingerprint: equal ones make the same pairs."""
 
 import hashlib
 import json
@@ -8,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-# Keys that decide where, how fast and how patiently a run is made, but no pixel and no row of it.
+# Keys that change where and how fast a run is made, but no pixel and no row of it.
 _WITHOUT_EFFECT = re.compile(
     r"(replicas|ray|tolerance|batch_size|device|compile|checkpointing|output|inversion\.cache)(\..*)?"
     r"|input\.(images_per_partition|new|unreadable)"
@@ -17,8 +16,7 @@ _WITHOUT_EFFECT = re.compile(
 
 
 def record(config: BaseModel) -> dict[str, Any]:
-    """`config` with all defaults as plain YAML values, for a run to keep: without storage options, which
-    may hold secrets."""
+    """`config` with all defaults as plain YAML values, without storage options, which may hold secrets."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -30,8 +28,8 @@ def record(config: BaseModel) -> dict[str, Any]:
 
 
 def fingerprint(config: BaseModel | dict[str, Any]) -> str:
-    """Of a configuration or its record 16 hex digits that change when a key that decides pixels or rows changes. What
-    lies in the files that the configuration names (the images, the model, a direction) is not in it."""
+    """16 hex digits that change when a key that decides pixels or rows changes. The content of the files that the
+    configuration names (images, model, direction) is not included."""
     kept = config if isinstance(config, dict) else record(config)
     text = json.dumps(_deciding(kept), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""`p2pz demo`: the whole way on the embedded miniature, on this machine and without a network."""
+"""`p2pz demo`: the embedded miniature from a collection to a report, on this machine and without a network."""
 
 import time
 from pathlib import Path
@@ -16,7 +16,7 @@ from p2pz_ray.running.run import translate
 COUNT = 16
 REPLICAS = 2
 BATCH = 4
-"""Images in a batch and in a partition: small, so that the bar moves and both replicas end together."""
+"""Images per batch and per partition: few, so that the bar moves and both replicas end at the same time."""
 
 
 def demo(out: str = "demo", count: int = COUNT) -> str:
@@ -42,7 +42,7 @@ def demo(out: str = "demo", count: int = COUNT) -> str:
             "replicas": {"count": REPLICAS},
         }
     )
-    print("2. Turning cats into dogs: a direction from 1,000 sentences a word, two replicas on Ray")
+    print("2. Turning cats into dogs: a direction from 1,000 sentences per word, two replicas on Ray")
     summary = translate(config)
     print(f"   {summary}")
     report = write_report(str(run), truth_uri=str(world))

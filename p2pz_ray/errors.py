@@ -1,4 +1,4 @@
-"""What can go wrong, in one sentence each: every message names the file, row or key and says what to do."""
+"""The errors. Each message is one sentence that names the file, row or key and says what to do."""
 
 
 class P2PZError(Exception):
@@ -10,8 +10,8 @@ class ConfigError(P2PZError):
 
 
 class StoppedError(P2PZError):
-    """Somebody asked for an end by a signal of this number. The command line exits with 128 and that, as a shell does:
-    143 for a stop, 130 for Ctrl-C."""
+    """A signal of this number stopped the work. The command line exits with 128 + number, as a shell does: 143 for
+    SIGTERM, 130 for Ctrl-C."""
 
     def __init__(self, sentence: str, number: int) -> None:
         super().__init__(sentence)
@@ -19,11 +19,11 @@ class StoppedError(P2PZError):
 
 
 class ImageError(P2PZError):
-    """One image can't be used. It becomes an error row; its neighbours go on."""
+    """One image can't be used. It becomes an error row; the other images go on."""
 
 
 def first_line(error: BaseException | None) -> str:
-    """What an error says, in one line without a full stop, to stand inside a sentence."""
+    """An error's message in one line without a full stop, for use inside a sentence."""
     said = (isinstance(error, OSError) and error.strerror) or str(error)
     lines = said.strip().splitlines()
     return (lines[0].rstrip(". :") if lines else "") or type(error).__name__

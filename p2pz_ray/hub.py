@@ -1,4 +1,4 @@
-"""Asking the Hugging Face hub again where it is ill for a moment or has too much to do."""
+"""Retries of requests to the Hugging Face hub when it is busy or fails for a moment."""
 
 import time
 from collections.abc import Callable
@@ -12,8 +12,8 @@ LONGEST = 60.0  # seconds between two tries
 
 
 def patiently(work: Callable[[], T]) -> T:
-    """What `work` returns; it is done again, after longer and longer waits, where the hub answers that it is busy or
-    ill. The hub's client itself does so for some of its requests. Raises what `work` raises in the end."""
+    """Call `work`, and again after longer and longer waits while the hub answers that it is busy or failing. The hub's
+    client retries only some requests itself. Returns or raises as the last call does."""
     for tried in range(TRIES - 1):
         try:
             return work()
@@ -26,8 +26,8 @@ def patiently(work: Callable[[], T]) -> T:
 
 
 def _wait(error: BaseException | None) -> float | None:
-    """Seconds that the hub asks to wait for; None where an error, or what it came from, is no passing one of the
-    hub's."""
+    """Seconds that the hub asks to wait, 0 where it doesn't say; None where neither the error nor its causes are a
+    temporary error of the hub."""
     while error is not None:
         if isinstance(error, HfHubHTTPError) and error.response is not None:
             if error.response.status_code != 429 and error.response.status_code < 500:

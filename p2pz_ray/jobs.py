@@ -33,7 +33,7 @@ Given = str | Mapping[str, Any] | BaseModel | None
 
 
 def configuration(given: Given, settings: tuple[str, ...], kind: type[C]) -> C:
-    """What a job is given as its typed configuration. Raises ConfigError with one sentence for what is wrong."""
+    """A job's arguments as its typed configuration. Raises ConfigError with one sentence."""
     if isinstance(given, kind) and not settings:
         return given
     if isinstance(given, BaseModel):
@@ -49,7 +49,7 @@ def configuration(given: Given, settings: tuple[str, ...], kind: type[C]) -> C:
 
 
 def _other_job(given: Given, kind: type[BaseModel]) -> str | None:
-    """The job that a file's keys are all of, where they aren't all of this one's."""
+    """Another job that knows all of a file's keys, if this job doesn't; else None."""
     if not isinstance(given, str):
         return None
     from p2pz_ray.config_reference import JOBS
@@ -61,13 +61,13 @@ def _other_job(given: Given, kind: type[BaseModel]) -> str | None:
 
 
 def translate(config: Given, *settings: str, on_progress: Callable[[Reached], None] | None = None) -> Summary:
-    """Translate a collection into a run, or go on with one that was begun; returns what the run holds.
+    """Translate a collection into a run, or resume a run; returns a summary of the run.
 
-    on_progress: called about twice a second with how far the run is, instead of a bar; what it raises ends the run,
-    and what is committed stays.
+    on_progress: called about twice a second with the progress, instead of a bar; an exception that it raises ends the
+    run, and committed partitions stay.
 
-    Raises ConfigError before Ray starts for what can be known to be wrong by then; P2PZError where the work can't go on
-    or was interrupted. Images that failed are no error here: see `summary.failed_share`.
+    Raises ConfigError, before Ray starts, where the configuration is wrong; P2PZError where the work can't go on or was
+    interrupted. Failed images raise nothing: see `summary.failed_share`.
     """
     found = configuration(config, settings, TranslateConfig)
     from p2pz_ray.running.run import translate as run
@@ -85,8 +85,7 @@ def direction(config: Given, *settings: str) -> EditDirection:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run is worth. metrics: what RUN/metrics.json holds; report: where the report is, None where none was
-    asked for."""
+    """The result of an evaluation. metrics: the content of RUN/metrics.json. report: the report's URI, or None."""
 
     metrics: dict[str, Any]
     report: str | None
@@ -98,7 +97,7 @@ class Evaluation:
 
 
 def evaluate(config: Given, *settings: str, say: Callable[[str], None] = print) -> Evaluation:
-    """Score what of a run isn't scored yet, and write its metrics and report. Raises as `translate` does."""
+    """Score the pairs of a run that have no scores yet, and write metrics and report. Raises as `translate` does."""
     found = configuration(config, settings, _evaluate_config())
     from p2pz_ray.evaluation.evaluate import evaluate as run
     from p2pz_ray.running.cluster import connected
@@ -120,7 +119,7 @@ def evaluate(config: Given, *settings: str, say: Callable[[str], None] = print) 
 
 
 def distill(config: Given, *settings: str) -> Distilled:
-    """Train a student, or go on with a training that was begun; says how it goes. Raises as `translate` does."""
+    """Train a student, or resume a training; prints the progress. Raises as `translate` does."""
     from p2pz_ray.distill.config import DistillConfig
 
     found = configuration(config, settings, DistillConfig)
@@ -130,10 +129,10 @@ def distill(config: Given, *settings: str) -> Distilled:
 
 
 def plan(config: Given, *settings: str, measure: int | None = None, price: float | None = None) -> Forecast:
-    """What a translation would do, without doing it: `print` shows it.
+    """A forecast of a translation, without running it: `print` shows it.
 
-    measure: so many images are translated in this process, into a folder that is removed again, to learn how long all
-    would take. price: of a replica's hour, in any currency. Raises ConfigError for what is wrong.
+    measure: how many images to translate in this process, into a folder that is removed again, to estimate the time.
+    price: per replica hour, in any currency. Raises ConfigError where the configuration is wrong.
     """
     found = configuration(config, settings, TranslateConfig)
     from p2pz_ray.running.forecast import forecast

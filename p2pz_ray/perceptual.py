@@ -26,7 +26,7 @@ SHA256 = {
     "alex": "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee",
     "vgg": "44597da68f49c1837c100ff52299050f274d102eb102e5837178c79be6f0e250",
 }
-"""Of the weights in stlpips-pytorch 0.0.2. Another file is refused: it is a pickle, whatever is read of it."""
+"""Of the weights in stlpips-pytorch 0.0.2. Other files are refused, since the format is pickle."""
 
 # Each slice of a backbone ends with the features that are compared. A convolution is (channels, kernel, padding).
 _Layer = tuple[int, int, int] | str
@@ -50,7 +50,7 @@ _LPIPS_BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.p
 
 
 class ShiftTolerantLPIPS(nn.Module):
-    """ST-LPIPS with random weights: `load_perceptual` gives it its own. Nothing of it is trained."""
+    """ST-LPIPS with random weights; `load_perceptual` loads the trained ones. It is never trained here."""
 
     def __init__(self, backbone: Literal["alex", "vgg"]) -> None:
         super().__init__()
@@ -75,13 +75,13 @@ class ShiftTolerantLPIPS(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x, y: (B, 3, H, W) in -1 … 1, at least 16 px a side. Returns (B,)."""
         total = x.new_zeros(len(x))
-        # Apart, so that where one of them alone is differentiated, nothing is done for the other on the way back.
+        # Two separate passes: if only one picture needs a gradient, the backward pass skips the other.
         for a, b, head in zip(self._features(x), self._features(y), self.heads, strict=True):
             total = total + ((a - b).square() * head).sum(1).mean((1, 2))
         return total
 
     def _features(self, x: Tensor) -> Iterator[Tensor]:
-        """What each slice makes of pictures, of length 1 in every cell."""
+        """Each slice's features, of length 1 in every cell."""
         h = (x - self.shift) / self.scale
         for part in self.slices:
             h = part(h)

@@ -1,4 +1,4 @@
-"""A run as Python holds it: how far it is, its pairs and its scores, for whatever comes next."""
+"""A run for use in Python: its progress, its pairs and its scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run's folder at any fsspec URI, finished or not. Each method looks at what is committed by then.
+    """A run's folder at any fsspec URI, finished or not. Each method reads what is committed when it is called.
 
     Raises ConfigError where there is no run.
     """
@@ -36,17 +36,17 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all of it is committed, and nothing changes any more."""
+        """Whether all of the run is committed, so that nothing changes any more."""
         return self._opened().complete
 
     def status(self) -> Status:
-        """How far it is, from its manifests."""
+        """The run's progress, from its manifests."""
         from p2pz_ray.running.status import status
 
         return status(self.uri, self._options)
 
     def pairs(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Its pairs in the collection's order, a few dozen in memory at a time; `columns` of them, or all.
+        """The pairs in the collection's order, a few dozen in memory at a time; all columns or `columns`.
 
         Pictures are encoded, struct<bytes, path>; rows that failed have status "error" and a sentence.
         """
@@ -57,7 +57,7 @@ class Run:
             yield from run.batches(manifest, names)
 
     def scores(self) -> pa.Table:
-        """What `evaluate` measured: id, edit and a column a score. Raises ConfigError where nothing is scored yet."""
+        """The scores: id, edit and one column per score. Raises ConfigError where nothing is scored yet."""
         import pyarrow as pa
 
         from p2pz_ray.evaluation.scores import ScoreFolder
@@ -78,9 +78,9 @@ class Run:
         return ray.data.read_parquet(paths, filesystem=filesystem, columns=list(columns) if columns else None)
 
     def to_hf_dataset(self, streaming: bool = False) -> datasets.Dataset | datasets.IterableDataset:
-        """Its pairs as a Hugging Face dataset, whose pictures are decoded as they are looked at.
+        """The pairs as a Hugging Face dataset, whose pictures are decoded on access.
 
-        streaming: read them where they are instead of copying them into the cache first. Needs `datasets`.
+        streaming: read the pairs in place instead of copying them into the cache first. Needs `datasets`.
         """
         try:
             import datasets

@@ -88,7 +88,7 @@ def test_an_assistant_edits_a_picture(call: Call) -> None:
     ("tool", "arguments", "said"),
     [
         ("edit_image", {"image": "", "edit": "make it nicer"}, "names no edit"),
-        ("edit_image", {"image": "http://10.0.0.1/x.png", "edit": "cat2dog"}, "none is fetched"),
+        ("edit_image", {"image": "http://10.0.0.1/x.png", "edit": "cat2dog"}, "fetches none"),
         ("edit_image", {"image": "AAAA", "edit": "cat2dog"}, "not an image"),
         ("make_direction", {"source": "", "target": "dog"}, "source has 0 letters"),
         ("submit_collection", {"collection": "../etc", "edit": "cat2dog", "run": "r"}, "collection is '../etc'"),

@@ -148,7 +148,7 @@ def test_steps_that_bend_the_rate_can_not_be_changed_and_others_are_said(
         distill(wanted("bent", 4, 0.5))
     distill(wanted("level", 2, 0.0))
     distill(wanted("level", 4, 0.0))
-    assert "It was begun for 2 steps and now goes on to 4." in capsys.readouterr().out
+    assert "The training was begun for 2 steps and now goes on to 4." in capsys.readouterr().out
 
 
 def test_a_score_that_is_no_number_is_never_the_best(
@@ -158,7 +158,7 @@ def test_a_score_that_is_no_number_is_never_the_best(
     monkeypatch.setattr(loop, "scores", lambda *_: {"error": next(errors)})
     assert distill(config(table, tmp_path / "out", steps=12)).best == {"step": 8, "error": 0.4}
     monkeypatch.setattr(loop, "scores", lambda *_: {"error": float("nan")})
-    with pytest.raises(P2PZError, match="No score of the held-out pairs was a number"):
+    with pytest.raises(P2PZError, match="No held-out score was finite"):
         distill(config(table, tmp_path / "none", steps=4))
 
 
@@ -355,7 +355,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_last_good_checkpoint(table
         with pytest.raises(P2PZError) as caught:
             distill(trained)
     said = str(caught.value)
-    assert "The loss became no number in step 5 (" in said
+    assert "The loss became infinite or NaN in step 5 (" in said
     assert f"the last good checkpoint is {tmp_path}/out/checkpoints/step-00000004.pt" in said
     assert Checkpoints(folder, 1).steps() == [4]
     with pytest.raises(P2PZError, match=r"there is no checkpoint yet"):
@@ -407,7 +407,7 @@ def test_a_checkpoint_that_is_none_or_another_trainings_is_named(table: Path, tm
     [
         ({"image": {"size": [32, 64]}}, "a student needs a square whose side is a power of two"),
         ({"workers": {"count": 3}}, "3 workers for a batch of 8"),
-        ({"losses": {"adversarial": 0.0, "l1": 0.0, "perceptual": 0.0}}, "nothing to train for"),
+        ({"losses": {"adversarial": 0.0, "l1": 0.0, "perceptual": 0.0}}, "has no loss"),
         ({"pairs": {}}, "needs runs"),
         ({"training": {"step": 3}}, "did you mean training.steps"),
     ],
@@ -520,5 +520,5 @@ def test_what_stops_every_worker_is_said_by_the_driver_and_not_tried_again(
 ) -> None:
     wanted = settings(table, tmp_path / "out", workers={"count": 1})
     wanted["training"] |= {"lr": 1e30}
-    with pytest.raises(P2PZError, match="The loss became no number in step"):
+    with pytest.raises(P2PZError, match="The loss became infinite or NaN in step"):
         distill(DistillConfig.model_validate(wanted))

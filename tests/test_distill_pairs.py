@@ -149,9 +149,9 @@ def test_a_condition_that_would_run_something_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a >", "is no condition"),
+        ("a >", "is not a condition"),
         ("a + 1", "compares nothing"),
-        ("a > 'x'", "can't be made out"),
+        ("a > 'x'", "can't be evaluated"),
         ("d > 1", "the columns are a"),
     ],
 )
@@ -211,7 +211,7 @@ def test_what_is_no_run_or_has_several_edits_is_said_to(tmp_path: Path) -> None:
         ConfigError, match=r"cat2dog, cat2horse in 2 ways .* generator\.style is 0.*set generator\.style"
     ):
         prepared(config(tmp_path / "out", runs=str(tmp_path / "run")))
-    with pytest.raises(ConfigError, match=r"pairs\.edit is cat2fox, and the pairs are of cat2dog, cat2horse"):
+    with pytest.raises(ConfigError, match=r"pairs\.edit is cat2fox, but the pairs are of cat2dog, cat2horse"):
         prepared(config(tmp_path / "out", runs=str(tmp_path / "run"), edit="cat2fox"))
     index, _ = prepared(config(tmp_path / "out", runs=str(tmp_path / "run"), edit="cat2horse"))
     assert list(index["edits"]) == ["cat2horse"]

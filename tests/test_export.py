@@ -251,7 +251,7 @@ def test_no_run_a_taken_folder_and_an_edit_without_words_are_one_sentence(
     [scene] = examples(1)
     edits = {"edits": {"cat2dog": {"direction": "d.safetensors"}}}
     write_run(tmp_path / "run", [[pair(scene.id, scene.picture(), scene.picture("dog"))]], config=edits)
-    with pytest.raises(ConfigError, match="was not made of words: say with --prompt 'cat2dog=…'"):
+    with pytest.raises(ConfigError, match="has no words: give a prompt for it with --prompt 'cat2dog=…'"):
         export(str(tmp_path / "run"), str(tmp_path / "another"), "parquet")
 
 

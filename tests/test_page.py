@@ -211,7 +211,7 @@ def test_pictures_come_by_file_paste_and_lot_and_what_is_none_is_said_in_a_sente
     page.set_input_files("#file", PICTURE)
     page.wait_for_selector("#history li:nth-child(2)")
     page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"text"})
-    assert re.fullmatch(r"This is no picture: .+\.", page.inner_text("#said"))
+    assert re.fullmatch(r"This file is not a picture: .+\.", page.inner_text("#said"))
     page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": b"nothing"})
     page.wait_for_selector("#said:text-matches('The image can.t be used: .+')")
     page.evaluate(

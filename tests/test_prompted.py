@@ -125,7 +125,7 @@ def test_outside_a_mask_the_source_stays(tiny_model: Path, tmp_path: Path) -> No
         ({"engine": {"arguments": {"strength": "high"}}}, "arguments.strength is 'high', but .* a valid number"),
         ({"engine": {"prompt": "{name}"}}, r"names \{name\}: it can name \{source\}"),
         ({"engine": {"prompt": "{source"}}, "whose braces don't match"),
-        ({"inversion": {"steps": 3}}, "engine leaves nothing to inversion"),
+        ({"inversion": {"steps": 3}}, "engine has no use for inversion"),
         ({"edits": {"e": {"source": "cat", "target": "dog", "strength": 0.5}}}, r"nothing to edits\.e\.strength"),
         ({"engine": {"pipeline": INSTRUCTED, "arguments": {}}}, "a UNet of 4 channels, but .* one of 8"),
         ({"engine": {"pipeline": KONTEXT, "arguments": {}}}, "has no text_encoder_2, tokenizer_2, transformer"),

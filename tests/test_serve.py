@@ -143,7 +143,7 @@ def test_ctrl_c_ends_all_and_leaves_no_process(served: Served) -> None:
     served.process.send_signal(signal.SIGINT)
     out, error = served.process.communicate(timeout=60)
     assert served.process.returncode == 0
-    assert out == "Ending.\n"
+    assert out == "Stopping.\n"
     assert error == ""
     psutil.wait_procs(below, timeout=20)
     assert [process for process in below if process.is_running()] == []

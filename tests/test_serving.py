@@ -167,10 +167,10 @@ def test_the_student_edits_in_one_pass_and_says_what_it_cannot(
     assert [made["strength"] for made in found["data"]] == [1.0, 0.5, [0.5, 0.25]]
     assert (found["model"], found["cost"]["steps"]) == ("student", 1)
     for edits, settings, said in (
-        (["cat2glasses"], {}, "The student makes cat2fox, cat2dog, cat2horse alone"),
-        ([{"edit": "cat2fox", "strength": 0.5}], {}, "The student makes cat2fox alone, at strength 1"),
+        (["cat2glasses"], {}, "The student makes only cat2fox, cat2dog, cat2horse"),
+        ([{"edit": "cat2fox", "strength": 0.5}], {}, "The student makes only cat2fox at strength 1"),
         ([{"edit": "cat2dog", "strength": 1.5}], {}, "The student makes cat2dog at strengths from 0 to 1"),
-        ([{"compose": [{"edit": "cat2fox"}, {"edit": "cat2dog"}]}], {}, "The student makes cat2fox alone"),
+        ([{"compose": [{"edit": "cat2fox"}, {"edit": "cat2dog"}]}], {}, "The student makes only cat2fox at"),
         (["cat2dog"], {"steps": 9}, "no steps"),
     ):
         refused = asked(client, cat, edits, model="student", **settings)

@@ -252,7 +252,7 @@ def test_strength_0_is_the_source_itself_and_a_little_is_near_it(tmp_path: Path,
     ("edit", "strength", "sentence"),
     [
         (None, 1.0, "The student knows cat2dog, cat2glasses: say which edit"),
-        ("cat2fox", 1.0, "The student knows cat2dog, cat2glasses, and no edit 'cat2fox'"),
+        ("cat2fox", 1.0, "The student has no edit 'cat2fox': it knows cat2dog, cat2glasses"),
         ("cat2glasses", 1.0, "was taught cat2glasses at strengths from 0 to 0.8, not at 1"),
         ("cat2dog", -0.5, "was taught cat2dog at strengths from 0 to 1, not at -0.5"),
         ("cat2dog", float("nan"), "not at nan"),

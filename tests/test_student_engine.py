@@ -106,7 +106,7 @@ def test_edits_strengths_and_compositions_are_the_students_as_they_are_the_model
         wanted = student(pixels(row, "source_image")[None], edit=made[edit])[0]
         assert np.abs(pixels(row, "edited_image").astype(int) - wanted).max() <= 1
     for wrong, sentence in (
-        ({"cat2fox": {"source": "cat", "target": "fox"}}, r"edits\.cat2fox is not for .*and no edit 'cat2fox'"),
+        ({"cat2fox": {"source": "cat", "target": "fox"}}, r"edits\.cat2fox is not for .*has no edit 'cat2fox'"),
         ({"cat2dog": {"source": "cat", "target": "dog", "strength": 1.5}}, r"from 0 to 1, not at 1\.5"),
     ):
         with pytest.raises(ConfigError, match=sentence):
@@ -170,7 +170,7 @@ def test_what_the_student_was_not_made_for_is_refused(tmp_path: Path) -> None:
     write_student(tmp_path, edit="horse2zebra")
     with pytest.raises(
         ConfigError,
-        match=r"edits\.cat2dog is not for the student .*: The student knows horse2zebra, and no edit 'cat2dog'",
+        match=r"edits\.cat2dog is not for the student .*: The student has no edit 'cat2dog': it knows horse2zebra",
     ):
         prepare(TranslateConfig.model_validate(settings(tmp_path)))
     with pytest.raises(ConfigError, match=r"image\.size is \[32, 32\], but the student takes \[64, 64\]"):
@@ -180,7 +180,7 @@ def test_what_the_student_was_not_made_for_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="student makes one edit, cat2dog, but edits names cat2dog, cat2horse"):
         prepare(TranslateConfig.model_validate(settings(tmp_path, edits=two)))
     half = {"cat2dog": {**two["cat2dog"], "strength": 0.5}}
-    with pytest.raises(ConfigError, match="The student makes cat2dog alone, at strength 1"):
+    with pytest.raises(ConfigError, match="The student makes only cat2dog, at strength 1"):
         prepare(TranslateConfig.model_validate(settings(tmp_path, edits=half)))
     write_student(tmp_path, edit=None)
     assert prepare(TranslateConfig.model_validate(settings(tmp_path))) is not None
@@ -189,12 +189,12 @@ def test_what_the_student_was_not_made_for_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ("edits.cat2dog={direction: d.safetensors}", "student leaves nothing to edits.cat2dog.direction"),
-        ("guidance.lambda_xa=0.3", "student leaves nothing to guidance"),
-        ("inversion.cache=cache", "student leaves nothing to inversion"),
-        ("model=somewhere/else", "student leaves nothing to model"),
-        ("compile=true", "student leaves nothing to compile"),
-        ("captions.model=Salesforce/blip", "student leaves nothing to captions.model"),
+        ("edits.cat2dog={direction: d.safetensors}", "student has no use for edits.cat2dog.direction"),
+        ("guidance.lambda_xa=0.3", "student has no use for guidance"),
+        ("inversion.cache=cache", "student has no use for inversion"),
+        ("model=somewhere/else", "student has no use for model"),
+        ("compile=true", "student has no use for compile"),
+        ("captions.model=Salesforce/blip", "student has no use for captions.model"),
     ],
 )
 def test_what_a_student_has_no_use_for_is_refused_in_one_sentence(

@@ -1,8 +1,8 @@
-"""Augmentation of pictures that belong together: one draw for a source, its target and what is made of it.
+"""Augmentation: the same random draw for a source, its target and the student's answer.
 
-Each is differentiable, twice too, so that the discriminator can be shown augmented pictures alone (DiffAugment, Zhao
-et al., arXiv 2006.10738). Draws are made for a whole batch at once, on the CPU, from a generator of the caller's; of
-noise the seeds alone, one for each row, so that nobody draws another's rows.
+Each operation can be differentiated twice, so the discriminator can see augmented pictures only (DiffAugment, Zhao et
+al., arXiv 2006.10738). Draws are made for a whole batch, on the CPU, from the caller's generator. Of the noise only the
+seeds are drawn, one per row, so that a worker draws only its own rows.
 """
 
 from collections.abc import Sequence
@@ -34,12 +34,12 @@ class Draw:
 
 
 def noises(seeds: Tensor, shapes: Sequence[Sequence[int]], device: torch.device | str) -> list[Tensor]:
-    """For each shape normal noise (B, *shape), each row drawn on the device by its own seed."""
+    """Normal noise (B, *shape) for each shape; each row is drawn on the device by its own seed."""
     rows = []
     for seed in seeds.tolist():
         generator = torch.Generator(device).manual_seed(seed)
         rows.append([torch.randn(*shape, generator=generator, device=device) for shape in shapes])
-    return [torch.stack(each) for each in zip(*rows, strict=True)]
+    return [torch.stack(column) for column in zip(*rows, strict=True)]
 
 
 class Augmentation:
@@ -60,7 +60,7 @@ class Augmentation:
         )
 
     def apply(self, x: Tensor, draw: Draw, noise: bool = True) -> Tensor:
-        """Pictures (B, 3, H, W) in -1 … 1 under a draw of B rows; what is learned to be made is spared the noise."""
+        """Augment pictures (B, 3, H, W) in -1 … 1 by a draw of B rows. noise: False for the targets."""
         c = self.config
         if c.colour:
             brightness, saturation, contrast = draw.colour.to(x.dtype)[:, :, None, None, None].unbind(1)
@@ -71,12 +71,12 @@ class Augmentation:
             x = middle + (x - middle) * (1 + contrast)
         if c.flip:
             x = torch.where(draw.flip[:, None, None, None], x.flip(3), x)
-        if c.shift:  # what comes in from beyond the edge is the edge
+        if c.shift:  # the edge pixels are repeated
             height, width = x.shape[2:]
             rows = (torch.arange(height, device=x.device) - draw.shift[:, :1]).clamp(0, height - 1)
             columns = (torch.arange(width, device=x.device) - draw.shift[:, 1:]).clamp(0, width - 1)
-            each = torch.arange(len(x), device=x.device)[:, None, None]
-            x = x.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+            picture = torch.arange(len(x), device=x.device)[:, None, None]
+            x = x.permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
         if c.cutout:
             x = x * self._outside(x, draw.cutout)
         if c.noise and noise:
@@ -85,7 +85,7 @@ class Augmentation:
         return x
 
     def _outside(self, x: Tensor, middle: Tensor) -> Tensor:
-        """(B, 1, H, W): 0 in a square of the side's share `cutout`, 1 around it."""
+        """(B, 1, H, W): 0 in a square whose side is the share `cutout` of the picture's, 1 around it."""
         height, width = x.shape[2:]
         near = []
         for axis, length in enumerate((height, width)):

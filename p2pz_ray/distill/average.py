@@ -1,12 +1,11 @@
-"""The exponential moving average of a generator's weights, which is what is served."""
+"""The exponential moving average of a generator's weights: the average becomes the student."""
 
 import torch
 from torch import nn
 
 
 def decay(seen: int, batch: int, half_life: float) -> float:
-    """β of one step, when `seen` pictures have been shown: half of the past is forgotten in `half_life` pictures, and
-    in the beginning in a twentieth of those seen."""
+    """β of one step after `seen` pictures. The half-life is `half_life` pictures, but at most 5 % of those seen."""
     reach = min(half_life, max(seen * 0.05, 1e-8))
     return float(0.5 ** (batch / reach))
 

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases, where they are asked for: losses, scores and sheets of a training."""
+"""TensorBoard and Weights & Biases, where they are switched on: losses, scores and sheets of a training."""
 
 import hashlib
 import importlib.util
@@ -18,11 +18,11 @@ SHEET = "source, teacher, student"
 
 
 class Board:
-    """What a training shows while it goes on; nothing where nothing is asked for.
+    """Sends a training's figures to the boards that are switched on.
 
-    TensorBoard's event files are written on this machine's disk and put below OUTPUT/tensorboard whole, since no object
-    store can append. Weights & Biases is told as the machine's own environment has it (WANDB_API_KEY, WANDB_MODE);
-    a training that goes on is the same run there.
+    TensorBoard's event files are written on this machine's disk and copied whole to OUTPUT/tensorboard, since object
+    stores can't append. Weights & Biases reads the machine's environment (WANDB_API_KEY, WANDB_MODE); a resumed
+    training is the same run there.
     """
 
     def __init__(self, folder: RunFolder, config: DistillConfig) -> None:
@@ -58,7 +58,7 @@ class Board:
             self._run.log({SHEET: self._picture(sheet)}, step=step)
 
     def put(self) -> None:
-        """Let what was added so far outlast this process."""
+        """Copy TensorBoard's event files to the output."""
         if self._writer is not None:
             self._writer.flush()
             for file in Path(self._scratch.name).glob("events.*"):
@@ -78,7 +78,7 @@ class Board:
 
 
 def check_boards(config: TrainingConfig) -> None:
-    """Raise ConfigError where what is asked for isn't installed."""
+    """Raise ConfigError where a board that is switched on isn't installed."""
     for name, wanted in (("tensorboard", config.tensorboard), ("wandb", config.wandb is not None)):
         if wanted and importlib.util.find_spec(name) is None:
             raise ConfigError(f"training.{name} is set, but {name} isn't installed: pip install {name}.")

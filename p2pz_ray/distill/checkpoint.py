@@ -1,4 +1,4 @@
-"""Checkpoints of a training at any fsspec URI: OUTPUT/checkpoints/step-00001000.pt, each put whole."""
+"""Checkpoints of a training at any fsspec URI: OUTPUT/checkpoints/step-00001000.pt, each written in one piece."""
 
 import io
 import re
@@ -19,7 +19,7 @@ class Checkpoints:
         self._store, self._keep = folder.store, keep
 
     def steps(self) -> list[int]:
-        """The steps of which there are checkpoints, in order."""
+        """The steps that have a checkpoint, in order."""
         return sorted(int(found[1]) for found in map(_NAME.fullmatch, self._store.list("checkpoints")) if found)
 
     def name(self, step: int) -> str:
@@ -37,13 +37,13 @@ class Checkpoints:
         """Raises P2PZError for a file that is no checkpoint."""
         data = self._store.read(_path(step))
         try:
-            found = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+            state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
         except Exception as error:  # torch and pickle raise nearly every kind of exception for a damaged file
             raise P2PZError(
                 f"{self.name(step)} is not a readable checkpoint ({first_line(error)}): remove it, and the training "
                 "goes on from the one before."
             ) from None
-        return dict(found)
+        return dict(state)
 
 
 def _path(step: int) -> str:

@@ -1,7 +1,7 @@
 """A condition over the columns of a table, such as "mask_overlap >= 0.7 and clip_target - clip_source >= 0.1".
 
-Names are columns; numbers, quoted texts, comparisons (also chained), + - * /, and, or, not and brackets mean what they
-mean in Python. Nothing else is understood and nothing is executed: the text is parsed and walked.
+Names are columns; numbers, quoted texts, comparisons (also chained), + - * /, and, or, not and brackets mean the same
+as in Python. Nothing else is allowed, and nothing is executed: the text is parsed and its tree evaluated.
 """
 
 import ast
@@ -32,21 +32,21 @@ _JOINED: dict[type[ast.AST], str] = {ast.And: "and_kleene", ast.Or: "or_kleene"}
 
 
 class Condition:
-    """`text` as its parts that must all hold. Raises ConfigError for what is no condition."""
+    """`text` split into parts that must all hold. Raises ConfigError where it is no condition."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         try:
             tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise ConfigError(f"pairs.filter {text!r} is no condition ({first_line(error)}).") from None
+            raise ConfigError(f"pairs.filter {text!r} is not a condition ({first_line(error)}).") from None
         whole = tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]
         self._parts = [(ast.unparse(part), part) for part in whole]
         for _, part in self._parts:
             self._check(part)
 
     def passed(self, table: pa.Table) -> list[tuple[str, np.ndarray]]:
-        """Each part with the rows, (N,) bool, for which it holds; where a value is null or NaN it doesn't."""
+        """Each part with the rows, (N,) bool, where it holds; it doesn't where a value is null or NaN."""
         return [(text, self._rows(text, part, table)) for text, part in self._parts]
 
     def _rows(self, text: str, part: ast.expr, table: pa.Table) -> np.ndarray:
@@ -57,11 +57,11 @@ class Condition:
             if not isinstance(found, pa.Array | pa.ChunkedArray) or not pa.types.is_boolean(found.type):
                 raise TypeError("it compares nothing")
         except (pa.ArrowException, TypeError, RecursionError) as error:
-            raise ConfigError(f"{text} in pairs.filter can't be made out ({first_line(error)}).") from None
+            raise ConfigError(f"{text} in pairs.filter can't be evaluated ({first_line(error)}).") from None
         return np.asarray(pc.fill_null(found, False).to_numpy(zero_copy_only=False), dtype=bool)
 
     def _check(self, node: ast.expr) -> None:
-        """Raise ConfigError for what isn't understood, before any table is read."""
+        """Raise ConfigError for an expression that isn't allowed, before any table is read."""
         match node:
             case ast.BoolOp(values=inner):
                 pass

@@ -13,7 +13,7 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class PairColumns(Section):
-    """Columns of tables that hold pairs; those of a run are known."""
+    """Columns of tables that hold pairs; a run's columns are known."""
 
     id: Text = "id"
     source: Text = "image"
@@ -21,19 +21,19 @@ class PairColumns(Section):
 
 
 class PairsConfig(Section):
-    """What is learned from: the pairs of runs, or of tables with two pictures a row."""
+    """The training pairs: from runs, or from tables with two pictures per row."""
 
     runs: list[Text] = Field(default_factory=list)
     tables: list[Text] = Field(default_factory=list)  # Parquet files or folders of them
     columns: PairColumns = PairColumns()  # of the tables
     storage_options: dict[str, Any] = Field(default_factory=dict)  # handed to fsspec
-    edit: Text | None = None  # one edit, at all its strengths; null: all that the runs have
+    edit: Text | None = None  # one edit, at all its strengths; null: all edits of the runs
     filter: Text | None = (
-        None  # such as "mask_overlap >= 0.7 and clip_gain >= 0.1", over the columns of the scores, and strength
+        None  # a condition over the scores and strength, such as "mask_overlap >= 0.7 and clip_gain >= 0.1"
     )
-    duplicates: Amount = 1.0  # sources closer than this are one: mean grey levels (0 … 255) of 8×8 thumbnails
-    test: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of the sources that no training sees
-    max_pairs: Count | None = None  # those of a sample of the sources, drawn from their ids
+    duplicates: Amount = 1.0  # sources closer than this count as one: mean grey levels (0 … 255) of 8×8 thumbnails
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of the sources held out from training
+    max_pairs: Count | None = None  # the most pairs: those of a random sample of the sources
 
     @field_validator("runs", "tables", mode="before")
     @classmethod
@@ -43,7 +43,7 @@ class PairsConfig(Section):
     @model_validator(mode="after")
     def _one_kind(self) -> "PairsConfig":
         if bool(self.runs) == bool(self.tables):
-            raise ValueError("needs runs (outputs of p2pz translate) or tables (Parquet with two pictures a row)")
+            raise ValueError("needs runs (outputs of p2pz translate) or tables (Parquet with two pictures per row)")
         return self
 
 
@@ -56,20 +56,20 @@ class DiscriminatorConfig(Section):
 
 
 class LossesConfig(Section):
-    """The weights of what the student is trained for."""
+    """The losses and their weights."""
 
-    adversarial: Amount = 1.0  # 0 is no discriminator at all
-    adversarial_after: Natural = 0  # steps without one at first, which cost half as much
+    adversarial: Amount = 1.0  # 0 is without a discriminator
+    adversarial_after: Natural = 0  # first steps without the discriminator, which cost half as much
     l1: Amount = 1.0
     perceptual: Amount = 1.0
     perceptual_model: Perceptual | None = "stlpips-alex"  # null is none
-    perceptual_every: Count = 1  # steps, its weight then as many times as large: it costs more than all the rest
+    perceptual_every: Count = 1  # steps; the weight is multiplied by this. It is the most expensive loss
     r1: Amount | None = None  # γ; null: 0.0002·size²/batch
     r1_every: Count = 16  # steps
 
 
 class AugmentationConfig(Section):
-    """What pictures that belong together undergo together."""
+    """Random changes, the same for all pictures of a pair."""
 
     flip: Share = 0.0  # probability
     shift: Share = 0.0  # of the side, at most
@@ -79,7 +79,7 @@ class AugmentationConfig(Section):
 
 
 class AugmentationsConfig(Section):
-    """Of the pairs before both networks see them, and of what the discriminator alone is shown."""
+    """Augmentation of the pairs for both networks, and of the discriminator's pictures."""
 
     pairs: AugmentationConfig = AugmentationConfig(flip=0.5, shift=0.0625, colour=0.1)
     discriminator: AugmentationConfig = AugmentationConfig(shift=0.125, colour=0.2)
@@ -89,34 +89,36 @@ class TrainingConfig(Section):
     """How long and how fast."""
 
     steps: Count = 25_000
-    batch: Count = 64  # of all workers together
-    micro_batch: Count | None = None  # that go through the networks at once, on each worker; null: all. Changes no loss
+    batch: Count = 64  # pairs per step, over all workers
+    micro_batch: Count | None = None  # pairs at once on each worker; null: all. It saves memory and changes no loss
     lr: Rate = 0.001
     warmup: Natural = 0  # steps over which the rate rises to lr
     cooldown: Share = 0.0  # the last share of the steps, over which the rate falls to zero
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # Adam's β1 for the generator; 0.9 where L1 outweighs the game
+    momentum: Annotated[float, Field(ge=0, lt=1)] = (
+        0.0  # Adam's β1 for the generator; 0.9 where L1 outweighs the adversarial loss
+    )
     average_half_life: Amount = 10_000.0  # pictures
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on CUDA
-    checkpoint_every: Count = 1000  # steps; then the held-out pairs are looked at, too
-    keep: Count = 2  # checkpoints
+    checkpoint_every: Count = 1000  # steps; the held-out pairs are scored at each checkpoint
+    keep: Count = 2  # checkpoints to keep
     log_every: Count = 50  # steps
-    shuffle_shards: Count = 16  # files of pairs that are mixed with one another, and held in memory
-    evaluated: Count = 256  # held-out pairs looked at, at most
-    metric: Literal["error", "perceptual"] | None = None  # of the best; null: perceptual where it is trained for
+    shuffle_shards: Count = 16  # files of pairs that are shuffled together and held in memory
+    evaluated: Count = 256  # the most held-out pairs to score
+    metric: Literal["error", "perceptual"] | None = None  # that chooses the best; null: perceptual if it is a loss
     tensorboard: bool = False  # event files below OUTPUT/tensorboard
-    wandb: Text | None = None  # a project of Weights & Biases
+    wandb: Text | None = None  # project name at Weights & Biases
 
     @property
     def group(self) -> int:
-        """Neighbours in a batch that the discriminator sees together; what workers share out is whole groups."""
+        """Neighbours in a batch that the discriminator sees as a group; each worker gets whole groups."""
         return next(n for n in (4, 3, 2, 1) if self.batch % n == 0)
 
 
 class WorkersConfig(Processes):
-    """Ray Train's workers; count 0, or no number at all, trains in this very process, without Ray."""
+    """Ray Train's workers; with count 0 or no number the training runs in this process, without Ray."""
 
     count: Natural | None = None
-    max_failures: Natural = 3  # lost workers from which the training recovers by itself
+    max_failures: Natural = 3  # how often the training recovers from a lost worker
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -128,7 +130,7 @@ class DistillConfig(Section):
     """`p2pz distill`: pairs → a student."""
 
     pairs: PairsConfig
-    image: ImageConfig = ImageConfig()  # its size: a power of two; null is the pairs' own
+    image: ImageConfig = ImageConfig()  # size: a power of two; null is the pairs' own
     generator: GeneratorConfig = GeneratorConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     losses: LossesConfig = LossesConfig()
@@ -136,8 +138,8 @@ class DistillConfig(Section):
     training: TrainingConfig = TrainingConfig()
     export: list[Literal["onnx", "torch"]] = Field(
         default_factory=list
-    )  # beside the student, when the training is done
-    half: bool = False  # whether the student's weights are kept in half precision, in half the bytes
+    )  # forms to export the student to after the training
+    half: bool = False  # whether the student's weights are saved in half precision
     output: Text
     output_storage_options: dict[str, Any] = Field(default_factory=dict)  # handed to fsspec
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -152,29 +154,29 @@ class DistillConfig(Section):
         groups = self.training.batch // self.training.group
         if self.workers.bounds[1] > groups:
             raise ValueError(
-                f"has {self.workers.bounds[1]} workers for a batch of {self.training.batch}, which is shared out in "
-                f"groups of {self.training.group}: at most {groups} workers, or a larger training.batch"
+                f"has {self.workers.bounds[1]} workers for a batch of {self.training.batch}, which is split into "
+                f"groups of {self.training.group}: set at most {groups} workers, or a larger training.batch"
             )
         if self.training.metric == "perceptual" and self.losses.perceptual_model is None:
             raise ValueError("has training.metric perceptual: name that distance in losses.perceptual_model")
         if not (self.losses.adversarial or self.losses.l1 or (self.losses.perceptual and self.losses.perceptual_model)):
-            raise ValueError("has nothing to train for: give losses.adversarial, losses.l1 or losses.perceptual")
+            raise ValueError("has no loss: set losses.adversarial, losses.l1 or losses.perceptual")
         return self
 
     @property
     def replicas(self) -> WorkersConfig:
-        """The workers, by the name that processes have in every job."""
+        """The workers, under the name that processes have in every job."""
         return self.workers
 
     @property
     def perceptual(self) -> Perceptual | None:
-        """The perceptual distance that is trained for or tells which student is best, None without."""
+        """The perceptual distance that is a loss or chooses the best student; None without."""
         wanted = self.losses.perceptual or self.training.metric == "perceptual"
         return self.losses.perceptual_model if wanted else None
 
     @property
     def metric(self) -> str:
-        """The score of the held-out pairs that tells which student is best: the lowest."""
+        """The held-out score that chooses the best student; lower is better."""
         return self.training.metric or ("perceptual" if self.perceptual else "error")
 
 

@@ -26,11 +26,11 @@ class Block(nn.Module):
 class Discriminator(nn.Module):
     """Pictures and their conditions, both (B, 3, size, size) in -1 … 1 → logits (B,), high for real.
 
-    `group` neighbours in the batch see each other's spread (minibatch standard deviation): B is a multiple of it. The
-    groups are runs of the batch, so that sharing a batch out by whole groups changes no logit.
+    The minibatch standard deviation is taken over groups of `group` neighbours in the batch; B is a multiple of it. So
+    splitting a batch between workers by whole groups changes no logit.
 
-    Of `directions` numbers is the direction (B, directions) of the edit that a picture is said to show, which is asked
-    for too then, by projection (Miyato and Koyama, arXiv 1802.05637).
+    directions: the width D of an edit's direction; 0 is without. The directions (B, D) then condition the logits by
+    projection (Miyato and Koyama, arXiv 1802.05637).
     """
 
     def __init__(self, config: DiscriminatorConfig, size: int, group: int, directions: int = 0) -> None:

@@ -1,10 +1,10 @@
-"""The loop of a training, as each worker runs it: go on from the newest checkpoint, step, look, keep.
+"""The training loop that each worker runs: resume from the newest checkpoint, step, score, save.
 
-OUTPUT/checkpoints/   everything needed to go on exactly
-OUTPUT/student/       the average generator at its best on the held-out pairs
-OUTPUT/sheets/        source, teacher and student of held-out pairs, one picture a checkpoint
-OUTPUT/log/           the losses, one JSON-lines file a checkpoint
-OUTPUT/_SUCCESS       put last
+OUTPUT/checkpoints/   everything needed to resume exactly
+OUTPUT/student/       the average generator that scored best on the held-out pairs
+OUTPUT/sheets/        source, teacher and student of held-out pairs, one picture per checkpoint
+OUTPUT/log/           the losses, one JSON-lines file per checkpoint
+OUTPUT/_SUCCESS       written last
 """
 
 import json
@@ -42,10 +42,11 @@ def train(
     device: str = "cpu",
     together: Callable[[Scores], None] = lambda losses: None,
 ) -> None:
-    """Train to the end, or from the newest checkpoint on. The pairs must be prepared.
+    """Train to the last step, from the newest checkpoint if there is one. The pairs must be prepared.
 
-    say: told a line of progress, on the first worker. together: called by every worker after each checkpoint with the
-    losses since the one before. Raises P2PZError where a loss becomes no number or a checkpoint is another training's.
+    say: called with each line of progress, on the first worker. together: called by every worker after each checkpoint,
+    with the losses of the last step. Raises P2PZError where a loss is not finite or a checkpoint is of another
+    training.
     """
     folder = RunFolder(config.output, config.output_storage_options)
     index = folder.read_json("pairs/index.json")
@@ -81,8 +82,8 @@ def train(
         held_out = sum(shard["rows"] for shard in index["test"])
         if trainer.best is None:
             raise P2PZError(
-                f"No score of the held-out pairs was a number, so {config.output} has no student: begin again in "
-                "another output with a lower training.lr."
+                f"No held-out score was finite, so {config.output} has no student: begin again in another output "
+                "with a lower training.lr."
             )
         summary = {"steps": trainer.step, "size": index["size"], "edits": list(index["edits"]), "held_out": held_out}
         summary["best"] = trainer.best
@@ -90,41 +91,41 @@ def train(
 
 
 def scores(trainer: Trainer, pairs: Shards, most: int) -> Scores:
-    """How far the average generator is from the teacher on at most `most` pairs, and how far the source itself is.
+    """The distances to the teacher, of the average generator and of the unedited source, on at most `most` pairs.
 
     error: mean squared distance of pixel values 0 … 1. perceptual: the learned distance, where there is one.
-    `identity_…`: of the source left as it is.
+    `identity_…`: those of the source.
     """
     sums: dict[str, float] = {}
     numbers = pairs.evenly(most)
     for start in range(0, len(numbers), LOOK_ROWS):
-        x, y, direction = (each.to(trainer.device) for each in pairs.read(numbers[start : start + LOOK_ROWS]))
+        x, y, direction = (tensor.to(trainer.device) for tensor in pairs.read(numbers[start : start + LOOK_ROWS]))
         with torch.no_grad():
-            for prefix, made in (("", _answer(trainer, x, direction)), ("identity_", x)):
-                found = {"error": ((made - y) / 2).square().mean((1, 2, 3)).sum()}
+            for prefix, answer in (("", _answer(trainer, x, direction)), ("identity_", x)):
+                distances = {"error": ((answer - y) / 2).square().mean((1, 2, 3)).sum()}
                 if trainer.perceptual is not None:
-                    found["perceptual"] = trainer.perceptual(made, y).sum()
-                for name, value in found.items():
+                    distances["perceptual"] = trainer.perceptual(answer, y).sum()
+                for name, value in distances.items():
                     sums[prefix + name] = sums.get(prefix + name, 0.0) + float(value)
     return {name: value / len(numbers) for name, value in sums.items()}
 
 
 def _answer(trainer: Trainer, x: Tensor, direction: Tensor) -> Tensor:
-    """The average generator's, clipped."""
-    made: Tensor = trainer.average(x, direction if direction.shape[1] else None)
-    return made.clamp(-1, 1)
+    """The average generator's answer, clipped."""
+    answer: Tensor = trainer.average(x, direction if direction.shape[1] else None)
+    return answer.clamp(-1, 1)
 
 
 def _look(config: DistillConfig, folder: RunFolder, index: dict[str, Any], trainer: Trainer, board: Board) -> None:
-    """Score the average on held-out pairs, or where there are none on those it learns from; draw the sheet, and keep
-    the student if none was better."""
+    """Score the average generator on held-out pairs, or on training pairs where none are held out; draw the sheet, and
+    save the student if it is the best so far."""
     test = Shards(folder, index, "test", held=1)
     shown = test if len(test) else Shards(folder, index, "train", held=1)
-    found = scores(trainer, shown, config.training.evaluated)
-    if math.isfinite(found[config.metric]) and (
-        trainer.best is None or found[config.metric] < trainer.best[config.metric]
+    current = scores(trainer, shown, config.training.evaluated)
+    if math.isfinite(current[config.metric]) and (
+        trainer.best is None or current[config.metric] < trainer.best[config.metric]
     ):
-        trainer.best = {"step": trainer.step, **found}
+        trainer.best = {"step": trainer.step, **current}
         facts = {
             "pairs": sum(shard["rows"] for shard in index["train"]),
             "held_out_pairs": min(len(test), config.training.evaluated),
@@ -136,11 +137,11 @@ def _look(config: DistillConfig, folder: RunFolder, index: dict[str, Any], train
         save_student(folder.store, "student", trainer.average, shown.repertoire, facts, config.half)
     x, y, direction = shown.read(shown.evenly(SHEET_ROWS))
     with torch.no_grad():
-        made = _answer(trainer, x.to(trainer.device), direction.to(trainer.device)).cpu()
-    rows = [np.concatenate(list(to_pixels(each)), axis=1) for each in (x, y, made)]
+        answer = _answer(trainer, x.to(trainer.device), direction.to(trainer.device)).cpu()
+    rows = [np.concatenate(list(to_pixels(pictures)), axis=1) for pictures in (x, y, answer)]
     sheet = np.concatenate(rows, axis=0)
     folder.store.write(f"sheets/step-{trainer.step:08}.png", encode(sheet))
-    board.scores(trainer.step, found, sheet)
+    board.scores(trainer.step, current, sheet)
 
 
 def _last_good(checkpoints: Checkpoints) -> str:
@@ -160,7 +161,7 @@ class _Log:
         self._began, self._from = time.monotonic(), step
 
     def add(self, step: int, losses: Scores, shown: bool) -> Scores | None:
-        """The means since the last line, where it is time for one."""
+        """The mean losses since the last line, if a line is due; else None."""
         for name, value in losses.items():
             self._sums.setdefault(name, []).append(value)
         if step % self._config.log_every and step < self._config.steps:
@@ -170,14 +171,14 @@ class _Log:
         rate = (step - self._from) / (time.monotonic() - self._began)
         self._lines.append(json.dumps({"step": step, **means, "steps_per_second": round(rate, 3)}))
         if shown:
-            left = duration((self._config.steps - step) / rate)
+            remaining = duration((self._config.steps - step) / rate)
             spelt = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
             done = f"step {step:,} of {self._config.steps:,} ({step / self._config.steps:.0%})"
-            self._say(f"{done}, {rate * self._config.batch:.1f} images/s, {left} left; {spelt}")
+            self._say(f"{done}, {rate * self._config.batch:.1f} images/s, {remaining} left; {spelt}")
         return means
 
     def put(self, folder: RunFolder) -> None:
-        """Write the lines since the last call, under the step of the last of them."""
+        """Write the lines since the last call, named by the last line's step."""
         if self._lines:
             step = json.loads(self._lines[-1])["step"]
             folder.store.write(f"log/step-{step:08}.jsonl", ("\n".join(self._lines) + "\n").encode())

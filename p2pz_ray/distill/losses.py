@@ -1,4 +1,4 @@
-"""The losses of both players, each a value a picture: (B,)."""
+"""The losses of generator and discriminator, one value per picture: (B,)."""
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 def r1_penalty(logits: Tensor, picture: Tensor) -> Tensor:
     """‖∇D(picture)‖², which can be differentiated again (Mescheder et al., arXiv 1801.04406).
 
-    `picture` (B, 3, H, W) must require a gradient, and `logits` (B,) be made of it.
+    `picture` (B, 3, H, W) must require a gradient; `logits` (B,) must be computed from it.
     """
     (gradient,) = torch.autograd.grad(logits.sum(), picture, create_graph=True)
     return gradient.square().sum((1, 2, 3))

@@ -1,4 +1,4 @@
-"""The pairs to learn from: those of runs, with their scores, or of tables with two pictures a row."""
+"""The training pairs: from runs, with their scores, or from tables with two pictures per row."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from p2pz_ray.student.repertoire import Parts
 
 BATCH_ROWS = 32
 _BROKEN = (pa.ArrowException, OSError, ValueError)
-# Of a run's own columns, what a filter can ask for.
+# A run's own columns that a filter can use.
 _PLAIN = ("id", "edit", "status", "caption")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A pair before its pictures are read: where it stands, and what is known of it."""
+    """A pair before its pictures are read: its place and its values."""
 
     place: tuple[int, str, int]  # number of the run or table, file, row
     values: dict[str, Any]
-    parts: Parts  # the edits that it shows, and their strengths; {} where nobody says
+    parts: Parts  # the edits that it shows, and their strengths; {} where they are unknown
 
     @property
     def id(self) -> str:
@@ -37,21 +37,21 @@ class Candidate:
 
 
 class PairSource:
-    """All pairs that a configuration names. Raises ConfigError for what holds none."""
+    """All pairs that a configuration names. Raises ConfigError where a run or table holds none."""
 
     def __init__(self, config: PairsConfig) -> None:
         self.config = config
         self.dropped: dict[str, int] = {}
-        """What pairs were left out for not keeping, and how many for each, in order."""
+        """Condition → pairs left out because they don't meet it, in order."""
         self.total = 0
-        """Pairs of the edits, before any was left out."""
+        """Pairs of the chosen edits, before any are left out."""
         uris = config.runs or config.tables
         self._stores = [Store(uri, config.storage_options) for uri in uris]
         named = config.columns
         self._pictures = ("source_image", "edited_image") if config.runs else (named.source, named.edited)
 
     def candidates(self) -> list[Candidate]:
-        """The pairs that went well and pass the filter, in an order that depends on nothing but the files."""
+        """The pairs with status ok that pass the filter, in an order that depends only on the files."""
         found: list[Candidate] = []
         for number, store in enumerate(self._stores):
             found += self._of_run(number, store) if self.config.runs else self._of_table(number, store)
@@ -67,7 +67,9 @@ class PairSource:
         try:
             table = pa.table({name: [one.values.get(name) for one in found] for name in columns})
         except pa.ArrowException as error:
-            raise ConfigError(f"The scores of {self.config.runs} disagree in a type ({first_line(error)}).") from error
+            raise ConfigError(
+                f"The scores of {self.config.runs} have different types ({first_line(error)})."
+            ) from error
         rows = np.arange(len(found))
         for text, held in Condition(self.config.filter).passed(table):
             kept = held[rows]
@@ -76,7 +78,7 @@ class PairSource:
         return [found[row] for row in rows]
 
     def pictures(self, wanted: Sequence[Candidate]) -> Iterator[tuple[Candidate, bytes | None, bytes | None]]:
-        """The encoded source and edited picture of each, None where there is none; a few in memory at a time."""
+        """Each candidate with its encoded source and edited picture, or None; a few in memory at a time."""
         at: dict[tuple[int, str], dict[int, Candidate]] = {}
         for one in wanted:
             at.setdefault(one.place[:2], {})[one.place[2]] = one
@@ -99,19 +101,19 @@ class PairSource:
         return [one for one, kept in zip(found, held, strict=True) if kept]
 
     def _of_edit(self, found: list[Candidate]) -> list[Candidate]:
-        """All of them, or those of the one edit that is named, as the run has it or at all its strengths."""
+        """All candidates, or those of the configured edit: by the run's name for it, or at all its strengths."""
         wanted = self.config.edit
         if wanted is None:
             return found
         kept = [one for one in found if one.values.get("edit") == wanted or list(one.parts) == [wanted]]
         if not kept:
             edits = sorted({str(one.values["edit"]) for one in found if one.values.get("edit") is not None})
-            raise ConfigError(f"pairs.edit is {wanted}, and the pairs are of {', '.join(edits) or 'no edit'}.")
+            raise ConfigError(f"pairs.edit is {wanted}, but the pairs are of {', '.join(edits) or 'no edit'}.")
         return kept
 
     @property
     def folders(self) -> list[RunFolder]:
-        """The runs; [] where the pairs are of tables."""
+        """The runs; [] where the pairs come from tables."""
         return [RunFolder(uri, self.config.storage_options) for uri in self.config.runs]
 
     def _of_run(self, number: int, store: Store) -> Iterator[Candidate]:
@@ -126,12 +128,12 @@ class PairSource:
                 for values in batch.to_pylist():
                     known = scores.get((values["id"], values["edit"]), {})
                     parts = shown.get(values["edit"], {values["edit"]: 1.0})
-                    strength = {"strength": max(parts.values())}  # so that a filter may ask less of weak edits
+                    strength = {"strength": max(parts.values())}  # so that a filter may depend on it
                     yield Candidate((number, manifest.file, row), known | values | strength, parts)
                     row += 1
 
     def _scores(self, store: Store) -> dict[tuple[str, str], dict[str, Any]]:
-        """(id, edit) → scores, of all files of scores together; {} for a run without."""
+        """(id, edit) → scores, merged from all score files; {} for a run without scores."""
         found: dict[tuple[str, str], dict[str, Any]] = {}
         for name in store.list("scores"):
             if not name.endswith(".parquet"):
@@ -159,7 +161,7 @@ class PairSource:
                     row += 1
 
     def _plain_columns(self, store: Store, file: str) -> list[str]:
-        """The columns of a table that a filter can ask for, its id's among them."""
+        """The columns of a table that a filter can use, including the id."""
         name, named = store.name(file), self.config.columns
         with store.open(file) as opened:
             try:
@@ -186,6 +188,6 @@ def _unreadable(name: str, error: Exception) -> ConfigError:
 
 
 def _bytes(value: Any) -> bytes | None:
-    """Of a struct<bytes, path> or of bytes themselves."""
-    found = value.get("bytes") if isinstance(value, dict) else value
-    return found if isinstance(found, bytes) and found else None
+    """The bytes of a struct<bytes, path>, or plain bytes; None where they are missing or empty."""
+    data = value.get("bytes") if isinstance(value, dict) else value
+    return data if isinstance(data, bytes) and data else None

@@ -1,7 +1,7 @@
-"""The other workers of a training: which rows of a batch are this one's, and sums over all of them.
+"""The workers of a training: which rows of a batch belong to which worker, and sums over all workers.
 
-Plain modules, no wrapper: parameters are broadcast once, and after a backward pass the gradients are laid end to end,
-added up over the workers and cut apart again. So a second derivative is no special case.
+Modules stay plain, without a wrapper: parameters are broadcast once, and after a backward pass the gradients are
+flattened into one vector, summed over the workers and split again. So second derivatives need no special case.
 """
 
 from collections.abc import Iterable
@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 
 class Peers:
-    """Worker `rank` of `world`. Of one alone nothing is asked; of several, that torch.distributed is set up."""
+    """Worker `rank` of `world`. With more than one worker, torch.distributed must be initialized."""
 
     def __init__(self, rank: int = 0, world: int = 1) -> None:
         self.rank, self.world = rank, world
 
     def rows(self, batch: int, group: int) -> slice:
-        """This worker's rows of a batch: whole groups, as even as they come out."""
+        """This worker's rows of a batch: whole groups, split as evenly as possible."""
         groups = batch // group
         first, last = (groups * n // self.world for n in (self.rank, self.rank + 1))
         return slice(first * group, last * group)
 
     def broadcast(self, module: nn.Module) -> None:
-        """Let every worker have the first one's weights."""
+        """Copy the first worker's weights to all workers."""
         if self.world > 1:
             for tensor in [*module.parameters(), *module.buffers()]:
                 dist.broadcast(tensor.data, src=0)
@@ -36,12 +36,12 @@ class Peers:
         return values
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the gradients over all workers; each has weighted its own by its share of the batch. A parameter
-        without a gradient here counts as zero."""
+        """Sum the gradients over all workers; each worker has weighted its own by its share of the batch. A missing
+        gradient counts as zero."""
         if self.world == 1:
             return
-        own = list(parameters)
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in own]
+        trained = list(parameters)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
         flat = self.sum(torch.cat([gradient.flatten() for gradient in gradients]))
-        for p, part in zip(own, flat.split([p.numel() for p in own]), strict=True):
+        for p, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
             p.grad = part.view_as(p)

@@ -15,15 +15,15 @@ from p2pz_ray.distill.shards import prepare_pairs
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.perceptual import load_perceptual
 
-# Keys that decide where and how long is trained, and what is kept of it, but no weight of a given step.
+# Keys that decide where and how long the training runs, or what it keeps, but not the weights of a given step.
 _FREE = ("workers", "export")
 _FREE_OF_TRAINING = ("steps", "micro_batch", "keep", "log_every", "tensorboard", "wandb")
 
 
 @dataclass(frozen=True)
 class Distilled:
-    """What a finished training holds. best: the scores of the student kept, on the `held_out` pairs, or where that is
-    0 on those it learned from. fresh: False where there was nothing to do."""
+    """The result of a training. best: the saved student's scores, on `held_out` held-out pairs, or on the training
+    pairs where that is 0. fresh: False where there was nothing to do."""
 
     output: str
     steps: int
@@ -44,10 +44,10 @@ class Distilled:
 
 
 def distill(config: DistillConfig) -> Distilled:
-    """Train a student, or go on with a training that was begun.
+    """Train a student, or resume a training.
 
-    Raises ConfigError for what is known to be wrong before it begins; P2PZError where it can't go on: the same call
-    then goes on from the last checkpoint.
+    Raises ConfigError, before the training begins, where the configuration is wrong; P2PZError where the training can't
+    go on: the same call then resumes from the last checkpoint.
     """
     folder = RunFolder(config.output, config.output_storage_options)
     recorded = folder.config()
@@ -58,7 +58,9 @@ def distill(config: DistillConfig) -> Distilled:
             return _distilled(config.output, finished, fresh=False)
         begun = recorded["training"]["steps"]
         if begun != config.training.steps:
-            print(f"It was begun for {begun:,} steps and now goes on to {config.training.steps:,}.", flush=True)
+            print(
+                f"The training was begun for {begun:,} steps and now goes on to {config.training.steps:,}.", flush=True
+            )
     elif folder.store.list("checkpoints") or folder.store.list("data"):
         raise ConfigError(f"{config.output} holds something that is no training: choose another output.")
     check_boards(config.training)
@@ -76,14 +78,14 @@ def distill(config: DistillConfig) -> Distilled:
         flush=True,
     )
     if config.workers.bounds[1]:
-        from p2pz_ray.distill.workers import train_on_ray  # Ray is loaded once everything is known to be right
+        from p2pz_ray.distill.workers import train_on_ray  # Ray is loaded only after all checks
 
         train_on_ray(config)
     else:
         train(config, Peers(), lambda line: print(line, flush=True), device_of(config))
     finished = folder.read_json("_SUCCESS")
     if finished is None or finished["steps"] < config.training.steps:
-        raise P2PZError(f"{config.output} ended before its last step: run the same command again.")
+        raise P2PZError(f"The training of {config.output} ended before its last step: run the same command again.")
     if config.export:
         from p2pz_ray.student.export import export_student
 
@@ -93,12 +95,12 @@ def distill(config: DistillConfig) -> Distilled:
 
 
 def _distilled(output: str, finished: dict[str, Any], fresh: bool = True) -> Distilled:
-    """From what `_SUCCESS` holds."""
+    """The result from the content of `_SUCCESS`."""
     return Distilled(output, finished["steps"], finished["best"], finished["held_out"], fresh)
 
 
 def device_of(config: DistillConfig) -> str:
-    """Where this process trains."""
+    """The device that this process trains on."""
     if config.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return config.device
@@ -119,7 +121,7 @@ def _refuse_difference(config: DistillConfig, recorded: dict[str, Any]) -> None:
 
 
 def _deciding(whole: dict[str, Any]) -> dict[str, Any]:
-    """The keys that decide a step's weights. With a cooldown the steps in all are one: the rate falls by them."""
+    """The keys that decide a step's weights. With a cooldown `steps` is one of them, since the rate depends on it."""
     kept = {key: value for key, value in whole.items() if key not in _FREE}
     training = dict(kept.get("training") or {})
     free = [key for key in _FREE_OF_TRAINING if not (key == "steps" and training.get("cooldown"))]

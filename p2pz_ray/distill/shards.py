@@ -1,9 +1,9 @@
-"""The chosen pairs, copied once into shards beside the training, and read from there in an order that is a function of
-the seed and the position alone.
+"""The chosen pairs, copied once into shards beside the training, and read from there in an order that depends only on
+the seed and the position.
 
     OUTPUT/pairs/train-00000.arrow …  test-00000.arrow …     Arrow IPC: id, source, edited (PNG of the trained size),
                                                              parts (the edits shown and their strengths, JSON)
-    OUTPUT/pairs/index.json                                  put last: the shards, the size, what was left out and why
+    OUTPUT/pairs/index.json                                  written last: the shards, the size, what was left out
 """
 
 import hashlib
@@ -40,9 +40,9 @@ Pixels = NDArray[np.uint8]
 
 
 def prepare_pairs(config: DistillConfig, folder: RunFolder) -> dict[str, Any]:
-    """Choose, decode and copy the pairs, unless it is done; returns the index.
+    """Choose, decode and copy the pairs, unless they are there already; returns the index.
 
-    Raises ConfigError where no pair survives, with what each reason took, and for pictures of several sizes.
+    Raises ConfigError where no pair is left, with the count of each reason, and for pictures of several sizes.
     """
     index = folder.read_json("pairs/index.json")
     if index is not None:
@@ -60,10 +60,10 @@ def prepare_pairs(config: DistillConfig, folder: RunFolder) -> dict[str, Any]:
         size = size or _own_size(before, one.id)
         try:
             if config.image.size is None and not _own_size(before, one.id) == _own_size(after, one.id) == size:
-                found = (_own_size(before, one.id), _own_size(after, one.id))
+                sizes = (_own_size(before, one.id), _own_size(after, one.id))
                 raise ConfigError(
-                    f"The pair {one.id} has pictures of {found[0]} and {found[1]} (height, width), others of {size}: "
-                    "set image.size, and all are brought to it."
+                    f"The pair {one.id} has pictures of {sizes[0]} and {sizes[1]} (height, width), others of {size}: "
+                    "set image.size, and all are resized to it."
                 )
             policy = DecodePolicy(size, config.image.fit, config.image.max_bytes, config.image.max_pixels)
             pictures = decode(before, policy), decode(after, policy)
@@ -94,9 +94,9 @@ def prepare_pairs(config: DistillConfig, folder: RunFolder) -> dict[str, Any]:
 
 
 class Shards:
-    """The pairs of one part, "train" or "test", by number. Shards in use stay in memory, at most `held` of them.
+    """The pairs of one part, "train" or "test", by number. At most `held` shards stay in memory.
 
-    rows, edits: of each shard how many it has, and of which edit, or edits at once, all of them are.
+    rows, edits: each shard's number of rows, and the edit that all its rows show ("a + b" for several at once).
     """
 
     def __init__(self, folder: RunFolder, index: dict[str, Any], part: str, held: int) -> None:
@@ -113,8 +113,8 @@ class Shards:
         return int(self._first[-1])
 
     def read(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Sources and edited pictures, each (B, 3, size, size) in -1 … 1, and the edits' directions times their
-        strengths (B, D); D is 0 where there is one edit at one strength."""
+        """Sources and edited pictures, each (B, 3, size, size) in -1 … 1, and the directions times their strengths
+        (B, D); D is 0 for one edit at one strength."""
         rows = [self._row(number) for number in numbers]
         encoded = [column[row].as_py() for table, row in rows for column in (table["source"], table["edited"])]
         with ThreadPoolExecutor(DECODERS) as decoders:
@@ -124,7 +124,7 @@ class Shards:
         return x[0::2], x[1::2], torch.tensor(sums).view(len(rows), self.repertoire.width)
 
     def evenly(self, most: int) -> list[int]:
-        """The numbers of at most so many pairs, from all of them alike, so that each edit has its share."""
+        """The numbers of at most `most` pairs, evenly spaced, so that each edit has its share."""
         count = min(len(self), most)
         return [i * len(self) // count for i in range(count)]
 
@@ -139,8 +139,8 @@ class Shards:
 
 
 class Order:
-    """An endless order of pairs: each once an epoch, shuffled anew. Shards are shuffled, and the pairs of `window`
-    neighbouring ones among each other, so that a reader needs few at a time. Any position can be asked for."""
+    """An endless order of pairs: each once per epoch, in a new shuffle. Shards are shuffled, then the pairs of every
+    `window` shards, so that a reader needs few shards at a time. Any position can be read directly."""
 
     def __init__(self, rows: Sequence[int], window: int, seed: int) -> None:
         self._rows, self._window, self._seed = list(rows), window, seed
@@ -166,26 +166,26 @@ class Order:
 
 
 class Turns:
-    """Pairs of each edit in turn, so that edits with few pairs are shown as often as those with many; within an edit
-    in the `Order` of its own shards. The edits share the `window`."""
+    """Takes pairs of each edit in turn, so that edits with few pairs are shown as often as those with many; each edit
+    has the `Order` of its own shards. The edits share the `window`."""
 
     def __init__(self, rows: Sequence[int], edits: Sequence[str], window: int, seed: int) -> None:
         first = np.concatenate([[0], np.cumsum(rows)]).astype(int)
         self._orders, self._numbers = [], []
         window = max(window // len(set(edits)), 1)
         for number, edit in enumerate(dict.fromkeys(edits)):
-            own = [shard for shard, other in enumerate(edits) if other == edit]
-            self._orders.append(Order([rows[shard] for shard in own], window, seed + 7919 * number))
-            self._numbers.append(np.concatenate([np.arange(first[shard], first[shard + 1]) for shard in own]))
+            shards = [shard for shard, other in enumerate(edits) if other == edit]
+            self._orders.append(Order([rows[shard] for shard in shards], window, seed + 7919 * number))
+            self._numbers.append(np.concatenate([np.arange(first[shard], first[shard + 1]) for shard in shards]))
 
     def at(self, position: int, count: int) -> list[int]:
         """The numbers of the pairs that come at `position` and after it."""
-        found = []
+        numbers = []
         for place in range(position, position + count):
             turn, edit = divmod(place, len(self._orders))
             [row] = self._orders[edit].at(turn, 1)
-            found.append(int(self._numbers[edit][row]))
-        return found
+            numbers.append(int(self._numbers[edit][row]))
+        return numbers
 
 
 class _Writer:
@@ -225,8 +225,7 @@ class _Writer:
 
 
 class _Repeats:
-    """Which sources were there before: near duplicates of others, and the same pair again. A source is kept with all of
-    its edits, or with none."""
+    """Finds near duplicates of earlier sources, and repeated pairs. A source is kept with all of its edits, or none."""
 
     def __init__(self, duplicates: float) -> None:
         self._alike = Alike(duplicates)
@@ -247,14 +246,14 @@ class _Repeats:
 
 
 def _repertoire(source: PairSource, candidates: Sequence[Candidate], config: DistillConfig) -> Repertoire:
-    """What the student will know. Raises ConfigError where its generator can't be told one edit from another."""
+    """The edits that the student will know. Raises ConfigError where its generator can't tell them apart."""
     shown = {json.dumps(dict(one.parts), sort_keys=True): one.parts for one in candidates}
     edits = sorted({name for parts in shown.values() for name in parts})
     if not config.generator.style:
         if len(shown) > 1:
             raise ConfigError(
-                f"The pairs show {', '.join(edits)} in {len(shown)} ways (edits, strengths, several at once), and "
-                "generator.style is 0, for one edit at one strength: set generator.style, or pairs.edit."
+                f"The pairs show {', '.join(edits)} in {len(shown)} ways (edits, strengths, several at once), but "
+                "generator.style is 0, which is for one edit at one strength: set generator.style, or pairs.edit."
             )
         return Repertoire({name: Skill() for name in edits[:1]})
     if {} in shown.values():
@@ -289,7 +288,7 @@ def _own_size(data: bytes, id: str) -> tuple[int, int]:
 
 
 def _drawn(id: str, seed: int, purpose: str = "") -> float:
-    """0 … 1, of a source's id alone: what is decided by it is so for all pairs of one source."""
+    """A number in 0 … 1 from a source's id alone, so that it is the same for all pairs of one source."""
     digest = hashlib.sha256(f"{seed}:{purpose}{id}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 

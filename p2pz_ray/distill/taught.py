@@ -1,4 +1,4 @@
-"""Which edits a run's rows show, at which strengths, and where in the space of directions they lie."""
+"""The edits that a run's rows show, with their strengths and directions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,7 +12,7 @@ from p2pz_ray.student.repertoire import Parts, Repertoire, Skill
 def parts_of_run(folder: RunFolder) -> dict[str, Parts]:
     """The run's name of an edit → the edits that its rows show, each at its strength.
 
-    A run has a row's edit by a name of its own for each strength, cat2dog-50 and cat2dog-100: both are cat2dog here.
+    A run names an edit differently at each strength, cat2dog-50 and cat2dog-100: both are cat2dog here.
     """
     edits = (folder.config() or {}).get("edits") or {}
     strengths = {name: float(edit.get("strength", 1.0)) for name, edit in edits.items()}
@@ -24,10 +24,10 @@ def parts_of_run(folder: RunFolder) -> dict[str, Parts]:
 
 
 def repertoire(folders: Sequence[RunFolder], shown: Iterable[Parts]) -> Repertoire:
-    """What a student of such rows knows: each edit by its direction, the mean over its tokens, of length 1.
+    """The repertoire of a student of such rows: each edit with its direction, the mean over its tokens, of length 1.
 
-    Where a run has no directions, as a student's own has none, or where the pairs are of tables, each edit has an axis
-    of its own. Raises ConfigError where two runs call two directions by one name.
+    Where the directions are unknown (a student's run has none, nor do tables), each edit gets an axis of its own.
+    Raises ConfigError where two runs have different directions under one name.
     """
     strongest: dict[str, float] = {}
     for parts in shown:

@@ -1,8 +1,8 @@
 """One training: the networks, their optimizers, and a step of both.
 
-Whatever is drawn by lot in a step is drawn from the seed and the step's number, for the whole batch; a worker takes its
-rows of it. So a training goes on exactly as if it had never stopped, and depends on the number of workers only in
-the order of its sums.
+All random draws of a step come from the seed and the step's number, for the whole batch; a worker takes its rows of
+them. So a resumed training equals one that never stopped, and the number of workers changes only the order of the
+sums.
 """
 
 import copy
@@ -33,13 +33,13 @@ _Read = tuple[Tensor, Tensor, Tensor]
 
 
 class DivergedError(P2PZError):
-    """A loss is no number any more."""
+    """A loss is not finite."""
 
 
 class Trainer:
-    """generator, discriminator (None without an adversarial loss) and average, the generator that is served.
+    """generator, discriminator (None without an adversarial loss) and average, the generator that becomes the student.
 
-    step: steps taken. best: of the held-out pairs, None before they were looked at.
+    step: steps taken. best: the best held-out scores so far, None before the first.
     """
 
     def __init__(self, config: DistillConfig, size: int, train: Shards, peers: Peers, device: str = "cpu") -> None:
@@ -60,7 +60,7 @@ class Trainer:
         self.rates, self.optimizers = {"generator": config.training.lr}, {}
         self.optimizers["generator"] = torch.optim.Adam(self.generator.parameters(), betas=betas)
         if self.discriminator is not None:
-            # The penalty is a step of its own every k: rate and betas are those of k + 1 steps in the time of k.
+            # The penalty is an extra step after every `r1_every` steps: the rate and betas make up for it.
             k = config.losses.r1_every / (config.losses.r1_every + 1)
             self.rates["discriminator"] = (config.discriminator.lr or config.training.lr) * k
             self.optimizers["discriminator"] = torch.optim.Adam(self.discriminator.parameters(), betas=(0.0, BETA2**k))
@@ -76,7 +76,7 @@ class Trainer:
         self._reader = ThreadPoolExecutor(1)
 
     def advance(self) -> dict[str, float]:
-        """Take one step; returns the losses of the whole batch. Raises DivergedError where one is no number."""
+        """Take one step; returns the losses of the whole batch. Raises DivergedError where one is not finite."""
         config = self.config
         batch = config.training.batch
         for name, optimizer in self.optimizers.items():
@@ -91,14 +91,14 @@ class Trainer:
         numbers = dict(zip(names, summed.tolist(), strict=True))
         if not torch.isfinite(summed).all():
             wrong = ", ".join(name for name, value in numbers.items() if value != value or abs(value) == float("inf"))
-            raise DivergedError(f"The loss became no number in step {self.step + 1:,} ({wrong})")
+            raise DivergedError(f"The loss became infinite or NaN in step {self.step + 1:,} ({wrong})")
         beta = decay(self.step * batch, batch, config.training.average_half_life)
         average(self.average, self.generator, beta)
         self.step += 1
         return numbers
 
     def state(self) -> dict[str, Any]:
-        """All that `load` needs to go on exactly from here."""
+        """All that `load` needs to resume exactly from here."""
         return {
             "step": self.step,
             "best": self.best,
@@ -107,7 +107,7 @@ class Trainer:
         }
 
     def load(self, state: dict[str, Any], name: str) -> None:
-        """Go on from a state; P2PZError, with its name, for that of another training."""
+        """Resume from a state. Raises P2PZError, with its name, for a state of another training."""
         try:
             for part, module in self._modules().items():
                 module.load_state_dict(state[part])
@@ -172,22 +172,22 @@ class Trainer:
         return losses.sums
 
     def _descend(self, name: str, module: nn.Module) -> None:
-        """A step along the gradients that have been gathered."""
+        """Take a step along the accumulated gradients."""
         self.peers.sum_gradients(module.parameters())
         self.optimizers[name].step()
 
     def _shown_now(self) -> "list[_Part]":
-        """This worker's rows of the step's batch, in the parts that go through the networks at once."""
+        """This worker's rows of the step's batch, as micro-batches."""
         batch, lottery = self.config.training.batch, torch.Generator()
         lottery.manual_seed(self.config.seed * 1_000_003 + self.step)
-        together = self._pairs.draw(batch, self.size, lottery)
+        pair_draw = self._pairs.draw(batch, self.size, lottery)
         draw = self._shown.draw(batch, self.size, lottery)
         lot = self._lot(lottery)
         whole, parts = self._batch(), []
         for rows in self._parts:
             here = slice(rows.start - self._rows.start, rows.stop - self._rows.start)
-            x, y, direction = (each[here].to(self.device) for each in whole)
-            pair = together.part(rows, self.device)
+            x, y, direction = (tensor[here].to(self.device) for tensor in whole)
+            pair = pair_draw.part(rows, self.device)
             parts.append(
                 _Part(
                     x=self._pairs.apply(x, pair),
@@ -201,22 +201,23 @@ class Trainer:
         return parts
 
     def _lot(self, lottery: torch.Generator) -> Callable[[slice], Lot]:
-        """What is drawn by lot for the whole batch, to be asked for by rows."""
-        batch, own = self.config.training.batch, self.config.generator
-        if own.architecture == "mobile":
+        """The random draws for the whole batch, as a function of the rows."""
+        batch, network = self.config.training.batch, self.config.generator
+        if network.architecture == "mobile":
             return lambda rows: Lot()
-        z = torch.randn(batch, own.z, generator=lottery) if own.z else None
+        z = torch.randn(batch, network.z, generator=lottery) if network.z else None
         if z is not None:
-            self.generator.mapping.track(z.to(self.device))  # of the whole batch, so alike on all workers
+            self.generator.mapping.track(z.to(self.device))  # of the whole batch, so the same on all workers
         drop = None
-        if own.dropout:
-            drop = (torch.rand(batch, own.code, generator=lottery) >= own.dropout).float() / (1 - own.dropout)
+        if network.dropout:
+            kept = torch.rand(batch, network.code, generator=lottery) >= network.dropout
+            drop = kept.float() / (1 - network.dropout)
         seeds = torch.randint(2**62, (batch,), generator=lottery)
         shapes = [(1, side, side) for side in self.generator.noise_sides]
 
         def of(rows: slice) -> Lot:
-            own_z, own_drop = (None if drawn is None else drawn[rows].to(self.device) for drawn in (z, drop))
-            return Lot(own_z, own_drop, noises(seeds[rows], shapes, self.device) if shapes else None)
+            row_z, row_drop = (None if drawn is None else drawn[rows].to(self.device) for drawn in (z, drop))
+            return Lot(row_z, row_drop, noises(seeds[rows], shapes, self.device) if shapes else None)
 
         return of
 
@@ -238,8 +239,8 @@ class Trainer:
 
 @dataclass
 class _Part:
-    """Rows of a batch: pictures (B, 3, H, W), directions (B, D), what is drawn for them. share: of the batch. made: the
-    generator's answer."""
+    """Rows of a batch: pictures (B, 3, H, W), directions (B, D) and the random draws. share: of the whole batch. made:
+    the generator's answer."""
 
     x: Tensor
     y: Tensor
@@ -251,13 +252,13 @@ class _Part:
 
 
 class _Sums:
-    """Losses by name, summed over a batch's parts by their shares."""
+    """Losses by name, summed over a batch's parts and weighted by their shares."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
 
     def add(self, name: str, loss: Tensor, share: float) -> Tensor:
-        """Count a part's loss; returns it."""
+        """Add a part's loss; returns it."""
         value = loss.detach().float() * share
         self.sums[name] = self.sums[name] + value if name in self.sums else value
         return loss
@@ -271,7 +272,7 @@ def _parts(rows: slice, training: TrainingConfig) -> list[slice]:
 
 
 def schedule(training: TrainingConfig, step: int) -> float:
-    """The share of the rate that a step has: it rises at first, and falls to zero at last."""
+    """A step's share of the learning rate: it rises during warmup and falls to zero during cooldown."""
     rising = (step + 1) / max(training.warmup, 1)
     falling = (training.steps - step) / max(training.steps * training.cooldown, 1)
     return min(1.0, rising, falling)

@@ -1,4 +1,4 @@
-"""A training on Ray Train: one to many workers, which recover from the loss of one and may come and go."""
+"""A training on Ray Train: one or more workers. It recovers from a lost worker, and workers may come and go."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ LISTEN_SECONDS = 1.0
 
 
 class Console:
-    """What the first worker says, kept until the driver asks for it: workers' own output stays in Ray's logs."""
+    """The first worker's lines, kept until the driver fetches them: workers' own output stays in Ray's logs."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -33,13 +33,13 @@ class Console:
         self._problem = sentence
 
     def take(self) -> tuple[list[str], str | None]:
-        """The lines since the last call, and why the training can't go on, if it can't."""
+        """The lines since the last call, and the reason why the training can't go on, or None."""
         lines, self._lines = self._lines, []
         return lines, self._problem
 
 
 def train_on_ray(config: DistillConfig) -> None:
-    """Train as `workers` says. Raises P2PZError where the training can't go on, or lost workers too often."""
+    """Train with the configured workers. Raises P2PZError where the training can't go on, or lost workers too often."""
     config = _absolute(config)
     fewest, most = config.workers.bounds
     with connected(config):
@@ -74,7 +74,7 @@ def _fit(config: DistillConfig, console: Any, workers: int | tuple[int, int]) ->
     def work() -> None:
         _work(config, console, threads)
 
-    # Ray's own record of the training is of no use afterwards: what counts stands in the output.
+    # Ray's own record of the training isn't needed afterwards: the output holds all results.
     scratch = tempfile.mkdtemp(prefix="p2pz-train-")
     try:
         TorchTrainer(

@@ -1,1 +1,1 @@
-"""A run's kept pairs in the forms that other projects read."""
+"""A run's kept pairs, written in the forms that other projects read."""

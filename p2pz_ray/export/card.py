@@ -1,4 +1,4 @@
-"""The card of an exported data set: what is in it, how it was made, and what doesn't hold for it."""
+"""The card of an exported data set: its contents, how it was made, and its limits."""
 
 from collections.abc import Mapping
 
@@ -14,34 +14,37 @@ _FILES: dict[Format, str] = {
 _COLUMNS: dict[Format, tuple[tuple[str, str], ...]] = {
     "webdataset": (
         ("`source.png`, `edited.png`", "before and after; `.jpg` or `.webp` where the run encodes so"),
-        ("`txt`", "what is said of the pair"),
+        ("`txt`", "the prompt"),
         ("`json`", "its id, edit, caption and scores"),
     ),
     "imagefolder": (
         ("`source`, `edited`", "before and after"),
-        ("`prompt`", "what is said of the pair"),
-        ("`id`, `edit`, `caption`", "which source picture, which edit, what the source shows; beside them its scores"),
+        ("`prompt`", "an instruction, or what the edited picture shows"),
+        ("`id`, `edit`, `caption`", "which source picture, which edit, what the source shows; then the scores"),
     ),
     "instructpix2pix": (
         ("`id`, `edit`", "which source picture, which edit"),
         ("`input_image`", "before"),
-        ("`edit_prompt`", "what is to be done"),
+        ("`edit_prompt`", "the instruction"),
         ("`edited_image`", "after"),
     ),
     "parquet": (
         ("`id`, `edit`", "which source picture, which edit"),
         ("`source_image`, `edited_image`", "before and after"),
-        ("`prompt`, `caption`", "what is said of the pair, what the source shows; beside them its scores"),
+        (
+            "`prompt`, `caption`",
+            "an instruction or what the edited picture shows, what the source shows; then the scores",
+        ),
     ),
     "img2img-turbo": (
         ("`*_A`, `*_B`", "folders: before and after, under one name"),
-        ("`*_prompts.json`", "what is said of each"),
+        ("`*_prompts.json`", "each pair's prompt"),
     ),
 }
 
 
 def card(format: Format, counts: Mapping[str, int], about: str, marked: bool) -> str:
-    """The README.md of an export. counts: pairs on each side; marked: whether the edited pictures say what they are."""
+    """The README.md of an export. counts: pairs per side; marked: whether the edited pictures' XMP says so."""
     sides = [side for side in ("train", "test") if counts.get(side)]
     head = "---\ntask_categories:\n- image-to-image\n"
     if format in _FILES:

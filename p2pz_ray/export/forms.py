@@ -1,11 +1,11 @@
-"""The forms in which pairs are written, a shard at a time.
+"""The forms in which pairs are written, one shard at a time.
 
 webdataset         OUT/{train,test}-00000.tar of KEY.source.png, KEY.edited.png, KEY.txt and KEY.json
 imagefolder        OUT/{train,test}/00000/KEY.source.png, KEY.edited.png and metadata.jsonl, as Hugging Face reads it
 instructpix2pix    OUT/data/{train,test}-00000.parquet with input_image, edit_prompt and edited_image, which
                    diffusers' train_instruct_pix2pix.py takes by default
 img2img-turbo      OUT/{train,test}_{A,B}/KEY.png and {train,test}_prompts.json, as its paired training reads them
-parquet            OUT/data/{train,test}-00000.parquet with a run's own names for its columns, and its scores
+parquet            OUT/data/{train,test}-00000.parquet with a run's own column names, and its scores
 """
 
 import io
@@ -23,11 +23,11 @@ from p2pz_ray.export.pair import Kept, Side, extension
 
 Format = Literal["webdataset", "imagefolder", "instructpix2pix", "img2img-turbo", "parquet"]
 SHARD_PAIRS, SHARD_BYTES = 1000, 256 * 2**20
-"""What a shard holds at most, and so what memory does."""
+"""The limits of a shard, which is held in memory."""
 
 
 class Sharded:
-    """Pairs gathered on each side, and written as one shard when there are enough.
+    """Collects the pairs of each side, and writes a shard when there are enough.
 
     put: writes a shard, given its side, its number on that side and its pairs.
     """
@@ -48,7 +48,7 @@ class Sharded:
             self._flush(side)
 
     def close(self) -> None:
-        """Write what is left; pairs of a side that has none are nowhere."""
+        """Write the remaining pairs; a side without pairs gets no file."""
         for side in list(self._waiting):
             if self._waiting[side]:
                 self._flush(side)
@@ -78,7 +78,7 @@ class TurboFolders:
 
 
 def writer(format: Format, store: Store) -> Sharded | TurboFolders:
-    """What writes pairs into a folder in this form."""
+    """The writer of pairs in this form into a folder."""
     if format == "img2img-turbo":
         return TurboFolders(store)
     put = {
@@ -165,5 +165,5 @@ def _members(pair: Kept) -> dict[str, bytes]:
 
 
 def _said(pair: Kept) -> dict[str, Any]:
-    """What is known of a pair beside its pictures."""
+    """All that is known of a pair but its pictures."""
     return {"id": pair.id, "edit": pair.edit, "prompt": pair.prompt, "caption": pair.caption, **pair.scores}

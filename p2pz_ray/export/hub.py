@@ -6,7 +6,7 @@ _PREFIX = "hf://datasets/"
 
 
 def name_of(target: str) -> str:
-    """OWNER/NAME. Raises ConfigError for an address that is no data set's."""
+    """OWNER/NAME. Raises ConfigError for an address that names no data set."""
     name = target.removeprefix(_PREFIX).rstrip("/")
     if not target.startswith(_PREFIX) or name.count("/") != 1:
         raise ConfigError(f"--push is {target}: give {_PREFIX}OWNER/NAME.")
@@ -16,7 +16,7 @@ def name_of(target: str) -> str:
 def push(folder: str, target: str) -> str:
     """Send all files of a local folder to `hf://datasets/OWNER/NAME`; returns the commit's address.
 
-    The data set is made, private, where there is none. Raises as `name_of` does, and P2PZError where the hub refuses.
+    A missing data set is created, private. Raises as `name_of` does, and P2PZError where the hub refuses.
     """
     name = name_of(target)
     from huggingface_hub import HfApi
@@ -30,6 +30,6 @@ def push(folder: str, target: str) -> str:
     except Exception as error:  # its client has its own errors, and those of what lies below it
         raise P2PZError(
             f"{target} can't be written ({first_line(error)}): log in with hf auth login, or set HF_TOKEN, and check "
-            "the name. The export itself is whole."
+            "the name. The export itself is complete."
         ) from error
     return str(getattr(commit, "commit_url", commit))

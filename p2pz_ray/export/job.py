@@ -1,4 +1,4 @@
-"""`p2pz export`: a run's pairs, chosen by their scores, in another project's form."""
+"""`p2pz export`: a run's pairs, selected by their scores, in another project's form."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ _OWN = ("id", "edit", "status", "caption")
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and why the rest was left out: reason → pairs. pushed: the commit's address."""
+    """The pairs written per side. left_out: condition that failed → pairs left out. pushed: the commit's address."""
 
     out: str
     train: int
@@ -52,13 +52,13 @@ def export(
     push: str | None = None,
     storage_options: dict[str, Any] | None = None,
 ) -> Exported:
-    """Write what is committed of a run into the folder `out`, which must hold no export yet.
+    """Write the committed pairs of a run into the folder `out`, which must hold no export yet.
 
-    filter: a condition over the scores. edit: the only one to write; None is all. instruction: templates of what is
-    said of a pair. duplicates: sources closer than this are one (see `Alike`); 0 keeps all. test: share of the source
-    pictures that is set apart. push: a data set of the hub that the folder is sent to, as one commit.
+    filter: a condition over the scores. edit: the only one to write; None is all. instruction: templates of a pair's
+    prompt. duplicates: sources closer than this count as one (see `Alike`); 0 keeps all. test: share of the source
+    pictures in the test side. push: a data set of the hub that the folder is sent to, as one commit.
 
-    Raises ConfigError for what is known to be wrong before anything is written.
+    Raises ConfigError, before anything is written, for an argument that is wrong.
     """
     run = Run(run_uri, storage_options)
     edits = {name: words for name, words in (run.config.get("edits") or {}).items() if edit in (None, name)}
@@ -70,11 +70,11 @@ def export(
     said = Instructions(edits, instruction or [default], seed)
     store = Store(out, storage_options)
     if store.exists("README.md"):
-        raise ConfigError(f"{out} holds an export or something else already: choose another folder.")
+        raise ConfigError(f"{out} already holds an export or something else: choose another folder.")
     if push is not None:
         name_of(push)
         if not store.local:
-            raise ConfigError(f"--push sends a local folder, and {out} is none: export into one.")
+            raise ConfigError(f"--push sends a local folder, but {out} is not local: export into a local folder.")
     left_out: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     writing = writer(format, store)
@@ -100,7 +100,7 @@ def _kept(
     left_out: Counter[str],
     storage_options: dict[str, Any] | None,
 ) -> Iterator[Kept]:
-    """The pairs that pass the filter and repeat none before them, with what is to be said of each."""
+    """The pairs that pass the filter and are no near duplicate of an earlier one, each with its prompt."""
     alike = Alike(duplicates)
     repeats: dict[str, bool] = {}  # by id: all edits of a source are kept, or none
     for edit in edits:

@@ -10,9 +10,8 @@ Side = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class Kept:
-    """A pair to export. prompt: what is to be done, or what the edited picture shows; source, edited: encoded.
-
-    scores: what is known of it.
+    """A pair to export. prompt: an instruction, or what the edited picture shows. source, edited: encoded pictures.
+    scores: column → value.
     """
 
     id: str
@@ -25,18 +24,18 @@ class Kept:
 
     @property
     def name(self) -> str:
-        """A name that is safe in any file system and in a tar, has no dot, and is no other pair's."""
+        """A unique name without a dot, safe in any file system and in a tar."""
         plain = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{self.id}-{self.edit}")[-80:].lstrip("-")
         digest = hashlib.sha256(f"{self.id}\0{self.edit}".encode("utf-8", "surrogatepass")).hexdigest()[:8]
         return f"{plain}-{digest}"
 
 
 def half(id: str, test_share: float) -> Side:
-    """Where an image's pairs go: by its id alone, so that all edits of one image stand on one side."""
+    """The side of an image's pairs: by its id alone, so that all edits of one image are on one side."""
     drawn = int.from_bytes(hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
     return "test" if drawn < test_share else "train"
 
 
 def extension(data: bytes) -> str:
-    """Of a picture that a run holds."""
+    """The file extension of a picture from a run."""
     return "png" if data[:4] == b"\x89PNG" else "webp" if data[8:12] == b"WEBP" else "jpg"

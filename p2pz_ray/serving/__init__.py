@@ -1,1 +1,1 @@
-"""Edits on request: a page, an API and an assistants' endpoint, on Ray Serve. The engines are those of running/."""
+"""Edits on request: a page, an API and an endpoint for assistants, on Ray Serve. It uses the engines of running/."""

@@ -1,4 +1,4 @@
-"""The routes: the page, the API in its two forms, and what says whether the service is well."""
+"""The routes: the page, the two forms of the API, and the health check."""
 
 import asyncio
 import json
@@ -28,11 +28,11 @@ FORM = {
     "image": ("binary", "The picture: a file."),
     "prompt": ("string", "'cat to dog', 'add glasses', or the name of an edit that GET /v1/edits lists."),
     "mask": ("binary", "A picture that is transparent where the edit may go."),
-    "model": ("string", "One that GET /v1/models names; without it, the diffusion model."),
-    "n": ("integer", "How many pictures, each by a seed of its own."),
-    "size": ("string", "WIDTHxHEIGHT that the answers are scaled to, or auto."),
+    "model": ("string", "A model that GET /v1/models lists; by default the diffusion model."),
+    "n": ("integer", "How many pictures, each with its own seed."),
+    "size": ("string", "The size of the answers, WIDTHxHEIGHT, or auto."),
     "strength": ("number", "How far to go; 1 is the edit itself."),
-    "seed": ("integer", "Of the first picture; those that follow have the next."),
+    "seed": ("integer", "The seed of the first picture; the following pictures have the following seeds."),
     "num_inference_steps": ("integer", ""),
     "guidance_scale": ("number", ""),
     "negative_prompt": ("string", ""),
@@ -73,7 +73,7 @@ def build_app(service: Service) -> FastAPI:
     async def healthz() -> dict[str, Any]:
         return {"status": "ok", "model": offer.model, **await service.facts()}
 
-    @app.get("/v1/models", summary="Who makes edits")
+    @app.get("/v1/models", summary="The models that make edits")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": await service.models()}
 
@@ -123,15 +123,15 @@ def build_app(service: Service) -> FastAPI:
 
 
 async def _form(request: Request) -> Form:
-    """Raises RefusalError for what is no such form."""
+    """The form of a request. Raises RefusalError where the body is no such form."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
-        raise RefusalError(415, f"The body is {kind[:80] or 'of no named type'}: send multipart/form-data.")
+        raise RefusalError(415, f"The body's type is {kind[:80] or 'missing'}: send multipart/form-data.")
     try:
         form = await request.form(max_files=FILES, max_fields=FIELDS)
     except HTTPException as error:
         raise RefusalError(400, f"The form can't be read: {str(error.detail).rstrip('.')}.") from None
-    except Exception as error:  # a damaged form fails in as many ways as its parser has
+    except Exception as error:  # the parser raises many kinds of exception for a damaged form
         raise RefusalError(400, f"The form can't be read ({type(error).__name__}).") from error
     images = [value for key in ("image", "image[]") for value in form.getlist(key)]
     if len(images) != 1 or not isinstance(images[0], UploadFile):
@@ -147,7 +147,7 @@ async def _file(form: FormData, key: str) -> bytes | None:
     if value is None or value == "":
         return None
     if not isinstance(value, UploadFile):
-        raise RefusalError(400, f"{key} is no file: send a picture.", key)
+        raise RefusalError(400, f"{key} is not a file: send a picture.", key)
     return await value.read()
 
 
@@ -179,7 +179,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     [first, *_] = error.errors()
     key = ".".join(str(part) for part in first["loc"][1:] if not str(part).startswith(("constrained", "EditBody")))
     if first["type"] == "json_invalid":
-        return RefusalError(400, "The body is no JSON that can be read.").response()
+        return RefusalError(400, "The body is not valid JSON.").response()
     reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
     sentence = f"{key or 'The body'} is wrong: {reason[:1].lower()}{reason[1:].rstrip('.')}."
     return RefusalError(422, sentence, key or None).response()

@@ -1,4 +1,4 @@
-"""The assistants' endpoint: what the page and the API do, as tools of the Model Context Protocol at /mcp."""
+"""The endpoint for assistants: the page's and the API's functions as tools of the Model Context Protocol, at /mcp."""
 
 import asyncio
 import base64
@@ -21,20 +21,20 @@ from p2pz_ray.serving.request import EditRequest, asked
 from p2pz_ray.serving.service import Service
 
 ABOUT = (
-    "Edits pictures: one thing becomes another and all else stays as it is. Ask list_edits first for what is offered; "
-    "edit_image takes the name of an edit or, where words are allowed, 'cat to dog'."
+    "Edits pictures: one thing becomes another and the rest stays as it is. Call list_edits first to see the edits; "
+    "edit_image takes the name of an edit or, where any two words are allowed, 'cat to dog'."
 )
 
 
 def build_assistants(service: Service) -> tuple[MCPServer, Starlette]:
-    """The server, whose sessions its caller runs, and the application whose routes answer for it."""
+    """The MCP server, whose sessions the caller runs, and the application with its routes."""
     offer, server = service.offer, MCPServer("p2pz_ray", instructions=ABOUT, version=__version__, log_level="ERROR")
 
     @server.tool(structured_output=False)
     async def list_edits() -> str:
-        """The edits that have a name, who makes them, and whether any two words may be asked for."""
-        told = {"edits": service.edits(), "any_two_words": offer.config.words.allowed, "models": await service.models()}
-        return json.dumps(told, ensure_ascii=False)
+        """The named edits, the models that make them, and whether edits between any two words are allowed."""
+        edits = {"edits": service.edits(), "any_two_words": offer.config.words.allowed}
+        return json.dumps(edits | {"models": await service.models()}, ensure_ascii=False)
 
     @server.tool(structured_output=False)
     async def edit_image(
@@ -46,12 +46,12 @@ def build_assistants(service: Service) -> tuple[MCPServer, Starlette]:
         mask: Annotated[str | None, Field(description="Base64: white where the edit may go.")] = None,
         model: str | None = None,
     ) -> list[Any]:
-        """Edit a picture; answers with the edited picture and who made it."""
+        """Edit a picture; answers with the edited picture and the model that made it."""
         try:
-            found = read(edit, offer.edits, offer.config.words.allowed)
-            if found is None:
-                raise ToolError(f"{edit[:80]!r} names no edit: ask list_edits for what is offered.")
-            named = {"edit": found} if isinstance(found, str) else {"source": found[0], "target": found[1]}
+            wanted = read(edit, offer.edits, offer.config.words.allowed)
+            if wanted is None:
+                raise ToolError(f"{edit[:80]!r} names no edit: call list_edits to see the edits.")
+            named = {"edit": wanted} if isinstance(wanted, str) else {"source": wanted[0], "target": wanted[1]}
             request = EditRequest.model_validate(
                 {
                     "image": image,
@@ -68,14 +68,14 @@ def build_assistants(service: Service) -> tuple[MCPServer, Starlette]:
         except ValidationError as error:
             first = error.errors()[0]
             raise ToolError(f"{first['loc'][-1]} is wrong: {first['msg']}.") from None
-        [made] = answer["data"]
-        picture = base64.b64decode(made.pop("b64_json"))
-        said = {"model": answer["model"], **made, "cost": answer["cost"]}
-        return [Image(data=picture, format="png"), json.dumps(said, ensure_ascii=False)]
+        [edited] = answer["data"]
+        picture = base64.b64decode(edited.pop("b64_json"))
+        facts = {"model": answer["model"], **edited, "cost": answer["cost"]}
+        return [Image(data=picture, format="png"), json.dumps(facts, ensure_ascii=False)]
 
     @server.tool(structured_output=False)
     async def make_direction(source: str, target: str) -> str:
-        """Make the edit between two words ready; answers with what edit_image calls it."""
+        """Prepare the edit between two words; answers with the name to give edit_image."""
         try:
             words = service.words(*(" ".join(word.split()) for word in (source, target)))
             return json.dumps(await service.make_direction(*words), ensure_ascii=False)
@@ -87,28 +87,28 @@ def build_assistants(service: Service) -> tuple[MCPServer, Starlette]:
 
         @server.tool(structured_output=False)
         async def submit_collection(
-            collection: Annotated[str, Field(description="The collection's name below the service's folder of them.")],
+            collection: Annotated[str, Field(description="The collection's name below the service's input folder.")],
             edit: Annotated[str, Field(description="An edit's name, or two words: 'cat to dog'.")],
             run: Annotated[str, Field(description="A new name for the run.")],
         ) -> str:
-            """Send a whole collection to the cluster; answers with the job's id. run_status says how it goes."""
-            found = read(edit, offer.edits, offer.config.words.allowed)
-            if found is None:
-                raise ToolError(f"{edit[:80]!r} names no edit: ask list_edits for what is offered.")
+            """Send a whole collection to the cluster; answers with the job's id. run_status shows its progress."""
+            wanted = read(edit, offer.edits, offer.config.words.allowed)
+            if wanted is None:
+                raise ToolError(f"{edit[:80]!r} names no edit: call list_edits to see the edits.")
             try:
-                return json.dumps(await asyncio.to_thread(bulk.submit, collection, found, run))
+                return json.dumps(await asyncio.to_thread(bulk.submit, collection, wanted, run))
             except P2PZError as error:
                 raise ToolError(str(error)) from None
 
         @server.tool(structured_output=False)
         async def run_status(run: str) -> str:
-            """How a run stands."""
+            """The progress of a run."""
             try:
                 return await asyncio.to_thread(bulk.status, run)
             except P2PZError as error:
                 raise ToolError(str(error)) from None
 
-    # Hosts and origins are checked for all routes alike, by the guard.
+    # The guard checks hosts and origins for all routes.
     security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     app = server.streamable_http_app(
         stateless_http=True,

@@ -1,4 +1,4 @@
-"""`p2pz serve`: what is offered, by how many replicas, to whom."""
+"""The configuration of `p2pz serve`: the edits on offer, the replicas, and who may call."""
 
 import ipaddress
 from typing import Annotated, Literal, Self
@@ -32,14 +32,14 @@ MINIATURE = {
     "cat2hat": ("cat", "cat with a hat"),
     "sketch2oil": ("sketch of a cat", "oil pastel of a cat"),
 }
-"""What is offered where the model is the miniature and the configuration names no edit."""
+"""The edits on offer where the model is the miniature and the configuration names none."""
 
 
 def _reproducible(edits: dict[str, EditConfig]) -> dict[str, EditConfig]:
     for name, edit in edits.items():
         if edit.sentences.endpoint is not None or edit.sentences.text_model is not None:
             raise ValueError(
-                f"has a language model write the sentences of {name}, which each replica would have done anew: "
+                f"has a language model write the sentences of {name}, and each replica would get other sentences: "
                 "make the direction with p2pz direction, and name its file as direction"
             )
     return well_named(edits)
@@ -49,34 +49,34 @@ class WordsConfig(Section):
     """Edits between any two words, beside those that have a name."""
 
     allowed: bool = True
-    count: Count = 200  # sentences a side: fewer than an edit with a name has, so that nobody waits
+    count: Count = 200  # sentences per word: fewer than an edit with a name has, so that nobody waits long
     kept: Count = 256  # directions that a replica remembers
 
 
 class BatchConfig(Section):
-    """Requests of one kind that an engine takes at once: those that are waiting when it becomes free."""
+    """Requests of one kind that an engine answers as one batch: those that wait when it becomes free."""
 
     size: Count = 8
     wait: Amount = 0.005  # seconds that an idle engine waits for more
 
 
 class LimitsConfig(Section):
-    """What one request, or one client, may ask for."""
+    """Limits of one request, or of one client."""
 
-    body: Count = 24 << 20  # bytes
-    pictures: Count = 8  # edited pictures of one request
+    body: Count = 24 << 20  # bytes of one request
+    pictures: Count = 8  # edited pictures per request
     steps: Count = 200
-    queue: Natural = 64  # requests waiting for an engine; more are answered 503
-    per_client: Count | None = 64  # requests of one address under way; more are answered 429. null is no limit
+    queue: Natural = 64  # requests that may wait for an engine; further ones are answered 503
+    per_client: Count | None = 64  # concurrent requests per address; further ones are answered 429. null: no limit
     timeout: Annotated[float, Field(gt=0)] = 300.0  # seconds
 
 
 class BulkConfig(Section):
-    """Whole collections, which assistants may send to a cluster."""
+    """Whole collections that assistants may send to a cluster."""
 
-    address: Text  # of the cluster's dashboard
-    input: Text  # the folder, or URI, below which collections lie
-    output: Text  # the folder, or URI, below which runs are written
+    address: Text  # address of the cluster's dashboard
+    input: Text  # folder or URI with the collections
+    output: Text  # folder or URI for the runs
 
 
 class ServeConfig(Section):
@@ -94,17 +94,17 @@ class ServeConfig(Section):
     compile: bool = False
     checkpointing: bool = False
     device: Device = "auto"
-    replicas: Processes = Processes()  # of the model; from min to max by the number of requests
+    replicas: Processes = Processes()  # of the model; between min and max, by the number of requests
     batch: BatchConfig = BatchConfig()
     student_replicas: Processes = Processes()
     student_batch: BatchConfig = BatchConfig(size=16, wait=0.002)
     ingresses: Count = 1  # processes that answer HTTP
     limits: LimitsConfig = LimitsConfig()
-    bulk: BulkConfig | None = None  # null: assistants edit single pictures alone
-    host: Text = "127.0.0.1"  # the address to listen at
+    bulk: BulkConfig | None = None  # null: assistants edit only single pictures
+    host: Text = "127.0.0.1"  # the address to listen on
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    hosts: list[Text] = Field(default_factory=list)  # more names by which clients may call it; "*" is any
-    token_env: Text | None = None  # the variable that holds the token which clients must send
+    hosts: list[Text] = Field(default_factory=list)  # further host names that clients may use; "*" is any
+    token_env: Text | None = None  # environment variable with the token that clients must send
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")
@@ -112,9 +112,11 @@ class ServeConfig(Section):
         if not (self.edits or self.students or self.words.allowed) and self.model.name != "mini":
             raise ValueError("edits is empty and words.allowed is false, so nothing is offered: name an edit")
         if self.captions.column != CaptionsConfig().column:
-            raise ValueError("captions.column is of a collection: a request brings its caption itself, so leave it out")
+            raise ValueError(
+                "captions.column names a collection's column, but a request has its own caption: leave it out"
+            )
         if self.inversion.cache is not None:
-            raise ValueError("inversion.cache keeps pictures, which a service does not: leave it out")
+            raise ValueError("inversion.cache keeps pictures, and a service keeps none: leave it out")
         return self
 
     @model_validator(mode="after")

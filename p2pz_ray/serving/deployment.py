@@ -1,5 +1,5 @@
-"""The service on Ray Serve: an ingress that answers HTTP, and a deployment for each engine, each with its own replicas
-and its own batches."""
+"""The service on Ray Serve: an ingress that answers HTTP, and one deployment per engine with its own replicas and
+batches."""
 
 from typing import Any
 
@@ -14,22 +14,22 @@ from p2pz_ray.serving.offer import Offer
 from p2pz_ray.serving.prepare import prepare
 
 DRAIN = 30.0
-"""Seconds in which a replica that is to go ends what it has begun."""
+"""Seconds that a replica has to finish its work when it is shut down."""
 
 
 def application(args: dict[str, Any]) -> serve.Application:
-    """What `serve deploy` and KubeRay build: `args` are the keys of `p2pz serve`.
+    """The application that `serve deploy` and KubeRay build: `args` are the keys of `p2pz serve`.
 
-    Whoever deploys so says elsewhere where the service listens, so a token is always asked for. Raises ConfigError.
+    Here the address is set outside of this configuration, so a token is always required. Raises ConfigError.
     """
     config = ServeConfig.model_validate(args)
     if config.token_env is None:
-        raise ConfigError("token_env is missing: a deployed service asks its clients for a token.")
+        raise ConfigError("token_env is missing: clients of a deployed service must send a token.")
     return bound(prepare(config))
 
 
 def bound(offer: Offer, gpus: bool = False) -> serve.Application:
-    """The deployments of an offer. gpus: whether the cluster has some, for device=auto."""
+    """The deployments of an offer. gpus: whether the cluster has GPUs, for device=auto."""
     config = offer.config
 
     def engine(kind: type, name: str, replicas: Processes, batch: BatchConfig) -> Any:
@@ -38,7 +38,7 @@ def bound(offer: Offer, gpus: bool = False) -> serve.Application:
         if wants is None:
             wants = 1.0 if config.device == "cuda" or (config.device == "auto" and gpus) else 0.0
         return serve.deployment(kind, name=name).options(
-            # A batch at work, and as many requests waiting as the next ones can be chosen from.
+            # One batch at work, and enough waiting requests to choose the next batches from.
             max_ongoing_requests=4 * batch.size,
             max_queued_requests=config.limits.queue,
             autoscaling_config={
@@ -58,7 +58,7 @@ def bound(offer: Offer, gpus: bool = False) -> serve.Application:
         serve.deployment(Ingress, name="ingress")
         .options(
             num_replicas=config.ingresses,
-            max_ongoing_requests=10_000,  # the engines' own bounds say when there are too many
+            max_ongoing_requests=10_000,  # the engines' own limits apply first
             ray_actor_options={"num_cpus": 0},
         )
         .bind(offer, editor, students)

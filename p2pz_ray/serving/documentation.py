@@ -1,4 +1,4 @@
-"""The API's documentation as a page of its own, from the same description that programs read at /openapi.json."""
+"""The API's documentation as a page, made from the description that programs read at /openapi.json."""
 
 from html import escape
 from typing import Any
@@ -18,7 +18,7 @@ Retry-After where the same request may be answered later.</p></header>
 
 
 def documentation(openapi: dict[str, Any]) -> str:
-    """HTML that asks nothing of any other place."""
+    """HTML that loads nothing from elsewhere."""
     operations = []
     for path, methods in openapi["paths"].items():
         for method, operation in methods.items():
@@ -34,20 +34,18 @@ def documentation(openapi: dict[str, Any]) -> str:
 
 
 def _fields(operation: dict[str, Any], openapi: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Name, type and description of what an operation takes."""
-    found = [
-        (given["name"], given["schema"], given.get("description", "")) for given in operation.get("parameters", [])
+    """Name, type and description of each parameter of an operation."""
+    entries = [
+        (field["name"], field["schema"], field.get("description", "")) for field in operation.get("parameters", [])
     ]
     for media, content in operation.get("requestBody", {}).get("content", {}).items():
         schema = _resolved(content["schema"], openapi)
         needed = schema.get("required", [])
         for name, field in schema.get("properties", {}).items():
-            said = " ".join(
-                part for part in ("Needed." if name in needed else "", field.get("description", "")) if part
-            )
-            found.append((name, field, said))
-        found.append(("Content-Type", {"type": media}, ""))
-    return [(name, _type(schema, openapi), said) for name, schema, said in found]
+            sentences = ("Required." if name in needed else "", field.get("description", ""))
+            entries.append((name, field, " ".join(filter(None, sentences))))
+        entries.append(("Content-Type", {"type": media}, ""))
+    return [(name, _type(schema, openapi), description) for name, schema, description in entries]
 
 
 def _type(schema: dict[str, Any], openapi: dict[str, Any]) -> str:
@@ -65,15 +63,15 @@ def _type(schema: dict[str, Any], openapi: dict[str, Any]) -> str:
 def _resolved(schema: dict[str, Any], openapi: dict[str, Any]) -> dict[str, Any]:
     if "$ref" not in schema:
         return schema
-    found: dict[str, Any] = openapi["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-    return found
+    resolved: dict[str, Any] = openapi["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return resolved
 
 
 def _table(rows: list[tuple[str, str, str]]) -> str:
     if not rows:
         return ""
     cells = "".join(
-        f"<tr><th scope='row'><code>{escape(name)}</code></th><td>{escape(kind)}</td><td>{escape(said)}</td></tr>"
-        for name, kind, said in rows
+        f"<tr><th scope='row'><code>{escape(name)}</code></th><td>{escape(kind)}</td><td>{escape(about)}</td></tr>"
+        for name, kind, about in rows
     )
     return f"<div class='scroll'><table><tbody>{cells}</tbody></table></div>"

@@ -1,4 +1,4 @@
-"""The engines as they are served, each with its own batches: the model by its directions, the students in one pass."""
+"""The engines as they are served, each with its own batches: the diffusion model, and the students."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ class AbandonedError(Exception):
 
 
 class Served:
-    """What both engines have in common: batches, progress, health. device: a name as in the configuration."""
+    """The base of both engines: batches, progress, health. device: a name as in the configuration."""
 
     def __init__(self, name: str, device: Device, batch: BatchConfig, threads: float) -> None:
         torch.set_num_threads(max(1, int(threads)))
@@ -46,7 +46,7 @@ class Served:
         self.lost: str | None = None
 
     async def edit(self, task: Task) -> Answer:
-        """The answer, as if the picture had been alone."""
+        """The answer; the other pictures of the batch don't change it."""
         self.metrics.queue.set(len(self.gathering))
         return await self.gathering.answer(self.kind(task), task)
 
@@ -69,7 +69,7 @@ class Served:
             answer.cancel()
 
     def check_health(self) -> None:
-        """Raise where only a new process can go on: Serve starts one."""
+        """Raise RuntimeError where this process can't go on: Serve then starts a new one."""
         if self.lost is not None:
             raise RuntimeError(self.lost)
 
@@ -114,7 +114,7 @@ class ServedEditor(Served):
         threading.Thread(target=self._make_ready, daemon=True).start()
 
     async def facts(self) -> dict[str, Any]:
-        """What the model is and does where a request sets nothing."""
+        """The model, and its settings where a request gives none."""
         settings = self.inversion.resolve(self.editor.model, self.editor.official)
         lambda_xa, cfg, strength = self.guidance.resolve(self.editor.model)
         return {
@@ -127,29 +127,29 @@ class ServedEditor(Served):
         }
 
     async def make_direction(self, source: str, target: str) -> dict[str, Any]:
-        """Make the direction between two words ready; says how it is named and how long it took."""
+        """Prepare the direction between two words; returns its digest and the seconds it took."""
         started = time.perf_counter()
         direction = await asyncio.to_thread(self.direction, (source, target))
         return {"digest": direction.digest, "seconds": round(time.perf_counter() - started, 3)}
 
     def direction(self, edit: str | tuple[str, str]) -> EditDirection:
-        """Of an edit with a name, or between two words; remembered."""
+        """The direction of an edit with a name, or between two words; remembered."""
         with self._making:
             if edit not in self._directions:
-                self._directions[edit] = self._made(edit)
+                self._directions[edit] = self._new_direction(edit)
             self._directions.move_to_end(edit)
             while len(self._directions) > self.config.words.kept + len(self.config.offered):
                 self._directions.popitem(last=False)
             return self._directions[edit]
 
-    def _made(self, edit: str | tuple[str, str]) -> EditDirection:
+    def _new_direction(self, edit: str | tuple[str, str]) -> EditDirection:
         if isinstance(edit, str):
             return edit_direction(self.config.offered[edit], self.editor.model.text, edit)
         words = EditConfig(source=edit[0], target=edit[1], count=self.config.words.count)
         return edit_direction(words, self.editor.model.text, f"{edit[0]} to {edit[1]}")
 
     def _make_ready(self) -> None:
-        """Make the directions with a name before they are asked for."""
+        """Make the directions of the offered edits before a request needs them."""
         for name, edit in self.config.offered.items():
             if edit.compose is None:
                 self.direction(name)
@@ -172,7 +172,7 @@ class ServedEditor(Served):
             edited = editor.edit(inversion, directions, strengths, masks)
         finally:
             editor.watch = None
-        return [Answer(made, caption, 2 * steps, 0.0, 0) for made, caption in zip(edited, captions, strict=True)]
+        return [Answer(edits, caption, 2 * steps, 0.0, 0) for edits, caption in zip(edited, captions, strict=True)]
 
     def _composed(self, edit: Edit) -> tuple[EditDirection, float]:
         """An edit's direction and how far to go along it."""
@@ -183,8 +183,8 @@ class ServedEditor(Served):
 
     def _resolved(self, part: Part) -> tuple[EditDirection, float]:
         offered = self.config.offered.get(part.edit) if isinstance(part.edit, str) else None
-        own = 1.0 if offered is None else offered.strength
-        strength = own if part.strength is None else part.strength
+        default = 1.0 if offered is None else offered.strength
+        strength = default if part.strength is None else part.strength
         if offered is not None and offered.compose is not None:
             first, *others = (self.direction(name) * self.config.offered[name].strength for name in offered.compose)
             return sum(others, first), strength
@@ -211,7 +211,7 @@ class ServedEditor(Served):
 
 
 class ServedStudents(Served):
-    """Students, by the edits that they make. Raises ConfigError where one can't be loaded."""
+    """The students. Raises ConfigError where one can't be loaded."""
 
     def __init__(self, config: ServeConfig) -> None:
         super().__init__("student", config.device, config.student_batch, config.student_replicas.cpus)
@@ -225,11 +225,11 @@ class ServedStudents(Served):
         tasks, kind = [one.asked for one in batch], batch[0].asked.kind
         pixels = np.stack([task.pixels for task in tasks])
         masks = np.stack([task.mask for task in tasks if task.mask is not None]) if kind.masked else None
-        made = []
+        by_edit = []
         for edit in kind.edits:
             parts = dict(map(self._resolved, edit))
-            made.append(in_one_pass(self.students[next(iter(parts))], pixels, masks, [parts]))
-        edits = np.concatenate(made, 1)
+            by_edit.append(in_one_pass(self.students[next(iter(parts))], pixels, masks, [parts]))
+        edits = np.concatenate(by_edit, 1)
         return [Answer(edited, task.caption, 1, 0.0, 0) for edited, task in zip(edits, tasks, strict=True)]
 
     def _resolved(self, part: Part) -> tuple[str, float]:
@@ -238,8 +238,8 @@ class ServedStudents(Served):
         if not self.students[part.edit].repertoire.width:
             return part.edit, 1.0
         offered = self.config.offered.get(part.edit)
-        own = 1.0 if offered is None else offered.strength
-        return part.edit, own if part.strength is None else part.strength
+        default = 1.0 if offered is None else offered.strength
+        return part.edit, default if part.strength is None else part.strength
 
 
 def _set(**settings: Any) -> dict[str, Any]:

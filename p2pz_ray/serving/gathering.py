@@ -1,4 +1,4 @@
-"""Requests waiting for an engine. Whenever it is free it takes those of one kind together, the oldest first."""
+"""Requests that wait for an engine. When the engine is free it takes a batch of one kind, the oldest first."""
 
 import asyncio
 from collections.abc import Callable, Hashable
@@ -11,21 +11,21 @@ R = TypeVar("R")
 
 @dataclass(eq=False)
 class Waiting(Generic[T, R]):
-    """A request: what it asks for, and where its answer goes. `left` once nobody waits for it any more."""
+    """A request: what it asks for, and where its answer goes. left: nobody waits for the answer any more."""
 
     kind: Hashable
     asked: T
     answer: "asyncio.Future[R]"
     tell: Callable[[object], None] | None = None
-    """Takes what the work tells of its progress, in any thread."""
+    """Called with the work's progress, from any thread."""
     left: bool = field(default=False)
 
 
 class Gathering(Generic[T, R]):
-    """work: answers some requests of one kind, in a thread, one batch at a time. It may raise for all of them: then
-    they are tried by halves, so that one that can't be answered doesn't take others with it.
+    """work: answers one batch of requests of one kind, in a thread. If it raises, the batch is halved and tried again,
+    so that one bad request doesn't fail the others.
 
-    size: the most to answer at once. wait: seconds that an idle engine waits for more after the first.
+    size: the largest batch. wait: seconds that an idle engine waits for more requests after the first.
     """
 
     def __init__(self, work: Callable[[list[Waiting[T, R]]], list[R]], size: int, wait: float) -> None:
@@ -38,7 +38,7 @@ class Gathering(Generic[T, R]):
         return len(self._waiting)
 
     async def answer(self, kind: Hashable, asked: T, tell: Callable[[object], None] | None = None) -> R:
-        """Wait for the answer. A caller who is cancelled meanwhile leaves; what is begun for nobody is ended."""
+        """Wait for the answer. A request whose caller is cancelled leaves the queue, or is marked as left."""
         waiting: Waiting[T, R] = Waiting(kind, asked, asyncio.get_running_loop().create_future(), tell)
         self._waiting.append(waiting)
         self._more.set()

@@ -1,4 +1,4 @@
-"""What stands before every route: who may call, how much, and under which name a request is found in the logs."""
+"""The checks before every route: who may call, how large and how many requests may be, and the id in the logs."""
 
 import hmac
 import re
@@ -16,7 +16,7 @@ from p2pz_ray.serving.offer import Offer, token_hash
 from p2pz_ray.serving.refusal import RefusalError
 
 OPEN = {"/", "/docs", "/favicon.ico"}
-"""Paths that say nothing of anybody's pictures: they ask for no token."""
+"""Paths that need no token: they show nobody's pictures."""
 OWN = {"localhost", "127.0.0.1", "[::1]"}
 COUNTED = {"/", "/docs", "/mcp", "/v1/edits", "/v1/images/edits", "/v1/models", "/v1/directions", "/v1/scene"}
 HEADERS = (
@@ -28,9 +28,9 @@ HEADERS = (
 
 
 class Guard:
-    """Refuses strangers' Hosts and Origins (a page elsewhere must not use this service through its reader's browser),
-    wrong tokens, bodies that are too large and clients with too many requests under way; logs and counts every request,
-    by the id that Serve answers it with as X-Request-Id.
+    """Refuses unknown Hosts and Origins (another site must not use this service through a visitor's browser), wrong
+    tokens, bodies that are too large, and clients with too many concurrent requests. It logs and counts every request,
+    under the id that Serve returns as X-Request-Id.
     """
 
     def __init__(self, app: ASGIApp, offer: Offer) -> None:
@@ -51,8 +51,8 @@ class Guard:
             nonlocal status, began
             if message["type"] == "http.response.start":
                 status, began = message["status"], True
-                kept = {key.lower() for key, _ in message["headers"]}
-                added = [header for header in HEADERS if header[0] not in kept]
+                present = {key.lower() for key, _ in message["headers"]}
+                added = [header for header in HEADERS if header[0] not in present]
                 message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 
@@ -69,8 +69,8 @@ class Guard:
             LOG.exception("request failed", extra={"p2pz": {"request": id, "path": path}})
             if began:
                 raise
-            said = RefusalError(500, f"Something went wrong here; the logs have it under {id}.", code="internal")
-            await said.response()(scope, receive, answer)
+            failure = RefusalError(500, f"Something went wrong here; the logs have it under {id}.", code="internal")
+            await failure.response()(scope, receive, answer)
         finally:
             self.under_way[client] -= 1
             if not self.under_way[client]:
@@ -82,14 +82,14 @@ class Guard:
                 LOG.info("request", extra={"p2pz": facts})
 
     def _check(self, headers: dict[str, str], path: str, client: str) -> None:
-        """Raise RefusalError for a request that isn't to be answered."""
+        """Raise RefusalError for a request that may not be answered."""
         if path == "/healthz":
             return
         host = headers.get("host", "")
         name = re.sub(r":\d+$", "", host).lower()
         if "*" not in self.names and name not in self.names:
             raise RefusalError(
-                403, f"The service is not called {name[:80]!r}: name that in hosts, if it is to be.", "Host", "host"
+                403, f"The service is not called {name[:80]!r}: add that name to hosts to allow it.", "Host", "host"
             )
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
@@ -103,25 +103,25 @@ class Guard:
         most = self.offer.config.limits.per_client
         if most is not None and self.under_way[client] > most:
             raise RefusalError(
-                429, f"More than {most} requests of yours are under way: wait for some.", code="rate_limit",
+                429, f"You have more than {most} requests under way: wait for some.", code="rate_limit",
                 retry_after=1,
             )  # fmt: skip
 
 
 def _id(headers: dict[str, str]) -> str:
-    given = headers.get("x-request-id", "")  # the client's own or, where it sent none, Serve's
-    return given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else secrets.token_hex(8)
+    id = headers.get("x-request-id", "")  # the client's own or, where it sent none, Serve's
+    return id if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", id) else secrets.token_hex(8)
 
 
 def _path(scope: Scope) -> str:
-    """Of the service, wherever it is mounted."""
+    """The path below the one that the service is mounted at."""
     root, path = scope.get("root_path", ""), scope["path"]
     return path.removeprefix(root) or "/" if root else path
 
 
 async def _body(receive: Receive, headers: dict[str, str], most: int) -> bytes:
-    """The whole body. Raises RefusalError where it is larger than may be."""
-    refusal = RefusalError(413, f"The request has more than {most:,} bytes, the most that is taken.", code="too_large")
+    """The whole body. Raises RefusalError where it has more than `most` bytes."""
+    refusal = RefusalError(413, f"The request has more than {most:,} bytes, which is the limit.", code="too_large")
     length = headers.get("content-length", "0")
     if not re.fullmatch(r"[0-9]{1,18}", length) or int(length) > most:
         raise refusal
@@ -130,7 +130,7 @@ async def _body(receive: Receive, headers: dict[str, str], most: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return b"".join(parts)  # the client is gone; whoever waits for more hears of it
+            return b"".join(parts)  # the client is gone; the next receive says so
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > most:
@@ -140,13 +140,13 @@ async def _body(receive: Receive, headers: dict[str, str], most: int) -> bytes:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    given = False
+    sent = False
 
     async def again() -> Message:
-        nonlocal given
-        if given:
+        nonlocal sent
+        if sent:
             return await receive()
-        given = True
+        sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again

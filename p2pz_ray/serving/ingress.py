@@ -1,4 +1,4 @@
-"""The process that answers HTTP and asks the engines' processes. It loads no model, so that it stands at once."""
+"""The process that answers HTTP and calls the engines' processes. It loads no model, so it starts quickly."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -35,7 +35,7 @@ Ingress = serve.ingress()(_Ingress)
 
 
 class Handle:
-    """An engine in other processes. A request whose replica dies is asked once more."""
+    """An engine in other processes. A request whose replica dies is sent once more."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self.handle = handle
@@ -75,9 +75,9 @@ async def _asked(ask: Callable[[], Awaitable[Any]]) -> Any:
 
 def _refusal(error: Exception) -> Exception:
     if isinstance(error, BackPressureError):
-        return busy("Too many requests are waiting: ask again a little later.")
+        return busy("Too many requests are waiting: try again a little later.")
     if isinstance(error, LOST):
-        return busy("The replica that worked at it was lost: ask again.", retry_after=1)
+        return busy("The replica that worked on this request was lost: try again.", retry_after=1)
     if isinstance(error, RayTaskError) and isinstance(error.cause, ConfigError | ImageError):
         return RefusalError(422, str(error.cause))
     return error

@@ -1,4 +1,4 @@
-"""What Ray's dashboard and Prometheus are told of a service; there each name begins with `ray_`."""
+"""A service's metrics, for Ray's dashboard and Prometheus; there each name begins with `ray_`."""
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
@@ -7,15 +7,15 @@ FILL = [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0]
 
 
 class EngineMetrics:
-    """What one replica of an engine counts. size: the most pictures of a batch."""
+    """The metrics of one replica of an engine. size: the largest batch, in pictures."""
 
     def __init__(self, engine: str, size: int) -> None:
         self.size = size
         self.pictures = Counter("p2pz_serve_pictures", "Pictures that were edited.", ("engine",))
-        self.abandoned = Counter("p2pz_serve_abandoned", "Pictures whose clients went away.", ("engine",))
-        self.steps = Counter("p2pz_serve_steps", "Steps, up and down, times pictures.", ("engine",))
+        self.abandoned = Counter("p2pz_serve_abandoned", "Pictures whose clients disconnected.", ("engine",))
+        self.steps = Counter("p2pz_serve_steps", "Steps of inversion and editing, times pictures.", ("engine",))
         self.queue = Gauge("p2pz_serve_queue", "Pictures waiting in a replica.", ("engine",))
-        self.fill = Histogram("p2pz_serve_batch_fill", "Of a batch's places, those taken.", FILL, ("engine",))
+        self.fill = Histogram("p2pz_serve_batch_fill", "Share of the largest batch that was used.", FILL, ("engine",))
         self.seconds = Histogram("p2pz_serve_batch_seconds", "From a batch's start to its end.", SECONDS, ("engine",))
         for metric in (self.pictures, self.abandoned, self.steps, self.queue, self.fill, self.seconds):
             metric.set_default_tags({"engine": engine})
@@ -27,7 +27,7 @@ class EngineMetrics:
 
 
 class IngressMetrics:
-    """What one ingress counts: requests by what was asked and how they ended, and how long they took."""
+    """The metrics of one ingress: requests by path and status, and the seconds they took."""
 
     def __init__(self) -> None:
         self.requests = Counter("p2pz_serve_requests", "Requests.", ("path", "status"))

@@ -1,4 +1,4 @@
-"""What is served, as the ingress knows it: without any of the models, and without what loads them."""
+"""What a service offers, as the ingress knows it: no models, and no code that loads them."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from p2pz_ray.serving.config import ServeConfig
 
 @dataclass(frozen=True)
 class Taught:
-    """An edit that a student makes. student: its number. side: of its pictures. strongest: the largest strength that it
-    was taught, None where it knows one alone."""
+    """An edit that a student makes. student: the student's number. side: of its pictures, in pixels. strongest: the
+    largest strength that it was taught, None where it knows a single one."""
 
     student: int
     side: int
@@ -19,10 +19,10 @@ class Taught:
 
 @dataclass(frozen=True)
 class Offer:
-    """What is served. It is small: models are named by URI.
+    """What a service offers. It is small: models are named by URI.
 
     config: with local paths made absolute. size: (H, W) pixels of the model's pictures. students: the edits that
-    students make. token: sha256 of what clients must send, None where anybody may call.
+    students make. token: sha256 of the token that clients must send, None where anybody may call.
     """
 
     config: ServeConfig
@@ -32,26 +32,26 @@ class Offer:
 
     @property
     def model(self) -> str:
-        """What clients call the model."""
+        """The model's name for clients."""
         return Path(self.config.model.name.rstrip("/")).name
 
     @property
     def edits(self) -> dict[str, tuple[str, str] | None]:
-        """The edits that have a name, each with its two words where it has them: the model's and the students'."""
-        of = {
+        """The named edits of the model and the students, each with its two words, or None where it has none."""
+        edits = {
             name: (edit.source, edit.target) if edit.source and edit.target else None
             for name, edit in self.config.offered.items()
         }
-        return of | {name: None for name in self.students if name not in of}
+        return edits | {name: None for name in self.students if name not in edits}
 
     def strength(self, edit: str) -> float:
-        """How far an edit goes where a request doesn't say."""
+        """An edit's strength where the request gives none."""
         offered = self.config.offered.get(edit)
         return 1.0 if offered is None else offered.strength
 
     @property
     def scenes(self) -> bool:
-        """Whether clients may have scenes of the miniature drawn."""
+        """Whether clients may ask for scenes of the miniature."""
         return self.config.model.name == "mini"
 
 

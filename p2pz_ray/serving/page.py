@@ -1,4 +1,4 @@
-"""The page: one file that asks nothing of any other place, and what may stand beside it."""
+"""The page: one file that loads nothing from elsewhere, and its Content-Security-Policy."""
 
 from html import escape
 from importlib.resources import files

@@ -1,4 +1,4 @@
-"""What a service works from, checked before Ray starts: what can be known to be wrong fails here."""
+"""The checks before a service starts Ray."""
 
 import os
 from pathlib import Path
@@ -30,13 +30,13 @@ def prepare(config: ServeConfig) -> Offer:
 
 
 def load_students(uris: list[str], device: str) -> dict[str, Student]:
-    """Edit → the student that makes it. Raises ConfigError for what is no student, and for two with one edit."""
+    """Edit → the student that makes it. Raises ConfigError for a URI that is no student, and for two of one edit."""
     students: dict[str, Student] = {}
     for uri in uris:
         student = Student.from_pretrained(uri, device)
         for edit in student.repertoire.skills or [Path(uri.rstrip("/").removesuffix("/student")).name]:
             if edit in students:
-                raise ConfigError(f"students names two that make {edit}: keep one of them.")
+                raise ConfigError(f"students names two students that make {edit}: keep one of them.")
             students[edit] = student
     return students
 
@@ -62,7 +62,7 @@ def _token(config: ServeConfig) -> str | None:
 
 
 def _absolute(config: ServeConfig) -> ServeConfig:
-    """Replicas stand in another folder than the driver, so local paths are made absolute."""
+    """Make local paths absolute: replicas run in another folder than the driver."""
     edits = {}
     for name, edit in config.edits.items():
         direction, files = edit.direction, edit.sentences.files

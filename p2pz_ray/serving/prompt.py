@@ -8,7 +8,7 @@ from p2pz_ray.language.sentences import article
 Words = tuple[str, str]
 
 LONGEST = 80
-"""Letters of one side."""
+"""The most letters of one word."""
 _SMALL = set(["a", "an", "the", "with", "of", "in", "on", "it", "its", "this", "that", "to", "into", "and", "please"])
 _AWAY = {"remove", "without", "off", "away", "delete", "no"}
 _TWO = (
@@ -21,9 +21,9 @@ _TWO = (
 
 
 def read(prompt: str, offered: Mapping[str, Words | None], words_allowed: bool) -> str | Words | None:
-    """An offered edit's name, or two words where those are allowed, None where the sentence asks for neither.
+    """An offered edit's name, or two words where those are allowed; None where the sentence names no edit.
 
-    offered: edits by their names, each with its two words where it has them.
+    offered: name → the edit's two words, or None where it has none.
     """
     text = " ".join(prompt.split()).strip(" .!?\"'")
     plain = text.lower()
@@ -41,7 +41,7 @@ def read(prompt: str, offered: Mapping[str, Words | None], words_allowed: bool) 
 
 
 def title(name: str, words: Words | None) -> str:
-    """What people call an edit: "cat → dog", "cat: add glasses"; its name where it has no words."""
+    """An edit's title for people: "cat → dog", "cat: add glasses"; its name where it has no words."""
     if words is None:
         return name
     source, target = words
@@ -54,7 +54,7 @@ def title(name: str, words: Words | None) -> str:
 
 
 def caption_for(source: str) -> str:
-    """The caption of a picture that has none, as a run has it."""
+    """The caption of a picture that has none, the same as in a run."""
     return f"a photo of {article(source)} {source}"
 
 
@@ -68,13 +68,13 @@ def _two_words(text: str) -> Words | None:
 
 
 def _bare(words: str) -> str:
-    """Without an article in front."""
+    """The words without a leading article."""
     return re.sub(r"^(?:an?|the|this|that|my|some)\s+", "", " ".join(words.lower().split())).strip(" .!?\"'")
 
 
 def _meant(text: str, offered: Mapping[str, Words | None]) -> str | None:
-    """The offered edit whose change the sentence names: what its target has and its source hasn't, or the reverse where
-    the sentence takes something away. Of several, the one whose source is named too, else the first."""
+    """The offered edit whose change the sentence names: the words that its target adds or, where the sentence takes
+    something away, drops. Of several, the one whose source is named too, else the first."""
     said = set(re.findall(r"[\w'-]+", text))
     best, most = None, 0.0
     for name, words in offered.items():

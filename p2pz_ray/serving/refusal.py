@@ -1,4 +1,4 @@
-"""What a client is told when it can't be served: one sentence, in the form that clients of such interfaces parse."""
+"""The error that a client gets: one sentence, in the JSON that OpenAI's clients parse."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ KINDS = {
 
 
 class RefusalError(Exception):
-    """status: of HTTP. message: one sentence. param: what of the request is meant. code: a word for programs.
-    retry_after: seconds after which the same request may be answered."""
+    """status: the HTTP status. message: one sentence. param: the field of the request that is wrong. code: a word for
+    programs. retry_after: seconds after which the same request may succeed."""
 
     def __init__(
         self,
@@ -45,5 +45,5 @@ class RefusalError(Exception):
 
 
 def busy(message: str, retry_after: int = 2) -> RefusalError:
-    """The same request may be answered a little later."""
+    """The error of a request that may succeed a little later."""
     return RefusalError(503, message, code="overloaded", retry_after=retry_after)

@@ -1,4 +1,4 @@
-"""What clients send: the bodies of the two ways to ask for edits, and the tasks that they become."""
+"""Requests: the bodies of the two ways to ask for edits, and the tasks made from them."""
 
 import base64
 import binascii
@@ -22,9 +22,9 @@ from p2pz_ray.serving.refusal import RefusalError
 from p2pz_ray.serving.task import Edit, Kind, Part, Pixels, Task
 
 LARGEST = 2048
-"""Pixels of a side that answers are scaled to."""
+"""The longest side, in pixels, that answers are scaled to."""
 STUDENT = "student"
-"""What clients call the students, all of them together."""
+"""The name for clients of all students together."""
 
 Word = Annotated[str, Field(min_length=1, max_length=LONGEST, pattern=r"\S")]
 Finite = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
@@ -47,7 +47,7 @@ class PartBody(Section):
 
 
 class EditBody(Section):
-    """An edit by its name, from one word to another, or composed of such parts, made at once."""
+    """An edit by its name, from one word to another, or composed of several such parts."""
 
     edit: Word | None = None
     source: Word | None = None
@@ -61,7 +61,7 @@ class EditBody(Section):
         if self.compose is None:
             self.parts  # noqa: B018, which checks them
         elif any(value is not None for value in alone):
-            raise ValueError("composes parts and is one itself: keep compose alone, or leave it out")
+            raise ValueError("has compose beside edit, source, target or strength: give compose alone, or leave it out")
         return self
 
     @property
@@ -72,12 +72,12 @@ class EditBody(Section):
 
 
 class EditRequest(Section):
-    """One picture and what is to be made of it: an edited picture for each of `edits`."""
+    """One picture and its edits: an edited picture for each of `edits`."""
 
     image: Base64
     edits: Annotated[list[Word | EditBody], Field(min_length=1, max_length=64)]
-    model: str | None = Field(None, description="One that GET /v1/models names. Null is the diffusion model.")
-    mask: Base64 | None = Field(None, description="White where the edit may go; all else stays the picture's own.")
+    model: str | None = Field(None, description="A model that GET /v1/models lists. Null is the diffusion model.")
+    mask: Base64 | None = Field(None, description="White where the edit may go; the rest keeps its pixels.")
     caption: Annotated[str, Field(max_length=1000)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     id: Annotated[str, Field(max_length=1000)] = Field(
@@ -88,14 +88,14 @@ class EditRequest(Section):
     cfg: Amount | None = None
     negative: Annotated[str, Field(max_length=1000)] | None = None
     stream: bool = Field(False, description="Answer by server-sent events: progress, then done or error.")
-    preview_every: Natural = Field(0, description="With stream: each so many-th step shows the picture as it stands.")
-    source: bool = Field(False, description="Answer with the picture as the model saw it, too.")
+    preview_every: Natural = Field(0, description="With stream: send a preview every so many steps; 0 is none.")
+    source: bool = Field(False, description="Also answer with the picture as the model saw it.")
     format: Literal["png", "jpeg", "webp"] = "png"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that was understood. `names` are the edits' as the client knows them; `model` is who makes them."""
+    """A request that was understood. names: of the edits, as the client knows them. model: the one that makes them."""
 
     tasks: list[Task]
     names: list[str]
@@ -112,7 +112,7 @@ class Asked:
 
 
 def asked(body: EditRequest, offer: Offer) -> Asked:
-    """What the body of POST /v1/edits asks for. Raises RefusalError."""
+    """The request in the body of POST /v1/edits. Raises RefusalError."""
     edits = [_edit(edit, offer, f"edits.{at}") for at, edit in enumerate(body.edits)]
     model = _model(body.model, offer)
     limits = offer.config.limits
@@ -146,17 +146,17 @@ class Form:
 
 
 def asked_by_form(form: Form, offer: Offer) -> Asked:
-    """What the form of POST /v1/images/edits asks for. Raises RefusalError."""
+    """The request in the form of POST /v1/images/edits. Raises RefusalError."""
     fields = form.fields or {}
-    found = read(form.prompt, offer.edits, offer.config.words.allowed)
-    if found is None:
+    wanted = read(form.prompt, offer.edits, offer.config.words.allowed)
+    if wanted is None:
         offers = ", ".join(list(offer.edits)[:12])
         words = "Write SOURCE to TARGET, such as 'cat to dog', or one" if offer.config.words.allowed else "Write one"
         raise RefusalError(
             400, f"The prompt {form.prompt[:80]!r} names no edit. {words} of: {offers}.", "prompt", "unknown_edit"
         )
     strength = _number(fields, "strength", -10, 10)
-    edits: list[Edit] = [(Part(found, strength),)]
+    edits: list[Edit] = [(Part(wanted, strength),)]
     model = _model(fields.get("model") or None, offer)
     n, seed = _whole(fields, "n", 1, offer.config.limits.pictures) or 1, _whole(fields, "seed", 0, 2**63 - 1) or 0
     steps = _whole(fields, "num_inference_steps", 2, offer.config.limits.steps)
@@ -169,7 +169,7 @@ def asked_by_form(form: Form, offer: Offer) -> Asked:
     mask = None if form.mask is None else transparent(form.mask, policy)
     if fields.get("response_format", "b64_json") not in ("b64_json", ""):
         raise RefusalError(
-            400, "response_format is not b64_json: no picture is kept here that a URL could name.", "response_format"
+            400, "response_format must be b64_json: no picture is kept here, so none has a URL.", "response_format"
         )
     format = fields.get("output_format") or "png"
     if format not in ("png", "jpeg", "webp"):
@@ -184,7 +184,7 @@ def from_base64(text: str, key: str) -> bytes:
     """The bytes of base64, or of a data: URI. Nothing is ever fetched: other URIs are refused."""
     if match := re.match(r"\s*([a-zA-Z][a-zA-Z0-9+.-]*):", text[:64]):
         if match[1].lower() != "data" or ";base64," not in text[:256]:
-            raise RefusalError(400, f"{key} is a URI, and none is fetched here: send the picture itself.", key)
+            raise RefusalError(400, f"{key} is a URI, and this service fetches none: send the picture itself.", key)
         text = text.split(";base64,", 1)[1]
     try:
         return base64.b64decode("".join(text.split()), validate=True)
@@ -203,12 +203,12 @@ def picture(data: bytes, policy: DecodePolicy, key: str) -> Pixels:
 
 
 def white(data: bytes, policy: DecodePolicy) -> NDArray[np.float32]:
-    """A mask that is white where the edit may go, as a collection's are."""
+    """A mask from a picture that is white where the edit may go, like the masks of a collection."""
     return from_picture(picture(data, replace(policy, background=(0, 0, 0)), "mask"))
 
 
 def transparent(data: bytes, policy: DecodePolicy) -> NDArray[np.float32]:
-    """A mask that is transparent where the edit may go: over black and over white, such a pixel differs."""
+    """A mask from a picture that is transparent where the edit may go: such a pixel differs over black and white."""
     dark, bright = (picture(data, replace(policy, background=(level,) * 3), "mask").astype(int) for level in (0, 255))
     free = from_picture((bright - dark).clip(0, 255).astype(np.uint8))
     if not free.any():
@@ -220,15 +220,15 @@ def transparent(data: bytes, policy: DecodePolicy) -> NDArray[np.float32]:
 
 def _edit(edit: str | EditBody, offer: Offer, key: str) -> Edit:
     parts = [PartBody(edit=edit)] if isinstance(edit, str) else edit.parts
-    known, made = offer.edits, []
+    known, resolved = offer.edits, []
     for part in parts:
         if part.edit is not None:
-            found = part.edit if part.edit in known else read(part.edit, known, offer.config.words.allowed)
-            if found is None:
+            wanted = part.edit if part.edit in known else read(part.edit, known, offer.config.words.allowed)
+            if wanted is None:
                 raise RefusalError(
                     422, f"{part.edit!r} is no edit that is offered: GET /v1/edits lists them.", key, "unknown_edit"
                 )
-            made.append(Part(found, part.strength))
+            resolved.append(Part(wanted, part.strength))
             continue
         assert part.source is not None
         assert part.target is not None
@@ -237,8 +237,8 @@ def _edit(edit: str | EditBody, offer: Offer, key: str) -> Edit:
             raise RefusalError(
                 422, "Edits between any two words are not allowed here: GET /v1/edits lists what is.", key
             )
-        made.append(Part(words, part.strength))
-    return tuple(made)
+        resolved.append(Part(words, part.strength))
+    return tuple(resolved)
 
 
 def _model(name: str | None, offer: Offer) -> str:
@@ -246,7 +246,7 @@ def _model(name: str | None, offer: Offer) -> str:
     if name is not None and name not in names:
         raise RefusalError(
             404,
-            f"There is no model {name[:80]!r} here: name {' or '.join(names)}.",
+            f"There is no model {name[:80]!r} here: choose {' or '.join(names)}.",
             "model",
             "model_not_found",
         )
@@ -254,7 +254,7 @@ def _model(name: str | None, offer: Offer) -> str:
 
 
 def _check_model(kind: Kind, model: str, offer: Offer) -> tuple[int, int]:
-    """(H, W) of the pictures that the model takes. Raises RefusalError where it doesn't make these edits."""
+    """(H, W) of the pictures that the model takes. Raises RefusalError where the model doesn't make these edits."""
     if model != STUDENT:
         for part in (part for edit in kind.edits for part in edit):
             if isinstance(part.edit, str) and part.edit not in offer.config.offered:
@@ -264,24 +264,26 @@ def _check_model(kind: Kind, model: str, offer: Offer) -> tuple[int, int]:
     if any((kind.steps, kind.lambda_xa, kind.cfg, kind.negative)):
         raise RefusalError(422, "The student makes a picture in one pass, which has no steps or guidance.", "model")
     if len(sides) > 1:
-        raise RefusalError(422, "These edits are by students of several sizes: ask for one at a time.", "edits")
+        raise RefusalError(
+            422, "The students of these edits have different sizes: ask for one edit at a time.", "edits"
+        )
     [side] = sides
     return side, side
 
 
 def _check_student(edit: Edit, offer: Offer) -> Taught:
-    """What a student was taught of an edit. Raises RefusalError where none makes it, or not so strong."""
+    """The entry of the student that makes an edit. Raises RefusalError where none makes it at this strength."""
     makes = ", ".join(offer.students)
     known = [offer.students.get(part.edit) if isinstance(part.edit, str) else None for part in edit]
     taught, names = [one for one in known if one is not None], [part.edit for part in edit]
     if len(taught) < len(known):
-        raise RefusalError(422, f"The student makes {makes} alone: ask {offer.model} for others.", "model")
+        raise RefusalError(422, f"The student makes only {makes}: ask {offer.model} for other edits.", "model")
     for part, one in zip(edit, taught, strict=True):
         assert isinstance(part.edit, str)
         strength = offer.strength(part.edit) if part.strength is None else part.strength
         if one.strongest is None and (len(edit) > 1 or part.strength not in (None, 1.0)):
             raise RefusalError(
-                422, f"The student makes {part.edit} alone, at strength 1: ask {offer.model} for others.", "strength"
+                422, f"The student makes only {part.edit} at strength 1: ask {offer.model} for the rest.", "strength"
             )
         if one.strongest is not None and not 0 <= strength <= one.strongest:
             raise RefusalError(
@@ -297,12 +299,12 @@ def _check_student(edit: Edit, offer: Offer) -> Taught:
 
 
 def _policy(offer: Offer, size: tuple[int, int]) -> DecodePolicy:
-    given = offer.config.image
-    return DecodePolicy(size, fit=given.fit, max_bytes=given.max_bytes, max_pixels=given.max_pixels)
+    image = offer.config.image
+    return DecodePolicy(size, fit=image.fit, max_bytes=image.max_bytes, max_pixels=image.max_pixels)
 
 
 def _otherwise(edits: list[Edit], offer: Offer) -> str:
-    """The caption of a picture that has none: as a run of these edits would have it."""
+    """The caption of a picture that has none, the same as in a run of these edits."""
     if offer.config.captions.otherwise is not None:
         return offer.config.captions.otherwise
     for part in (part for edit in edits for part in edit):
@@ -317,8 +319,9 @@ def _told(edits: list[Edit], offer: Offer) -> tuple[list[str], list[list[float]]
     names, strengths = [], []
     for edit in edits:
         names.append(" + ".join(p.edit if isinstance(p.edit, str) else " to ".join(p.edit) for p in edit))
-        own = [offer.strength(part.edit) if isinstance(part.edit, str) else 1.0 for part in edit]
-        strengths.append([o if part.strength is None else part.strength for part, o in zip(edit, own, strict=True)])
+        defaults = [offer.strength(part.edit) if isinstance(part.edit, str) else 1.0 for part in edit]
+        chosen = zip(edit, defaults, strict=True)
+        strengths.append([default if part.strength is None else part.strength for part, default in chosen])
     return names, strengths
 
 

@@ -19,7 +19,7 @@ NAME = "p2pz"
 
 @dataclass(frozen=True)
 class Placed:
-    """What Ray is told of room: that all engines find a place."""
+    """The room that the service needs of Ray: one process with the CPUs of all engines."""
 
     ray: RayConfig
     device: Device
@@ -27,20 +27,20 @@ class Placed:
 
 
 def serve(config: ServeConfig) -> None:
-    """Serve until SIGINT or SIGTERM; prints where. Raises ConfigError, before Ray starts, for all that can be known to
-    be wrong by then, P2PZError where the service doesn't come up."""
+    """Serve until SIGINT or SIGTERM; prints the address. Raises ConfigError for a wrong configuration, before Ray
+    starts, and P2PZError where the service doesn't come up."""
     with serving(config) as address:
         stopped = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopped.set())
-        print(f"Serving at {address}. Ctrl-C ends it.", flush=True)
+        print(f"Serving at {address}. Press Ctrl-C to stop.", flush=True)
         stopped.wait()
-        print("Ending.", flush=True)
+        print("Stopping.", flush=True)
 
 
 @contextmanager
 def serving(config: ServeConfig) -> Iterator[str]:
-    """The service for a `with` block, which is given its address; Ray is as `connected` has it."""
+    """Run the service for a `with` block; yields its address. `connected` starts or joins Ray."""
     offer = prepare(config)
     config = offer.config
     _check_port(config.host, config.port)
@@ -62,7 +62,7 @@ def serving(config: ServeConfig) -> Iterator[str]:
         try:
             yield f"http://{config.host}:{config.port}"
         finally:
-            ray_serve.delete(NAME)  # lets replicas end what they have begun; Serve itself ends with Ray
+            ray_serve.delete(NAME)  # lets replicas finish their work; Serve itself ends with Ray
 
 
 def _placed(config: ServeConfig, students: bool) -> Placed:
@@ -79,4 +79,6 @@ def _check_port(host: str, port: int) -> None:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((host.strip("[]"), port))
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"{host}:{port} can't be listened at ({first_line(error)}): set port or host.") from error
+        raise ConfigError(
+            f"The service can't listen on {host}:{port} ({first_line(error)}): set port or host."
+        ) from error

@@ -1,4 +1,4 @@
-"""Pictures to try the miniature with: scenes of its world, drawn when they are asked for."""
+"""Pictures to try the miniature with: scenes of its world, drawn on request."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ from p2pz_ray.serving.task import Pixels
 
 
 def scene(kind: str, seed: int, side: int) -> tuple[Pixels, str]:
-    """A scene with such an animal that no training has seen, (side, side, 3), and its caption; the same seed gives the
-    same scene. Raises RefusalError for an animal that the world doesn't have."""
+    """A scene with this kind of animal, (side, side, 3), and its caption. No training has seen it; the same seed gives
+    the same scene. Raises RefusalError for an animal that the world doesn't have."""
     if kind not in KINDS:
         raise RefusalError(422, f"The world has no {kind[:40]!r}: choose one of {', '.join(KINDS)}.", "kind")
     rng = np.random.default_rng(seed)

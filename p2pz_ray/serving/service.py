@@ -1,4 +1,4 @@
-"""What the page, the API and the assistants' endpoint all ask: edits by the engines."""
+"""The service behind the page, the API and the endpoint for assistants: it asks the engines for edits."""
 
 import asyncio
 import base64
@@ -19,7 +19,7 @@ from p2pz_ray.serving.task import Answer, Pixels, Progress, Task
 
 
 class Engine(Protocol):
-    """An engine, wherever it is. Its methods raise RefusalError where it can't answer now."""
+    """An engine, in this process or another. Its methods raise RefusalError where it can't answer now."""
 
     def edit(self, task: Task) -> Awaitable[Answer]: ...
     def watch(self, task: Task) -> AsyncIterator[Progress | Answer]: ...
@@ -29,7 +29,7 @@ class Engine(Protocol):
 
 @dataclass
 class Service:
-    """students: None where there are none."""
+    """editor: the diffusion model. students: None where there are none."""
 
     offer: Offer
     editor: Engine
@@ -39,7 +39,7 @@ class Service:
         self._facts: dict[str, Any] | None = None
 
     async def facts(self) -> dict[str, Any]:
-        """What the model is; asked once. Raises RefusalError as long as it isn't loaded."""
+        """The facts of the model, fetched once. Raises RefusalError until the model is loaded."""
         if self._facts is None:
             self._facts = await self.editor.facts()
         return self._facts
@@ -52,7 +52,7 @@ class Service:
         return await asyncio.to_thread(self._told, asked, answers, time.perf_counter() - started)
 
     async def events(self, asked: Asked) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Progress, step by step, then the answer, or why there is none; each with the name of its event."""
+        """(event, data): "progress" after each step, then "done" with the answer, or "error" with the reason."""
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self.offer.config.limits.timeout):
@@ -68,7 +68,7 @@ class Service:
             yield "error", refusal.body()
 
     def words(self, source: str, target: str) -> tuple[str, str]:
-        """Two words of a client. Raises RefusalError where they can't be used."""
+        """Check a client's two words; returns them. Raises RefusalError where they can't be used."""
         if not self.offer.config.words.allowed:
             raise RefusalError(422, "Edits between any two words are not allowed here: GET /v1/edits lists what is.")
         for key, word in (("source", source), ("target", target)):
@@ -77,29 +77,29 @@ class Service:
         return source, target
 
     async def make_direction(self, source: str, target: str) -> dict[str, Any]:
-        """Make the direction between two words ready."""
+        """Prepare the direction between two words."""
         return {"edit": f"{source} to {target}", **await self._in_time(self.editor.make_direction(source, target))}
 
     async def models(self) -> list[dict[str, Any]]:
-        """Who makes edits, as GET /v1/models lists them."""
+        """The models that make edits, as GET /v1/models lists them."""
         height, width = self.offer.size
         common = {"object": "model", "created": 0, "owned_by": "p2pz_ray"}
         config = self.offer.config
         model = {"id": self.offer.model, **common, "kind": "diffusion", "batch": config.batch.size}
-        found = [{**model, "size": [width, height], **await self.facts()}]
+        models = [{**model, "size": [width, height], **await self.facts()}]
         if self.students is not None:
             student = {"id": STUDENT, **common, "kind": "student", "batch": config.student_batch.size}
             strongest = {edit: taught.strongest for edit, taught in self.offer.students.items()}
-            found.append({**student, "edits": list(self.offer.students), "strongest": strongest})
-        return found
+            models.append({**student, "edits": list(self.offer.students), "strongest": strongest})
+        return models
 
     def edits(self) -> list[dict[str, Any]]:
         """The edits that have a name, as GET /v1/edits lists them."""
         offered = self.offer.config.offered
-        found = []
+        edits = []
         for name, words in self.offer.edits.items():
             by = [self.offer.model] if name in offered else []
-            found.append(
+            edits.append(
                 {
                     "name": name,
                     "title": title(name, words),
@@ -109,7 +109,7 @@ class Service:
                     "models": by + ([STUDENT] if name in self.offer.students else []),
                 }
             )
-        return found
+        return edits
 
     def _engine(self, asked: Asked) -> Engine:
         return self.students if asked.by_student and self.students is not None else self.editor
@@ -122,7 +122,7 @@ class Service:
 
     def _late(self) -> RefusalError:
         limit = self.offer.config.limits.timeout
-        return RefusalError(504, f"It took longer than {limit:g} s, so it was ended: ask again.", code="timeout")
+        return RefusalError(504, f"The edit took longer than {limit:g} s and was stopped: try again.", code="timeout")
 
     def _told(self, asked: Asked, answers: list[Answer], seconds: float) -> dict[str, Any]:
         data = []
@@ -154,7 +154,7 @@ class Service:
 
 
 def to_base64(pixels: Pixels, format: str = "png", size: tuple[int, int] | None = None) -> str:
-    """A picture's file in base64, scaled to (W, H) where that is given."""
+    """A picture's file in base64, scaled to `size` (W, H) where that is given."""
     if size is not None and size != pixels.shape[1::-1]:
         pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
     return base64.b64encode(encode(pixels, format)).decode()  # type: ignore[arg-type]

@@ -10,20 +10,19 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Part:
-    """An edit by its name, or between two words. Strength None is the edit's own."""
+    """An edit by its name, or between two words. strength: None is the edit's own."""
 
     edit: str | tuple[str, str]
     strength: float | None = None
 
 
 Edit = tuple[Part, ...]
-"""Parts that are made at once, in one picture."""
+"""Parts that are made together in one picture."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What requests that an engine answers together have in common: K edits of each picture, and the settings, None
-    where they are the configuration's."""
+    """What the requests of a batch share: K edits per picture, and the settings; None is the configuration's."""
 
     edits: tuple[Edit, ...]
     masked: bool = False
@@ -35,8 +34,8 @@ class Kind:
 
 @dataclass(frozen=True)
 class Task:
-    """One picture, (H, W, 3). A picture without a caption is captioned by a model where there is one, else it is
-    `otherwise`. With `every`, each so many-th step shows what the pictures will be."""
+    """One picture, (H, W, 3). otherwise: the caption where `caption` is None and no model writes one. every: send a
+    preview every so many steps; 0 is none."""
 
     kind: Kind
     pixels: Pixels
@@ -49,7 +48,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Progress:
-    """Step `step` of `of` is done; `preview`, (K, H, W, 3), is what the pictures will be as far as can be seen."""
+    """Step `step` of `of` is done. preview: (K, H, W, 3), the pictures as predicted at this step."""
 
     step: int
     of: int
@@ -58,7 +57,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Answer:
-    """The edits, (K, H, W, 3), the caption in use, the steps and seconds of work, and how many pictures shared it."""
+    """The edits, (K, H, W, 3), the caption used, the steps and seconds of work, and the pictures in the batch."""
 
     pixels: Pixels
     caption: str | None

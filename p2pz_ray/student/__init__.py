@@ -1,4 +1,4 @@
-"""The student: a network that does in one pass what the editor does in a hundred. Plain PyTorch; distill/ trains it."""
+"""The student: a network that edits in one pass where the editor takes a hundred. Plain PyTorch; distill/ trains it."""
 
 from typing import TYPE_CHECKING
 

@@ -1,5 +1,5 @@
 """A student for other runtimes: ONNX, or a program of torch.export. Either takes any number of pictures, and is kept
-only if it answers as the student itself does.
+only if its answers equal the student's.
 
 Both map `images` (B, 3, size, size), float32 in -1 … 1, to `edited`, the same, clipped. A student of several edits has
 a second input, `direction` (B, D) float32: for each picture the sum of its edits' directions times their strengths. The
@@ -40,7 +40,7 @@ class _Served(nn.Module):
 def export_student(store: Store, folder: str, kind: Literal["onnx", "torch"]) -> str:
     """Export the student in `folder` and put the file beside it; returns its full name.
 
-    Raises ConfigError where a package is missing, P2PZError where the export answers otherwise than the student.
+    Raises ConfigError where a package is missing, P2PZError where the export's answers differ from the student's.
     """
     student = Student.from_pretrained(store.name(folder), "cpu") if store.local else _fetched(store, folder)
     data = to_onnx(student) if kind == "onnx" else to_program(student)
@@ -82,12 +82,12 @@ def to_program(student: Student) -> bytes:
 
 
 def _check(student: Student, name: str, exported: Callable[..., Any]) -> None:
-    """Raise P2PZError unless it answers as the student does: one picture, and three of them."""
+    """Raise P2PZError unless its answers equal the student's, for one picture and for three."""
     served = _Served(student.generator)
     for count in (1, 3):
-        given = _example(student, count)
+        inputs = _example(student, count)
         with torch.no_grad():
-            difference = float((exported(*given) - served(*given)).abs().max())
+            difference = float((exported(*inputs) - served(*inputs)).abs().max())
         if not difference <= TOLERANCE:
             raise P2PZError(
                 f"The {name} export differs from the student by {difference:.2g} (allowed: {TOLERANCE:.0e}) on "
@@ -96,7 +96,7 @@ def _check(student: Student, name: str, exported: Callable[..., Any]) -> None:
 
 
 def _shapes(student: Student) -> dict[str, Any]:
-    """The inputs, each of any number of rows."""
+    """The inputs' dynamic shapes: any number of rows."""
     batch = {0: torch.export.Dim("batch")}
     return {"images": batch, "direction": batch} if student.repertoire.width else {"images": batch}
 

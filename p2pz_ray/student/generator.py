@@ -1,9 +1,9 @@
 """CoMod-GAN's generator (Zhao et al., ICLR 2021, arXiv 2103.10428): an encoder whose code modulates every layer of a
 StyleGAN2 decoder, which also takes the encoder's feature maps.
 
-Where the paper's style comes from a random z alone, an edit's direction times its strength may come in its place, or
-beside it: then one generator makes many edits, at any strength, and several at once. A teacher gives one answer to a
-picture, so z and noise are off unless asked for, and served without either.
+The paper's style comes from a random z. Here an edit's direction times its strength may replace z or stand beside it:
+then one generator makes many edits, at any strength, and several at once. A teacher gives one answer per picture, so z
+and noise are off by default and never used after training.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from p2pz_ray.student.config import GeneratorConfig
 
 RAMP = 0.25
-"""The length of a direction from which on an edit is the network's whole answer; below it fades to the source."""
+"""Directions shorter than this fade the answer towards the source; at longer ones it is the network's own."""
 
 
 @dataclass(frozen=True)
 class Lot:
-    """What is drawn by lot for a batch in training; None is without.
+    """The random draws of one training batch; None where the network has no such draw.
 
     z: (B, Z) normal. dropout: (B, code), 0 or 1/(1-p). noise: one (B, 1, s, s) normal for each modulated layer.
     """
@@ -62,7 +62,7 @@ class Encoder(nn.Module):
 
 
 class Mapping(nn.Module):
-    """z (B, Z) → w (B, Z): dense layers on the normalized z. `mean` is the average w, which is served."""
+    """z (B, Z) → w (B, Z): dense layers on the normalized z. `mean` is the average w, used after training."""
 
     def __init__(self, size: int, layers: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class DirectionMapping(nn.Module):
         self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, direction: Tensor) -> Tensor:
-        # A direction has length 1 at strength 1, where a layer counts on numbers of variance 1.
+        # A direction has length 1 at strength 1, but a layer expects values of variance 1.
         w = direction * math.sqrt(direction.shape[1])
         for layer in self.layers:
             w = leaky(layer(w))
@@ -133,8 +133,8 @@ class CoModGenerator(nn.Module):
 
     With `residual` the output is added to the source, and the untrained generator is the identity.
 
-    Of `directions` numbers is an edit's direction, (B, directions), which then is given with every picture; a direction
-    of zeros gives the source itself. 0 is a generator of one edit at one strength.
+    directions: the width D of an edit's direction; every picture then needs a direction (B, D), and a direction of
+    zeros gives the source itself. 0 is a generator of one edit at one strength.
     """
 
     def __init__(self, config: GeneratorConfig, size: int, directions: int = 0) -> None:

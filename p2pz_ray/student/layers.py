@@ -1,4 +1,4 @@
-"""What generator and discriminator are made of, as StyleGAN2 has it (arXiv 1912.04958), in plain exportable PyTorch.
+"""The layers of generator and discriminator, after StyleGAN2 (arXiv 1912.04958), in plain exportable PyTorch.
 
 Weights are kept at unit variance and scaled in use, so that Adam moves all layers alike. Feature maps are
 (B, channels, H, W), styles (B, S).
@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 _TAPS = (1.0, 3.0, 3.0, 1.0)
 GAIN = math.sqrt(2.0)
-"""What keeps the variance behind a leaky ReLU. Layers take it into their weights, where it costs nothing: a leaky ReLU
-of g·x is g times that of x."""
+"""The gain that keeps the variance after a leaky ReLU. Layers fold it into their weights, where it costs nothing: a
+leaky ReLU of g·x is g times that of x."""
 
 
 def width(side: int, base: int, most: int) -> int:
@@ -32,7 +32,7 @@ def leaky(x: Tensor) -> Tensor:
 
 
 class Linear(nn.Module):
-    """A dense layer. `lr_multiplier` slows its training, `bias` is its value at first."""
+    """A dense layer. `lr_multiplier` slows its training, `bias` is the bias's initial value."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: float = 0.0, lr_multiplier: float = 1.0) -> None:
         super().__init__()
@@ -96,12 +96,12 @@ class Conv(nn.Module):
 class ModulatedConv(nn.Module):
     """A convolution whose input channels are scaled by a style, s = A·style + b with s = 1 at first.
 
-    The textbook scales the weights, w' = s·w, and with `demodulate` divides by √(Σ w'² + 1e-8): one weight tensor a
-    picture. Scaling what goes in by s and what comes out by d is the same, and leaves one weight for all:
+    The textbook scales the weights, w' = s·w, and with `demodulate` divides by √(Σ w'² + 1e-8): one weight tensor per
+    picture. Scaling the input by s and the output by d gives the same result with one weight tensor for all:
 
         y = conv(x·s)·d,   d = g/√((s²)·(Σ_k w²)ᵀ + 1e-8)
 
-    where g is `after`, 1 or what the layer wants of its output.
+    where g is `after`, a gain on the output.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class ModulatedConv(nn.Module):
         return y
 
     def _demodulation(self, s: Tensor, weight: Tensor) -> Tensor:
-        """d, in float32 whatever the rest is computed in: squares leave half precision's range, and its digits."""
+        """d, always in float32: squares exceed half precision's range and digits."""
         if torch.is_autocast_enabled(s.device.type):
             with torch.autocast(s.device.type, enabled=False):
                 return self._demodulation(s, weight)

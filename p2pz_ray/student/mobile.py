@@ -1,5 +1,5 @@
-"""A lighter student: residual blocks of depthwise and pointwise convolutions at a quarter of the size, as MobileNetV2
-has them (arXiv 1801.04381), and the source picture carried past them all."""
+"""A lighter student: residual blocks of depthwise and pointwise convolutions at a quarter of the size, as in
+MobileNetV2 (arXiv 1801.04381), with the source picture added to the output."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Depthwise(nn.Module):
 
 
 class MobileBlock(nn.Module):
-    """Widen, look around in each channel, narrow; added to what went in."""
+    """Widen, convolve each channel, narrow; the result is added to the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class MobileGenerator(nn.Module):
         return []
 
     def forward(self, x: Tensor, direction: None = None, lot: Lot | None = None) -> Tensor:
-        """It makes one edit, and nothing is drawn here: `direction` and `lot` are those of the other architecture."""
+        """`direction` and `lot` are ignored: they belong to the other architecture."""
         full = self.rgb(x)
         half = self.halve(full)
         h = self.blocks(self.quarter(half))

@@ -1,4 +1,4 @@
-"""A student's ONNX model under onnxruntime: the same answers, and on a CPU sooner than PyTorch has them."""
+"""A student's ONNX model under onnxruntime: the same answers, faster than PyTorch on a CPU."""
 
 import importlib.util
 from typing import Any
@@ -10,9 +10,10 @@ from p2pz_ray.errors import ConfigError, first_line
 
 
 class OnnxGenerator:
-    """(B, 3, size, size) in -1 … 1, and directions (B, D) where it has several edits → the same, clipped; of the bytes
-    that an export wrote, with as many threads as PyTorch has. Raises ConfigError where onnxruntime is missing, or can't
-    read them."""
+    """(B, 3, size, size) in -1 … 1, and directions (B, D) where the student has several edits → the same, clipped.
+
+    data: the bytes that an export wrote. It uses as many threads as PyTorch. Raises ConfigError where onnxruntime is
+    missing or can't read the data."""
 
     def __init__(self, data: bytes, size: int) -> None:
         if importlib.util.find_spec("onnxruntime") is None:
@@ -21,7 +22,7 @@ class OnnxGenerator:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that spin between two batches keep their cores from whatever decodes and encodes beside them.
+        # Threads that spin between two batches would take cores from decoding and encoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -30,8 +31,8 @@ class OnnxGenerator:
         self.size = size
 
     def __call__(self, x: Tensor, direction: Tensor | None = None) -> Tensor:
-        given = {"images": x.cpu().numpy()}
+        inputs = {"images": x.cpu().numpy()}
         if direction is not None:
-            given["direction"] = direction.cpu().numpy()
-        [edited] = self._session.run(None, given)
+            inputs["direction"] = direction.cpu().numpy()
+        [edited] = self._session.run(None, inputs)
         return torch.from_numpy(edited)

@@ -1,4 +1,4 @@
-"""What a student can do: the edits that it knows by name, each with its direction and the strengths it was taught."""
+"""The edits that a student knows by name, each with its direction and the strengths it was taught."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 from p2pz_ray.errors import ConfigError
 
 Parts = Mapping[str, float]
-"""Edits that are made at once, each by its name and at its strength."""
+"""Edits made together in one picture: name → strength."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Skill:
 
 
 class Repertoire:
-    """Edits by their names. A student without any knows one edit whose name nobody recorded."""
+    """Edits by their names. An empty repertoire stands for one edit without a recorded name."""
 
     def __init__(self, skills: Mapping[str, Skill] | None = None) -> None:
         self.skills = dict(skills or {})
@@ -35,7 +35,7 @@ class Repertoire:
         return ", ".join(self.skills) or "an edit without a name"
 
     def parts(self, edit: str | Parts | None = None, strength: float = 1.0) -> Parts:
-        """What is asked for, with `strength` multiplied in. Without an edit it is the only one.
+        """The requested edits, each strength multiplied by `strength`. edit: None is the student's only one.
 
         Raises ConfigError for an edit or a strength that the student wasn't taught.
         """
@@ -48,10 +48,10 @@ class Repertoire:
         for name, wanted in parts.items():
             skill = self.skills.get(name, None if self.skills else Skill())
             if skill is None:
-                raise ConfigError(f"The student knows {self}, and no edit {name!r}.")
+                raise ConfigError(f"The student has no edit {name!r}: it knows {self}.")
             if not self.width:
                 if len(parts) > 1 or wanted != 1:
-                    raise ConfigError(f"The student makes {self} alone, at strength 1.")
+                    raise ConfigError(f"The student makes only {self}, at strength 1.")
             elif not 0 <= wanted <= skill.strongest or math.isnan(wanted):
                 raise ConfigError(
                     f"The student was taught {name} at strengths from 0 to {skill.strongest:g}, not at {wanted:g}."
@@ -75,16 +75,16 @@ class Repertoire:
         return list(self.skills.items())
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> "Repertoire":
-        """What `to_json` gave. Raises ValueError, KeyError or TypeError for anything else."""
-        made = cls(
+    def from_json(cls, edits: Mapping[str, Any]) -> "Repertoire":
+        """The inverse of `to_json`. Raises ValueError, KeyError or TypeError for anything else."""
+        repertoire = cls(
             {
                 name: Skill(tuple(float(x) for x in one["direction"]), float(one["strongest"]))
-                for name, one in found.items()
+                for name, one in edits.items()
             }
         )
-        if any(len(skill.direction) != made.width for skill in made.skills.values()):
-            raise ValueError("its directions are of several widths")
-        if len(made.skills) > 1 and not made.width:
+        if any(len(skill.direction) != repertoire.width for skill in repertoire.skills.values()):
+            raise ValueError("its directions have different widths")
+        if len(repertoire.skills) > 1 and not repertoire.width:
             raise ValueError("it knows several edits without a direction")
-        return made
+        return repertoire

@@ -1,4 +1,4 @@
-"""A student: a folder with config.json, model.safetensors and a card, and what loads and calls it."""
+"""A student: a folder with config.json, model.safetensors and a card, and the class that loads and calls it."""
 
 import hashlib
 import json
@@ -40,20 +40,20 @@ into a {architecture} generator of {parameters:,} parameters, as section 4.5 of 
     student = Student.from_pretrained("FOLDER")
 {calls}
 
-The same picture always gives the same answer, whatever else is in its batch. What it was trained on and how well it
-does on pairs that were held out, or on its own where none were:
+The same picture always gives the same answer, whatever else is in its batch. Its training, and its scores on held-out
+pairs, or on its training pairs where none were held out:
 
 ```json
 {facts}
 ```
 
-It knows the pictures of its training alone; on others it may answer anything. Its licence follows those of the
-pictures and of the teacher's weights.
+It works on pictures like those of its training; on others its answers may be anything. Its licence follows those of
+the pictures and of the teacher's weights.
 """
 
 
 def build_generator(config: GeneratorConfig, size: int, directions: int = 0) -> Any:
-    """The architecture with fresh weights. directions: the numbers in an edit's direction, 0 for one edit alone."""
+    """The architecture with fresh weights. directions: the width of an edit's direction, 0 for a single edit."""
     if config.architecture == "mobile":
         return MobileGenerator(config, size)
     return CoModGenerator(config, size, directions)
@@ -92,10 +92,10 @@ def save_student(
 
 
 class Student:
-    """A generator that answers pictures of its size in one pass, each as if alone.
+    """A generator that edits pictures of its size in one pass; the rows of a batch don't affect each other.
 
     size: the side in pixels. repertoire: the edits that it knows. digest: sha256 of the files that it was loaded from,
-    None where there were none.
+    None where it was not loaded.
     """
 
     def __init__(
@@ -115,9 +115,9 @@ class Student:
         runtime: Literal["torch", "onnx"] = "torch",
     ) -> "Student":
         """Load a student's folder, at a path or any fsspec URI, or "mini", the one in the package. Raises ConfigError
-        for what is none.
+        where it can't be loaded.
 
-        runtime: "onnx" takes the model that `export=[onnx]` put beside it, and onnxruntime, on the CPU.
+        runtime: "onnx" runs the model that `export=[onnx]` put beside it with onnxruntime, on the CPU.
         """
         if uri == "mini":
             if not (SHIPPED / "config.json").exists():
@@ -163,11 +163,12 @@ class Student:
     ) -> NDArray[np.uint8]:
         """(B, H, W, 3) uint8, or B pictures, of the student's size → the edited (B, H, W, 3) uint8.
 
-        edit: by its name; several at once are a mapping of names to strengths, {"cat2dog": 1.0, "cat2glasses": 0.5}. A
-        list has one for each picture. Without one it is the student's only edit. strength: from 0, the source itself,
-        to the largest that the edit was taught at; for all pictures or for each; of several edits it multiplies all.
+        edit: a name; or for several at once a mapping of names to strengths, {"cat2dog": 1.0, "cat2glasses": 0.5}; or a
+        list with one of these per picture. None is the student's only edit. strength: from 0, the source itself,
+        to the largest that the edit was taught; one for all pictures or a list with one per picture. It multiplies the
+        strengths of a mapping.
 
-        Raises ConfigError for pictures of another size, and for an edit or a strength that it doesn't know.
+        Raises ConfigError for pictures of another size, and for an edit or a strength that the student doesn't know.
         """
         if not isinstance(images, np.ndarray):
             images = np.stack([np.asarray(image.convert("RGB")) for image in images]) if len(images) else _nothing(self)
@@ -177,23 +178,23 @@ class Student:
                 f"(B, {self.size}, {self.size}, 3) uint8: resize them first."
             )
         directions = self._directions(len(images), edit, strength)
-        made = [np.zeros((0, self.size, self.size, 3), np.uint8)]
+        edited = [np.zeros((0, self.size, self.size, 3), np.uint8)]
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
             x = to_tensor(images[part]).to(self.device)
-            made.append(to_pixels(self.generator(x, None if directions is None else directions[part])))
-        return np.concatenate(made)
+            edited.append(to_pixels(self.generator(x, None if directions is None else directions[part])))
+        return np.concatenate(edited)
 
     def _directions(
         self, count: int, edit: str | Parts | Sequence[str | Parts] | None, strength: float | Sequence[float]
     ) -> Tensor | None:
-        """(B, D), of as many pictures; None for a student of one edit."""
+        """(B, D), one row per picture; None for a student of one edit."""
         edits = [edit] if edit is None or isinstance(edit, str | Mapping) else list(edit)
         strengths = list(strength) if isinstance(strength, Iterable) else [strength]
-        for name, given in (("edit", len(edits)), ("strength", len(strengths))):
-            if given not in (1, count):
-                raise ConfigError(f"{name} has {given} entries for {count} images: give one, or one for each.")
-        # 1 where all pictures are asked for the same.
+        for name, entries in (("edit", len(edits)), ("strength", len(strengths))):
+            if entries not in (1, count):
+                raise ConfigError(f"{name} has {entries} entries for {count} images: give one, or one per image.")
+        # One row where all pictures get the same edit at the same strength.
         rows = max(len(edits), len(strengths)) if edits and strengths else 0
         sums = [
             self.repertoire.direction(self.repertoire.parts(edits[row % len(edits)], strengths[row % len(strengths)]))
@@ -201,8 +202,8 @@ class Student:
         ]
         if not self.repertoire.width:
             return None
-        each = torch.tensor(sums, dtype=torch.float32).view(-1, self.repertoire.width)
-        return each.expand(count, -1).contiguous().to(self.device)
+        directions = torch.tensor(sums, dtype=torch.float32).view(-1, self.repertoire.width)
+        return directions.expand(count, -1).contiguous().to(self.device)
 
 
 def _digest(*files: bytes) -> str:
