@@ -69,7 +69,7 @@ class LoraConfig(Section):
 
 
 class CheckpointConfig(ModelConfig):
-    """A diffusion checkpoint, with another autoencoder or LoRAs. Its name may be one .safetensors file's, or its URI."""
+    """A diffusion checkpoint, with another autoencoder or LoRAs. Its name may be a .safetensors file or its URI."""
 
     layout: Text | None = None  # of a file: a folder or hub id with its configurations; null: Stable Diffusion's own
     vae: Text | None = None  # another autoencoder: a folder or a hub id
