@@ -69,9 +69,9 @@ class LoraConfig(Section):
 
 
 class CheckpointConfig(ModelConfig):
-    """A diffusion checkpoint, with another autoencoder or LoRAs. Its name may be a .safetensors file or its URI."""
+    """A diffusion checkpoint, with another autoencoder or LoRAs. Its name may be one .safetensors file or its URI."""
 
-    layout: Text | None = None  # of a file: a folder or hub id with its configurations; null: Stable Diffusion's own
+    layout: Text | None = None  # for a file: a folder or hub id with its configurations; null: Stable Diffusion's own
     vae: Text | None = None  # another autoencoder: a folder or a hub id
     loras: list[LoraConfig] = []
 
@@ -386,15 +386,13 @@ class TranslateConfig(Section):
     inversion: InversionConfig = InversionConfig()
     guidance: GuidanceSettings = GuidanceSettings()
     conditions: list[ConditionConfig] = []  # sketches, edges, depth
-    conditions_act: Literal["all", "edit"] = (
-        "edit"  # edit: only in the edit's passes; all: in inversion and reference too
-    )
+    conditions_act: Literal["all", "edit"] = "edit"  # all: in inversion and reference too
     batch_size: Count | None = 8  # images per batch; null: as many as fit on the GPU
     device: Device = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False  # torch.compile: takes minutes, which pays on a GPU in long runs
     checkpointing: bool = False  # gradient checkpointing: less memory, more time
-    deterministic: bool = False  # whether machines of one kind make the same pictures bit for bit: slower on a GPU
+    deterministic: bool = False  # the same pictures bit for bit on machines of one kind; slower on a GPU
     replicas: ReplicasConfig = ReplicasConfig()
     tolerance: ToleranceConfig = ToleranceConfig()
     ray: RayConfig = RayConfig()
