@@ -8,8 +8,8 @@ plan: 1,000,000 images in 10,000 partitions planned, and a run of them begun aga
 keys: a bucket of COUNT image files (10,000,000) planned by names alone, and a run of them begun again; a process of its
 own, whose memory is all that it ever took.
 status: a run of 156,000 partitions looked at, as its driver sealed it.
-scores: the scores of 10,000,000 simulated pairs, 64 a partition, merged as evaluation's driver does it; a process of
-its own.
+scores: the scores of 10,000,000 simulated pairs, 64 a partition, merged as by evaluation's driver; a process of its
+own.
 memory: what the driver's memory grows by from 1,000 images to 1,000,000, the whole run worked off.
 """
 
@@ -346,32 +346,27 @@ def scores(scratch: Path) -> list[Row]:
 
 
 def _scores(pairs: int, partition: int = 64) -> list[Row]:
-    import pickle
-
     import numpy as np
 
     from p2pz_ray.evaluation.sums import Sums
 
     rng = np.random.default_rng(0)
     idle = _peak()
-    sums, spent, size = Sums(), 0.0, 0
+    sums, spent = Sums(), 0.0
     for first in range(0, pairs, partition):
         # Two edits of each image, and scores such as CLIP's, a distance and a share.
         columns = {"id": [f"image-{first // 2 + i // 2:08}" for i in range(partition)], "edit": ["dog", "fox"] * 32}
         columns |= {"clip_target": rng.normal(25, 3, partition), "structure": rng.gamma(2, 0.02, partition)}
         columns |= {"judge_target": (rng.random(partition) < 0.9).astype(float)}
         made = {f"score:{name}": "somebody" for name in list(columns)[2:]}
-        of_replica = pickle.dumps(Sums.of(f"{first:016x}", pa.table(columns).replace_schema_metadata(made)))
+        of_replica = Sums.of(f"{first:016x}", pa.table(columns).replace_schema_metadata(made))
         began = time.perf_counter()
-        sums.add(pickle.loads(of_replica))
+        sums.add(of_replica)
         spent += time.perf_counter() - began
-        size = max(size, len(of_replica))
     assert sums.rows == sums.estimates()["structure"].count == pairs
-    held = len(pickle.dumps(sums))
     what = f"scores of {pairs:,} pairs merged"
     return [
         (f"{what}: memory of the driver", f"{_peak():,.0f} MB, {idle:,.0f} of them before", "at most 1,000 MB"),
-        ("… what it holds, and what a replica sends", f"{held / 1e3:.0f} kB, {size / 1e3:.0f} kB", ""),
         ("… time for that", f"{spent:.0f} s", ""),
     ]
 

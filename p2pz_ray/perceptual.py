@@ -1,4 +1,5 @@
-"""A learned distance between pictures, with weights from a Python package: shift-tolerant LPIPS.
+"""A learned distance between pictures: LPIPS, whose backbone's weights must be on the machine, and shift-tolerant
+LPIPS, whose weights arrive by package.
 
     distance = load_perceptual("stlpips-alex")
     d = distance(x, y)          # (B, 3, H, W) in -1 … 1 → (B,), 0 for equal pictures
@@ -155,8 +156,6 @@ class _LPIPS(nn.Module):
 
 
 def _lpips(backbone: str) -> nn.Module:
-    if importlib.util.find_spec("lpips") is None:
-        raise ConfigError("The package lpips is not installed: pip install lpips, or choose stlpips-alex.")
     file = Path(torch.hub.get_dir()) / "checkpoints" / _LPIPS_BACKBONES[backbone]
     if not file.is_file():  # lpips would begin a download
         raise ConfigError(f"LPIPS needs its backbone's weights at {file}: put them there, or choose stlpips-alex.")

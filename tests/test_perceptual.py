@@ -66,9 +66,23 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(perceptual.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install --no-deps stlpips-pytorch"):
         load_perceptual("stlpips-vgg")
-    with pytest.raises(ConfigError, match="pip install lpips"):
-        load_perceptual("lpips-vgg")
-    monkeypatch.setattr(perceptual.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(ConfigError, match=r"backbone's weights at .*vgg16-397923af\.pth"):
         load_perceptual("lpips-vgg")
+
+
+def test_the_papers_own_distance_takes_its_backbone_from_torchs_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    models = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    backbone = models.alexnet()
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(backbone.state_dict(), folder / "alexnet-owt-7be5be79.pth")
+    distance, (x, y) = load_perceptual("lpips-alex"), pictures()
+    with torch.no_grad():
+        assert distance(x, x).abs().max() == 0
+        assert distance(x, y).shape == (2,)
+        assert distance(x, y).min() > 0

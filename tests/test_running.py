@@ -6,7 +6,8 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from p2pz_ray.running.prepare import prepare
 from p2pz_ray.running.progress import Progress, duration
 from p2pz_ray.running.run import translate
 from p2pz_ray.running.status import status
-from p2pz_ray.running.translator import Translator, ahead
+from p2pz_ray.running.translator import Ahead, Translator
 from p2pz_ray.serving.metrics import EngineMetrics, IngressMetrics
 
 ROOT = Path(__file__).parents[1]
@@ -509,27 +510,28 @@ def test_seeds_depend_on_run_and_id_alone_and_fit_a_signed_column() -> None:
 def test_reading_ahead_is_bounded_and_stops_with_its_consumer() -> None:
     taken: list[int] = []
 
-    def numbers() -> Iterator[int]:
+    def numbers() -> Generator[int, None, None]:
         for number in range(100):
             taken.append(number)
             yield number
 
-    for number in ahead(numbers(), 2):
-        if number == 3:
-            break
+    with closing(Ahead(numbers(), 2)) as read:
+        for number in read:
+            if number == 3:
+                break
     assert len(taken) <= 3 + 2 + 2
     assert not any(thread.name == "ahead" for thread in threading.enumerate())
 
 
 def test_reading_ahead_raises_what_the_reader_raises_after_what_it_read() -> None:
-    def broken() -> Iterator[int]:
+    def broken() -> Generator[int, None, None]:
         yield 1
         raise P2PZError("no more")
 
-    numbers = ahead(broken(), 2)
-    assert next(numbers) == 1
-    with pytest.raises(P2PZError, match="no more"):
-        next(numbers)
+    with closing(Ahead(broken(), 2)) as numbers:
+        assert next(numbers) == 1
+        with pytest.raises(P2PZError, match="no more"):
+            next(numbers)
 
 
 def test_a_log_line_says_how_far_how_fast_and_how_many_failed(monkeypatch: pytest.MonkeyPatch) -> None:

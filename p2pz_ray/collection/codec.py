@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
@@ -132,9 +134,18 @@ def encode(
         more["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
     elif xmp is not None:
         more["xmp"] = xmp
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format.upper(), **options[format], **more)
-    return buffer.getvalue()
+    # Into a file of the system's, which Pillow writes without Python's lock, so that several threads can encode.
+    with _file() as file:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(file, format.upper(), **options[format], **more)
+        file.seek(0)
+        return file.read()
+
+
+def _file() -> IO[bytes]:
+    """A new file that is gone when it is closed: in memory, where the system has such."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("picture"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 @contextmanager

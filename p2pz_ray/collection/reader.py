@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -12,6 +13,7 @@ from typing import Any
 
 from p2pz_ray.collection.failure import ChangedFileError, FileError, StorageError, shown
 from p2pz_ray.collection.forms import img2dataset, sidecar, tar
+from p2pz_ray.collection.in_order import in_order
 from p2pz_ray.collection.listing import locate
 from p2pz_ray.collection.partition import Kind, Partition, Source, file_id, row_id
 from p2pz_ray.collection.schema import Columns
@@ -19,6 +21,8 @@ from p2pz_ray.collection.store import Store
 from p2pz_ray.collection.table import UNREADABLE, Row, TableFile, table_version
 from p2pz_ray.errors import ConfigError, ImageError, P2PZError, first_line
 
+REQUESTS = 16
+"""Files of pictures that are read at once."""
 MAX_BYTES = 64 * 2**20
 """Largest encoded image, unless another limit is given."""
 
@@ -63,9 +67,13 @@ def read_partition(
     columns = columns or Columns()
     if partition.kind in ("files", "captioned"):
         masks = None if columns.masks is None else Store(columns.masks, storage_options)
-        for row, source in enumerate(partition.sources):
-            id = renamed.get(row, file_id(source.path))
-            yield _file_item(store, source, id, columns, masks, max_bytes)
+
+        def of_file(numbered: tuple[int, Source]) -> Item:
+            row, source = numbered
+            return _file_item(store, source, renamed.get(row, file_id(source.path)), columns, masks, max_bytes)
+
+        with _requests() as threads:
+            yield from in_order(of_file, enumerate(partition.sources), threads, REQUESTS)
         return
     if partition.kind == "tar":
         for row, item in enumerate(_tar_items(store, partition.sources, columns, max_bytes)):
@@ -168,6 +176,16 @@ def _opened(store: Store, path: str, kind: Kind, columns: Columns, version: str)
             table.close()
 
 
+@contextmanager
+def _requests() -> Iterator[ThreadPoolExecutor]:
+    """Threads to read in; who needs no more of them doesn't wait for what isn't begun."""
+    threads = ThreadPoolExecutor(REQUESTS, thread_name_prefix="read")
+    try:
+        yield threads
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
 _homes: dict[Any, Store] = {}
 """Where remote collections lie: it is asked for once, and not before each partition."""
 
@@ -185,10 +203,27 @@ def _home(uri: str, storage_options: dict[str, Any] | None) -> Store:
 def _source_items(table: TableFile, source: Source, fetch: _Fetcher) -> Iterator[Item]:
     number = source.offset + source.start
     done = 0
+
+    def item(numbered: tuple[int, Row]) -> Item:
+        at, row = numbered
+        return fetch.item(row, row.id or row_id(source.path, number + at), source.path)
+
     try:
-        for row in table.rows(source.piece, source.start, source.stop):
-            yield fetch.item(row, row.id or row_id(source.path, number + done), source.path)
-            done += 1
+        rows = enumerate(table.rows(source.piece, source.start, source.stop))
+        first = next(rows, None)
+        if first is None:
+            return
+        yield item(first)
+        done += 1
+        if first[1].data is not None:  # as a rule all rows hold their pictures, or none
+            for numbered in rows:
+                yield item(numbered)
+                done += 1
+        else:
+            with _requests() as threads:
+                for found in in_order(item, rows, threads, REQUESTS):
+                    yield found
+                    done += 1
     except UNREADABLE as error:
         sentence = f"Its row can't be read: {shown(source.path)} is broken there ({first_line(error)})."
         for i, id in enumerate(table.ids(source.piece, source.start, source.stop)[done:], done):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import marshal
+import json
 import posixpath
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -58,9 +58,9 @@ class Sorted:
         self._held.sort(key=itemgetter(0))
         if not self._files or self._held[0][0] < self._last:
             self._files.append(Path(self._folder.name, str(len(self._files))))
-        with self._files[-1].open("ab") as file:
+        with self._files[-1].open("a", encoding="ascii") as file:
             for start in range(0, len(self._held), _AT_ONCE):
-                marshal.dump(self._held[start : start + _AT_ONCE], file)
+                file.write(json.dumps(self._held[start : start + _AT_ONCE]) + "\n")
         self._last = self._held[-1][0]
         self._held = []
 
@@ -95,9 +95,6 @@ def by_stem(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 def _read(file: Path) -> Iterator[tuple[str, str, str | None]]:
-    with file.open("rb") as opened:
-        while True:
-            try:
-                yield from marshal.load(opened)
-            except EOFError:
-                return
+    with file.open(encoding="ascii") as opened:
+        for line in opened:
+            yield from map(tuple, json.loads(line))

@@ -120,7 +120,7 @@ def _start(config: Placed, quiet: dict[str, Any]) -> None:
 def replicas(job: Job, partitions: int) -> list[Any]:
     """The actors of a run, not more than it has partitions. They wait for room in the cluster by themselves."""
     wanted = job.config.replicas
-    actor = ray.remote(concurrency_groups={"watch": 1})(Replica).options(
+    actor = ray.remote(concurrency_groups={"watch": 1, "translate": wanted.in_flight})(Replica).options(
         num_cpus=wanted.cpus,
         num_gpus=gpus(job.config),
         max_restarts=wanted.max_restarts,

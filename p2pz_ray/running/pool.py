@@ -46,9 +46,9 @@ TICK = 0.5  # seconds between two looks at the progress
 
 @dataclass(frozen=True)
 class Suspect:
-    """A partition with which a replica was lost, and the node where that happened."""
+    """The partitions with which a replica was lost, one or several at once, and the node where that happened."""
 
-    partition: Work
+    partitions: tuple[Work, ...]
     member: Member
     node: str | None
     since: float = field(default_factory=time.monotonic)
@@ -83,6 +83,9 @@ class Pool:
         self.held: Counter[str] = Counter()
         """Partition id → replicas that have it."""
         self.suspects: list[Suspect] = []
+        self.alone: set[str] = set()
+        """Ids of partitions that a replica is given alone, since it was lost with them and others: that tells which one
+        is to blame."""
         self.deaths: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.broken: dict[str, str] = {}
@@ -144,8 +147,12 @@ class Pool:
             for member in ready:
                 # A second partition bridges the pause between two, but must not keep another replica idle.
                 others = sum(not other.work and not other.given_up for other in self.members) if depth else 0
-                if len(self.waiting) > others and len(member.work) <= depth:
-                    self._hand(member, self.waiting.take(member))
+                if len(self.waiting) > others and len(member.work) <= depth and not self._has_one_alone(member):
+                    partition = self.waiting.take(member)
+                    if member.work and partition.id in self.alone:
+                        self.waiting.put(partition, soon=True)
+                    else:
+                        self._hand(member, partition)
         if not self.waiting:
             self._second()
             self._shrink()
@@ -162,6 +169,9 @@ class Pool:
             return
         self.held[partition.id] += 1
         member.hand(whole)
+
+    def _has_one_alone(self, member: Member) -> bool:
+        return any(handed.partition.id in self.alone for handed in member.work)
 
     def _second(self) -> None:
         """Give what takes unusually long to an idle replica too: the first to commit it counts."""
@@ -280,18 +290,21 @@ class Pool:
             self.waiting.put(partition, soon)
 
     def _lost(self, member: Member, error: BaseException) -> None:
-        """A replica's process is gone. What it was working on, the oldest of its partitions, is suspected, unless the
-        machine is known to be taken away; the others only waited there."""
-        running, *idle = partitions = member.take_all()
+        """A replica's process is gone. What it was working on is suspected, unless the machine is known to be taken
+        away; what it kept to be written is made anew."""
+        many = len(member.work)
+        partitions = member.take_all()
+        running, idle = tuple(partitions[:many]), partitions[many:]
         for partition in partitions:
             self.held[partition.id] -= 1
         for partition in reversed(idle):
             self._again(partition, soon=True)
         self.metrics.lost.inc()
         self.progress.say(f"A replica was lost ({first_line(error)}); its work is handed out again.")
-        member.lost_with.add(running.id)
+        member.lost_with.add(running[0].id)
         if getattr(error, "preempted", False) or isinstance(error, NodeDiedError):
-            self._again(running)
+            for partition in running:
+                self._again(partition)
         else:
             self.suspects.append(Suspect(running, member, member.node))
         others = any(other.ready for other in self.members if other is not member)
@@ -310,14 +323,20 @@ class Pool:
         for suspect in suspects:
             member, node = suspect.member, suspect.node
             if node is not None and node not in alive:
-                self._again(suspect.partition)
+                for partition in suspect.partitions:
+                    self._again(partition)
             elif (member.ready and member.node == node) or time.monotonic() - suspect.since > SUSPICION:
                 self._blame(suspect)
             else:
                 self.suspects.append(suspect)
 
     def _blame(self, suspect: Suspect) -> None:
-        partition = suspect.partition
+        if len(suspect.partitions) > 1:
+            self.alone.update(partition.id for partition in suspect.partitions)
+            for partition in suspect.partitions:
+                self._again(partition)
+            return
+        [partition] = suspect.partitions
         deaths = self.deaths[partition.id] + 1
         if deaths > self.settings.max_task_retries and partition.id in self.left and not self.held[partition.id]:
             sentence = f"The process that translated its partition died {deaths} times, so the partition is left out."

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ class Replica:
         self.job = job
         self.metrics = ReplicaMetrics(job.config.output)
         self.translator: Translator | None = None
+        self._loading = threading.Lock()
 
     @ray.method(max_task_retries=1)
     def load(self) -> dict[str, Any]:
@@ -44,13 +46,16 @@ class Replica:
         Raises P2PZError where the machine's GPU can't be used: a slow replica on its CPU would be worse than none.
         """
         here = ray.get_runtime_context()
-        if self.translator is None:
-            check_gpu(here.get_accelerator_ids().get("GPU", []), self.job.config.device)
-            self.translator = Translator(self.job)
+        with self._loading:
+            if self.translator is None:
+                check_gpu(here.get_accelerator_ids().get("GPU", []), self.job.config.device)
+                self.translator = Translator(self.job)
         return {"pid": os.getpid(), "device": self.translator.device, "node": here.get_node_id()}
 
+    @ray.method(concurrency_group="translate")
     def translate(self, partition: Partition) -> Manifest:
-        """Translate and commit a partition. A process whose device is lost ends itself, so that Ray starts another."""
+        """Translate and commit a partition, while others are read or written: see `Translator.translate`. A process
+        whose device is lost ends itself, so that Ray starts another."""
         self.load()
         assert self.translator is not None
         try:
@@ -63,5 +68,5 @@ class Replica:
 
     @ray.method(concurrency_group="watch")
     def underway(self) -> int:
-        """Images of the current partition that are done; answered while `translate` works."""
+        """Images of its partitions that are done; answered while `translate` works."""
         return 0 if self.translator is None else self.translator.underway

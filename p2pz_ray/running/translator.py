@@ -6,11 +6,11 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from p2pz_ray import __version__
 from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.collection.credential import Signer
+from p2pz_ray.collection.failure import StorageError
+from p2pz_ray.collection.in_order import in_order
 from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.mark import Provenance, xmp
 from p2pz_ray.collection.partition import Partition
@@ -31,6 +33,7 @@ from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.running import log
 from p2pz_ray.running.engine import Edited, Picture, dtype_of, load_engine
 from p2pz_ray.running.job import Job
+from p2pz_ray.running.line import Line
 from p2pz_ray.running.pairs import Pairs
 from p2pz_ray.running.safety import Safety
 
@@ -75,45 +78,68 @@ class Translator:
         self.provenances = [provenance(config, name) for name in config.edits]
         """What each edit's pictures say of themselves."""
         self.signer = signer(config)
-        self.underway = 0
-        """Images of the current partition that are translated already."""
+        self.hands = ThreadPoolExecutor(max(1, int(config.replicas.cpus)), thread_name_prefix="hands")
+        """What decodes and encodes pictures."""
+        self._reading, self._editing, self._door = Line(), Line(), threading.Lock()
+        """Partitions are read one after another, so that what two of them share is read once; and edited one after
+        another. While one is edited, the next is read and the last is encoded and written."""
+        self._done: dict[str, int] = {}
+        """Partition id → its images that are translated already, of those underway."""
         self._unwritten: dict[str, dict[str, Any]] = {}
         """Partition id → what is to be committed of it, while the storage is away."""
 
+    @property
+    def underway(self) -> int:
+        """Images that are translated already, of partitions that aren't committed yet."""
+        return sum(list(self._done.values()))
+
     def translate(self, partition: Partition) -> Manifest:
-        """Translate and commit a partition; returns its manifest, at once where it is committed already."""
-        folder, config = self.job.folder, self.job.config
-        if partition.id in self._unwritten:
-            return self._commit(partition)
-        standing = folder.standing(partition.id, self.job.fingerprint)
-        if standing is not None:
-            return standing
-        started, self.underway = time.time(), 0
-        self.engine.begin(partition)
+        """Translate and commit a partition; returns its manifest, at once where it is committed already. Several
+        threads may call it: they share the engine by turns."""
+        made = self._unwritten.pop(partition.id, None)
+        if made is None:
+            standing = self.job.folder.standing(partition.id, self.job.fingerprint)
+            if standing is not None:
+                return standing
+        try:
+            return self._commit(partition, made or self._made(partition))
+        finally:
+            self._done.pop(partition.id, None)
+
+    def _made(self, partition: Partition) -> dict[str, Any]:
+        """What is to be committed of a partition."""
+        config = self.job.config
+        with self._door:  # in both lines in the same order
+            reading, editing = self._reading.join(), self._editing.join()
         pairs = Pairs(list(config.edits), config.seed, config.output_format.format, config.output_format.masks)
         seconds = {"waiting": 0.0, "model": 0.0}
-        behind: deque[Future[None]] = deque()
-        clock = time.perf_counter()
-        with ThreadPoolExecutor(1) as writer:
-            for batch in ahead(self.batches(self._items(partition), partition.id), AHEAD):
+        behind: deque[Callable[[], None]] = deque()
+        read = Ahead(self.batches(self._items(partition, reading), partition.id), AHEAD)
+        try:
+            self._editing.wait(editing)
+            started, self._done[partition.id] = time.time(), 0
+            self.engine.begin(partition)
+            clock = time.perf_counter()
+            for batch in read:
                 seconds["waiting"] += time.perf_counter() - clock
                 clock = time.perf_counter()
                 edited = self.edited(batch.pictures)
                 seconds["model"] += time.perf_counter() - clock
-                behind.append(writer.submit(self.write, pairs, batch, edited))
-                self.underway += len(batch.pictures) + len(batch.broken)
+                behind.append(self._encoding(pairs, batch, edited))
+                self._done[partition.id] += len(batch.pictures) + len(batch.broken)
                 clock = time.perf_counter()
                 while len(behind) > AHEAD:
-                    behind.popleft().result()
-            for written in behind:
-                written.result()
-        self.engine.end()
-        self.underway = 0
+                    behind.popleft()()
+            self.engine.end()
+        finally:
+            read.close()
+            self._reading.leave(reading)
+            self._editing.leave(editing)
+        while behind:
+            behind.popleft()()
         for id, sentence in pairs.failures:
             log.failed(config.output, partition.id, id, sentence)
-        while len(self._unwritten) >= config.replicas.in_flight:
-            del self._unwritten[next(iter(self._unwritten))]  # another replica was asked for it meanwhile
-        self._unwritten[partition.id] = dict(
+        return dict(
             data=pairs.to_parquet({"p2pz_ray.fingerprint": self.job.fingerprint}),
             images=pairs.images,
             rows=pairs.images * len(config.edits),
@@ -126,37 +152,53 @@ class Translator:
             device=self.device,
             dtype=str(dtype_of(config, self.device)).removeprefix("torch."),
         )
-        return self._commit(partition)
 
-    def _commit(self, partition: Partition) -> Manifest:
+    def _commit(self, partition: Partition, made: dict[str, Any]) -> Manifest:
         """Write what was made of a partition. Where the storage fails it is kept, for when it is asked for again."""
-        manifest = self.job.folder.commit(partition.id, **self._unwritten[partition.id])
-        del self._unwritten[partition.id]
-        return manifest
+        try:
+            return self.job.folder.commit(partition.id, **made)
+        except StorageError:
+            while len(self._unwritten) >= self.job.config.replicas.in_flight:
+                del self._unwritten[next(iter(self._unwritten))]  # another replica was asked for it meanwhile
+            self._unwritten[partition.id] = made
+            raise
 
-    def _items(self, partition: Partition) -> Iterator[Item]:
-        given = self.job.config.input
+    def _items(self, partition: Partition, ticket: object) -> Iterator[Item]:
+        given, columns = self.job.config.input, self.job.columns
         max_bytes = self.job.config.image.max_bytes
-        return read_partition(given.uri, partition, self.job.columns, given.storage_options, max_bytes, given.follow)
+        self._reading.wait(ticket)
+        try:
+            yield from read_partition(given.uri, partition, columns, given.storage_options, max_bytes, given.follow)
+        finally:
+            self._reading.leave(ticket)
 
-    def batches(self, items: Iterable[Item], partition: str) -> Iterator[Batch]:
+    def batches(self, items: Iterable[Item], partition: str) -> Generator[Batch, None, None]:
         """The items decoded, as many together as the engine may be given at once; `partition` is named in the log."""
         config, batch = self.job.config, Batch()
-        for row, item in enumerate(items):
-            try:
-                if item.data is None:
-                    raise ImageError(item.error or "There is no image in this row.")
-                caption = item.caption if config.captions.column else None
-                pixels = decode(item.data, self.policy, partial(log.assumed, config.output, partition, item.id))
-                found = Picture(row, item.id, pixels, caption, self._mask(item), self._conditions(item))
+        decoded = partial(self._decoded, partition=partition)
+        most = 2 * max(1, int(config.replicas.cpus))
+        for row, item, found in in_order(decoded, enumerate(items), self.hands, most):
+            if isinstance(found, Picture):
                 batch.pictures.append(found)
-            except ImageError as error:
-                batch.broken.append((row, item, str(error)))
+            else:
+                batch.broken.append((row, item, found))
             if len(batch.pictures) >= (config.batch_size or LARGEST):
                 yield batch
                 batch = Batch()
         if batch.pictures or batch.broken:
             yield batch
+
+    def _decoded(self, numbered: tuple[int, Item], partition: str) -> tuple[int, Item, Picture | str]:
+        """The item of a row, and its picture, or the sentence that says why there is none."""
+        (row, item), config = numbered, self.job.config
+        try:
+            if item.data is None:
+                raise ImageError(item.error or "There is no image in this row.")
+            caption = item.caption if config.captions.column else None
+            pixels = decode(item.data, self.policy, partial(log.assumed, config.output, partition, item.id))
+            return row, item, Picture(row, item.id, pixels, caption, self._mask(item), self._conditions(item))
+        except ImageError as error:
+            return row, item, str(error)
 
     def _mask(self, item: Item) -> NDArray[np.float32] | None:
         """Where and for how long the item may be edited, fitted as its picture is; padding never is."""
@@ -226,28 +268,42 @@ class Translator:
 
     def write(self, pairs: Pairs, batch: Batch, edited: list[Edited]) -> None:
         """Encode a batch into pairs."""
+        self._encoding(pairs, batch, edited)()
+
+    def _encoding(self, pairs: Pairs, batch: Batch, edited: list[Edited]) -> Callable[[], None]:
+        """Begin to encode a batch; what is returned waits for that and puts it into pairs."""
+        begun = [
+            self.hands.submit(self._put_into, pairs, picture, result)
+            for picture, result in zip(batch.pictures, edited, strict=True)
+        ]
+
+        def put() -> None:
+            for row, item, sentence in batch.broken:
+                pairs.fail(row, item.id, sentence, item.caption)
+            for future in begun:
+                future.result()()
+
+        return put
+
+    def _put_into(self, pairs: Pairs, picture: Picture, result: Edited) -> Callable[[], None]:
+        """Encode what a picture became; what is returned puts it into pairs."""
         format = self.job.config.output_format
-        for row, item, sentence in batch.broken:
-            pairs.fail(row, item.id, sentence, item.caption)
-        for picture, result in zip(batch.pictures, edited, strict=True):
-            source = encode(picture.pixels, format.format, format.quality)
-            if result.pixels is None:
-                sentence = result.error or "The model can't translate it."
-                pairs.fail(picture.row, picture.id, sentence, result.caption, source)
-            else:
-                faults = result.faults or (None,) * len(result.pixels)
-                flags = result.flags or (False,) * len(faults)
-                shown = [
-                    self._shown(pixels, fault, flag)
-                    for pixels, fault, flag in zip(result.pixels, faults, flags, strict=True)
-                ]
-                pictures = [
-                    None if pixels is None else self._encoded(pixels, source, from_)
-                    for pixels, from_ in zip(shown, self.provenances, strict=True)
-                ]
-                found = () if result.masks is None or not pairs.masks else result.masks
-                masks = [encode(to_picture(mask)) for mask in found]
-                pairs.add(picture.row, picture.id, result.caption, source, pictures, faults, masks, flags)
+        source = encode(picture.pixels, format.format, format.quality)
+        if result.pixels is None:
+            sentence = result.error or "The model can't translate it."
+            return partial(pairs.fail, picture.row, picture.id, sentence, result.caption, source)
+        faults = result.faults or (None,) * len(result.pixels)
+        flags = result.flags or (False,) * len(faults)
+        shown = [
+            self._shown(pixels, fault, flag) for pixels, fault, flag in zip(result.pixels, faults, flags, strict=True)
+        ]
+        pictures = [
+            None if pixels is None else self._encoded(pixels, source, from_)
+            for pixels, from_ in zip(shown, self.provenances, strict=True)
+        ]
+        found = () if result.masks is None or not pairs.masks else result.masks
+        masks = [encode(to_picture(mask)) for mask in found]
+        return partial(pairs.add, picture.row, picture.id, result.caption, source, pictures, faults, masks, flags)
 
     def _shown(self, pixels: NDArray[np.uint8], fault: str | None, flag: bool) -> NDArray[np.uint8] | None:
         """What an edit's row holds."""
@@ -280,45 +336,47 @@ def provenance(config: TranslateConfig, edit: str) -> Provenance:
     return Provenance(f"the student {shown}" if config.student else shown, __version__, edit, said)
 
 
-def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
-    """The items of an iterator that runs in a thread of its own, at most `depth` items before they are asked for.
+class Ahead(Iterator[T]):
+    """The items of an iterator that runs in a thread of its own from now on, at most `depth` items before they are
+    asked for. What the iterator raises is raised here. `close` stops the thread."""
 
-    What the iterator raises is raised here; a consumer that stops early stops the thread.
-    """
-    ready: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(depth)
-    stopped = threading.Event()
+    def __init__(self, items: Generator[T, None, None], depth: int) -> None:
+        self._items = items
+        self._ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ahead", daemon=True)
+        self._thread.start()
 
-    def put(entry: tuple[T | None, BaseException | None, bool]) -> bool:
-        while not stopped.is_set():
+    def __next__(self) -> T:
+        item, error = self._ready.get()
+        if error is not None:
+            raise error
+        return cast(T, item)
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        error: BaseException = StopIteration()
+        try:
+            for item in self._items:
+                if not self._put((item, None)):
+                    return
+        except BaseException as raised:
+            error = raised
+        finally:
+            self._items.close()
+        self._put((None, error))
+
+    def _put(self, entry: tuple[T | None, BaseException | None]) -> bool:
+        while not self._stopped.is_set():
             try:
-                ready.put(entry, timeout=0.1)
+                self._ready.put(entry, timeout=0.1)
                 return True
             except queue.Full:
                 continue
         return False
-
-    def run() -> None:
-        try:
-            for item in items:
-                if not put((item, None, False)):
-                    return
-            put((None, None, True))
-        except BaseException as error:
-            put((None, error, True))
-
-    thread = threading.Thread(target=run, name="ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error, last = ready.get()
-            if error is not None:
-                raise error
-            if last:
-                return
-            yield item  # type: ignore[misc]
-    finally:
-        stopped.set()
-        thread.join()
 
 
 def room_for_twice(device: str) -> bool:

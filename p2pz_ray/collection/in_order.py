@@ -1,0 +1,36 @@
+"""Several things done at once, and taken in the order in which they were asked for."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import TypeVar
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def in_order(call: Callable[[A], B], items: Iterable[A], threads: Executor, most: int) -> Iterator[B]:
+    """`call` of each item in other threads, `most` of them begun before they are asked for.
+
+    What a call raises is raised in its place; what `items` raises is, when all before it was given out.
+    """
+    coming, begun = iter(items), deque[Future[B]]()
+    failure: BaseException | None = None
+    try:
+        while True:
+            while coming is not None and failure is None and len(begun) < most:
+                try:
+                    begun.append(threads.submit(call, next(coming)))
+                except StopIteration:
+                    failure = StopIteration()
+                except Exception as error:
+                    failure = error
+            if not begun:
+                if isinstance(failure, StopIteration):
+                    return
+                assert failure is not None
+                raise failure
+            yield begun.popleft().result()
+    finally:
+        for future in begun:
+            future.cancel()
