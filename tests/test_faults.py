@@ -72,7 +72,7 @@ def test_a_partition_that_kills_its_replica_each_time_becomes_error_rows(
     settings = tiny_settings(tmp_path, tiny_model)
     settings["replicas"] = {"count": 1, "max_task_retries": 1}
     summary = translate(TranslateConfig.model_validate(settings))
-    assert (tmp_path / "run" / "deaths").read_text() == "xx"
+    assert (tmp_path / "run" / "deaths").read_text() == "xxx"  # once beside another, and twice alone
     assert (summary.images, summary.ok, summary.failed) == (6, 8, 4)
     rows = pairs_of(tmp_path / "run")
     assert len(rows) == 12
