@@ -15,22 +15,20 @@ def in_order(call: Callable[[A], B], items: Iterable[A], threads: Executor, most
     What a call raises is raised in its place; what `items` raises is, when all before it was given out.
     """
     coming, begun = iter(items), deque[Future[B]]()
-    failure: BaseException | None = None
+    failure: Exception | None = None  # what `items` raised, its end included
     try:
         while True:
-            while coming is not None and failure is None and len(begun) < most:
+            while failure is None and len(begun) < most:
                 try:
                     begun.append(threads.submit(call, next(coming)))
-                except StopIteration:
-                    failure = StopIteration()
                 except Exception as error:
                     failure = error
-            if not begun:
-                if isinstance(failure, StopIteration):
-                    return
-                assert failure is not None
+            if begun:
+                yield begun.popleft().result()
+            elif isinstance(failure, StopIteration):
+                return
+            elif failure is not None:
                 raise failure
-            yield begun.popleft().result()
     finally:
         for future in begun:
             future.cancel()

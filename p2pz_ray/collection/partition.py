@@ -121,6 +121,18 @@ class Stored(Sequence[Partition]):
     def record(self) -> list[dict[str, Any]]:
         """Where they are, for JSON."""
 
+    @abstractmethod
+    def at(self, place: int) -> Partition:
+        """The partition at a place, from 0 on."""
+
+    @overload
+    def __getitem__(self, place: int) -> Partition: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Partition]: ...
+    def __getitem__(self, place: int | slice) -> Partition | Sequence[Partition]:
+        places = range(len(self))[place]
+        return self.at(places) if isinstance(places, int) else tuple(map(self.at, places))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(Partition.__eq__, self, other))
 
@@ -150,14 +162,7 @@ class Joined(Stored):
     def __iter__(self) -> Iterator[Partition]:
         return itertools.chain.from_iterable(self._parts)
 
-    @overload
-    def __getitem__(self, place: int) -> Partition: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Partition]: ...
-    def __getitem__(self, place: int | slice) -> Partition | Sequence[Partition]:
-        if isinstance(place, slice):
-            return tuple(self)[place]
-        place = range(len(self))[place]
+    def at(self, place: int) -> Partition:
         for part in self._parts:
             if place < len(part):
                 return part[place]

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, cast, overload
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -80,14 +80,7 @@ class Shards(Stored):
     def __len__(self) -> int:
         return self._starts[-1]
 
-    @overload
-    def __getitem__(self, place: int) -> Partition: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Partition]: ...
-    def __getitem__(self, place: int | slice) -> Partition | Sequence[Partition]:
-        if isinstance(place, slice):
-            return tuple(self[i] for i in range(*place.indices(len(self))))
-        place = range(len(self))[place]
+    def at(self, place: int) -> Partition:
         number = bisect_right(self._starts, place) - 1
         shard, row = self.shards[number], place - self._starts[number]
         return Planned(shard.ids[row], shard.extent.kind, self, number, row)
