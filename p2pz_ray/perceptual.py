@@ -159,6 +159,6 @@ def _lpips(backbone: str) -> nn.Module:
     file = Path(torch.hub.get_dir()) / "checkpoints" / _LPIPS_BACKBONES[backbone]
     if not file.is_file():  # lpips would begin a download
         raise ConfigError(f"LPIPS needs its backbone's weights at {file}: put them there, or choose stlpips-alex.")
-    import lpips  # type: ignore[import-not-found]
+    import lpips
 
     return _LPIPS(lpips.LPIPS(net=backbone, verbose=False))
