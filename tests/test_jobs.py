@@ -126,9 +126,9 @@ def test_a_wrong_configuration_is_one_sentence(job: str) -> None:
 
 
 def test_distill_is_a_job_after_its_modules_were_imported_too() -> None:
-    import p2pz_ray.distill.config
+    import p2pz_ray.distill.run
 
-    assert p2pz_ray.distill.config.DistillConfig
+    assert p2pz_ray.distill.run.Distilled
     with pytest.raises(ConfigError):
         p2pz_ray.distill({})
 

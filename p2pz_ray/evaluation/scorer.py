@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from p2pz_ray.collection.codec import DecodePolicy, decode, encode
+from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.errors import ImageError
-from p2pz_ray.evaluation.config import EvaluateConfig
 from p2pz_ray.evaluation.lookup import Lookup
 from p2pz_ray.evaluation.metric import Mask, Metric, Pair, Scores, alike
 from p2pz_ray.evaluation.saliency import MaskOverlap, Saliency

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from p2pz_ray.collection.manifest import READERS, Manifest
 from p2pz_ray.collection.schema import table_bytes
 from p2pz_ray.collection.store import Store
+from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.errors import P2PZError, first_line
-from p2pz_ray.evaluation.config import EvaluateConfig
 from p2pz_ray.evaluation.metric import Scores
 
 FOLDER = "scores"

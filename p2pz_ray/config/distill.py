@@ -4,9 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from p2pz_ray.config import Amount, Count, Device, ImageConfig, Natural, Processes, RayConfig, Section, Share, Text
+from p2pz_ray.config.generator import GeneratorConfig
+from p2pz_ray.config.input import ImageConfig
+from p2pz_ray.config.processes import Processes, RayConfig
+from p2pz_ray.config.section import Amount, Count, Device, Natural, Section, Share, Text
 from p2pz_ray.perceptual import Perceptual
-from p2pz_ray.student.config import GeneratorConfig
 
 Size = Annotated[int, Field(ge=8)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]

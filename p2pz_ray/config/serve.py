@@ -5,22 +5,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from p2pz_ray.config import (
-    Amount,
-    CaptionsConfig,
-    CheckpointConfig,
-    Count,
-    Device,
-    EditConfig,
-    ImageConfig,
-    InversionConfig,
-    Natural,
-    Processes,
-    RayConfig,
-    Section,
-    Text,
-    well_named,
-)
+from p2pz_ray.config.edits import EditConfig, well_named
+from p2pz_ray.config.engine import InversionConfig
+from p2pz_ray.config.input import CaptionsConfig, ImageConfig
+from p2pz_ray.config.model import CheckpointConfig
+from p2pz_ray.config.processes import Processes, RayConfig
+from p2pz_ray.config.section import Amount, Count, Device, Natural, Section, Text
 from p2pz_ray.editing.settings import GuidanceSettings
 
 MINIATURE = {

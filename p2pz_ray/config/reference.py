@@ -1,6 +1,6 @@
 """Every key of every job, from the types that read it.
 
-    python -m p2pz_ray.config_reference configs/README.md
+    python -m p2pz_ray.config.reference configs/README.md
 
 renews the reference in that file, below the line "## Every key". A key's line has its type, its default, and the
 comment beside its field.
@@ -19,10 +19,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import BaseModel
 
-from p2pz_ray.config import DirectionConfig, TranslateConfig
-from p2pz_ray.distill.config import DistillConfig
-from p2pz_ray.evaluation.config import EvaluateConfig
-from p2pz_ray.serving.config import ServeConfig
+from p2pz_ray.config.direction import DirectionConfig
+from p2pz_ray.config.distill import DistillConfig
+from p2pz_ray.config.evaluate import EvaluateConfig
+from p2pz_ray.config.serve import ServeConfig
+from p2pz_ray.config.translate import TranslateConfig
 
 JOBS: dict[str, type[BaseModel]] = {
     "translate": TranslateConfig,
@@ -196,7 +197,7 @@ def _value(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m p2pz_ray.config_reference")
+    parser = argparse.ArgumentParser(prog="python -m p2pz_ray.config.reference")
     parser.add_argument("file", type=Path)
     file = parser.parse_args().file
     file.write_text(renewed(file.read_text(encoding="utf-8")), encoding="utf-8")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from p2pz_ray.config import Count, Natural, Section
+from p2pz_ray.config.section import Count, Natural, Section
 
 
 class GeneratorConfig(Section):

@@ -4,7 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from p2pz_ray.config import Count, Device, ModelConfig, RayConfig, ReplicasConfig, Section, Text
+from p2pz_ray.config.model import ModelConfig
+from p2pz_ray.config.processes import RayConfig, ReplicasConfig
+from p2pz_ray.config.section import Count, Device, Section, Text
 from p2pz_ray.perceptual import Perceptual
 
 
