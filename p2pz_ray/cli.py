@@ -121,8 +121,8 @@ def plan(given: argparse.Namespace) -> int:
 
 def report(given: argparse.Namespace) -> int:
     from p2pz_ray.config.file import storage_options
-    from p2pz_ray.evaluation.compare import write_comparison
-    from p2pz_ray.evaluation.report import write_report
+    from p2pz_ray.report.comparison import write_comparison
+    from p2pz_ray.report.report import write_report
 
     options = storage_options(given.storage_options)
     if given.other is None:

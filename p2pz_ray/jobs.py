@@ -106,7 +106,7 @@ def evaluate(config: Given, *settings: str, say: Callable[[str], None] = print) 
         metrics = run(found, say)
     if not found.report:
         return Evaluation(metrics, None)
-    from p2pz_ray.evaluation.report import write_report
+    from p2pz_ray.report.report import write_report
 
     written = write_report(
         found.run,

@@ -10,8 +10,8 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 
 from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.evaluation.metrics.segmentation import Segmentation
 from p2pz_ray.evaluation.scorer import Scorer
-from p2pz_ray.evaluation.segmentation import Segmentation
 
 WORDS = {"cat2dog": {"source": "cat", "target": "dog"}}
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from p2pz_ray.amount import number
 from p2pz_ray.collection.manifest import Manifest
 
 MOST_BINS, SLOTS = 40, 80
 WIDTH, HEIGHT = 320, 72
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def histogram(values: NDArray[np.float64], label: str) -> str:
@@ -59,18 +59,6 @@ def rates_over_time(manifests: Sequence[Manifest]) -> tuple[NDArray[np.float64],
         inside = np.minimum(edges[1:], manifest.finished) - np.maximum(edges[:-1], manifest.started)
         images += manifest.images * inside.clip(0) / (manifest.finished - manifest.started)
     return images / (edges[1] - edges[0]), stop - start
-
-
-def number(value: float) -> str:
-    """A number in three figures, or all of a large one's; a very small one as a multiple of a power of ten."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    if abs(value) < 0.0005:
-        digits, power = f"{value:.2e}".split("e")
-        return f"{digits}×10{str(int(power)).translate(_RAISED)}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
 def _bars(heights: NDArray[np.float64]) -> str:

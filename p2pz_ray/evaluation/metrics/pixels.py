@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from p2pz_ray.evaluation.metric import Pair, Scores, masked, spread, unit, without_object
+from p2pz_ray.evaluation.metrics.metric import Pair, Scores, masked, spread, unit, without_object
 
 WINDOW, SIGMA = 11, 1.5
 NO_DIFFERENCE = 100.0

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from p2pz_ray.evaluation.metric import Pair, Scores, masked, resized, spread, unit, without_object
+from p2pz_ray.evaluation.metrics.metric import Pair, Scores, masked, resized, spread, unit, without_object
 from p2pz_ray.perceptual import Perceptual, load_perceptual
 
 SMALLEST = 64

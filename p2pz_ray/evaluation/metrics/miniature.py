@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.metric import Mask, Pair, Pixels, Scores
-from p2pz_ray.evaluation.structure import StructureDistance, cells
+from p2pz_ray.evaluation.metrics.metric import Mask, Pair, Pixels, Scores
+from p2pz_ray.evaluation.metrics.structure import StructureDistance, cells
 from p2pz_ray.mini.judge import FOLDER, Judge
 from p2pz_ray.mini.world import KINDS, Scene, backdrop
 

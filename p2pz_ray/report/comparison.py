@@ -7,18 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from p2pz_ray.amount import number
+from p2pz_ray.collection.run import Run
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.cards import Card, affordable, sheet
-from p2pz_ray.evaluation.charts import histogram, number
 from p2pz_ray.evaluation.interval import Estimate, mean, share_of
-from p2pz_ray.evaluation.markup import html, section, text
-from p2pz_ray.evaluation.measure import measure
-from p2pz_ray.evaluation.picture import picture
-from p2pz_ray.evaluation.run import Run
-from p2pz_ray.evaluation.score_section import value
 from p2pz_ray.evaluation.summary import ScoreTable
 from p2pz_ray.evaluation.sums import is_share
 from p2pz_ray.evaluation.tally import edited_pictures, evenly, places_of, rows_at
+from p2pz_ray.report.cards import Card, affordable, sheet
+from p2pz_ray.report.charts import histogram
+from p2pz_ray.report.markup import html, section, text
+from p2pz_ray.report.measure import measure
+from p2pz_ray.report.picture import picture
+from p2pz_ray.report.score_section import value
 
 _EXTREMES = 3
 Key = tuple[str, str]

@@ -1,4 +1,4 @@
-"""A table of finished pairs of photographs, a line a task: `python -m p2pz_ray.evaluation.task_table FOLDER`.
+"""A table of finished pairs of photographs, a line a task: `python -m p2pz_ray.report.task_table FOLDER`.
 
 FOLDER holds TASK_N_source.jpg and TASK_N_edited.jpg, where TASK is WORD2WORD, such as cat2dog. All networks arrive by
 package, so no column is one of the paper's, whose own need CLIP, DINO and LPIPS:
@@ -21,12 +21,12 @@ import torch
 
 from p2pz_ray.collection.codec import DecodePolicy, decode
 from p2pz_ray.errors import ConfigError, ImageError, P2PZError
-from p2pz_ray.evaluation.background import BackgroundDistance
-from p2pz_ray.evaluation.metric import Metric, Pair, Pixels
-from p2pz_ray.evaluation.photographs import PhotographAccuracy, photograph_structure
-from p2pz_ray.evaluation.saliency import Saliency
-from p2pz_ray.evaluation.structure import apart
-from p2pz_ray.evaluation.truth import picture_size
+from p2pz_ray.evaluation.metrics.background import BackgroundDistance
+from p2pz_ray.evaluation.metrics.metric import Metric, Pair, Pixels
+from p2pz_ray.evaluation.metrics.photographs import PhotographAccuracy, photograph_structure
+from p2pz_ray.evaluation.metrics.saliency import Saliency
+from p2pz_ray.evaluation.metrics.structure import apart
+from p2pz_ray.evaluation.metrics.truth import picture_size
 
 _NAME = re.compile(r"(?P<task>[a-z]+2[a-z]+)_(?P<number>\d+)_source\.(jpg|jpeg|png)")
 HEADS = ("task", "pairs", "source", "target", "first", "background", "structure", "shuffled")
@@ -102,7 +102,7 @@ def table(tasks: dict[str, list[Pair]]) -> list[Line]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m p2pz_ray.evaluation.task_table", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m p2pz_ray.report.task_table", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", type=Path)
     try:

@@ -8,16 +8,16 @@ from typing import Any
 
 import yaml
 
+from p2pz_ray.collection.run import Run
 from p2pz_ray.errors import ConfigError, ImageError
-from p2pz_ray.evaluation.cards import Card, affordable
-from p2pz_ray.evaluation.charts import throughput
-from p2pz_ray.evaluation.page import Figures, page
-from p2pz_ray.evaluation.picture import picture
-from p2pz_ray.evaluation.pixels import NO_DIFFERENCE
-from p2pz_ray.evaluation.run import Run
+from p2pz_ray.evaluation.metrics.pixels import NO_DIFFERENCE
+from p2pz_ray.evaluation.metrics.truth import PairError, Truth, TruthSummary, psnr
 from p2pz_ray.evaluation.summary import ScoreTable, sums_of
 from p2pz_ray.evaluation.tally import Place, Tally, busy_seconds, edited_pictures, places_of, rows_at
-from p2pz_ray.evaluation.truth import PairError, Truth, TruthSummary, psnr
+from p2pz_ray.report.cards import Card, affordable
+from p2pz_ray.report.charts import throughput
+from p2pz_ray.report.page import Figures, page
+from p2pz_ray.report.picture import picture
 
 PAGE = "report/index.html"
 

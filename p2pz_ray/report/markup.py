@@ -12,7 +12,7 @@ MAX_TEXT = 600
 
 def html(*, title: str, subtitle: str, head: str, sections: Sequence[str], footer: str) -> str:
     """The whole page. head and sections are HTML, the rest is text."""
-    template = Template(files("p2pz_ray.evaluation").joinpath("report.html").read_text("utf-8"))
+    template = Template(files("p2pz_ray.report").joinpath("report.html").read_text("utf-8"))
     return template.substitute(
         title=text(title), subtitle=text(subtitle), head=head, sections="\n".join(sections), footer=text(footer),
         look=STYLE, slider=SLIDER,

@@ -1,7 +1,7 @@
 """PIE-Bench (Ju et al., "PnP Inversion", ICLR 2024): its mapping as a collection, its table for a folder of edits.
 
-    python -m p2pz_ray.evaluation.pie collection BENCH OUT          OUT/pie-*.parquet, for p2pz translate
-    python -m p2pz_ray.evaluation.pie table BENCH EDITED [--clip … --dino … --lpips …]
+    python -m p2pz_ray.report.pie collection BENCH OUT          OUT/pie-*.parquet, for p2pz translate
+    python -m p2pz_ray.report.pie table BENCH EDITED [--clip … --dino … --lpips …]
 
 BENCH holds mapping_file.json and annotation_images/; EDITED holds edited pictures under the same names as those of
 annotation_images/, as the benchmark's own evaluation wants them. The row has its columns and units: structure distance
@@ -24,7 +24,7 @@ import pyarrow as pa
 from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.collection.schema import collection_schema, table_bytes
 from p2pz_ray.errors import ConfigError, P2PZError
-from p2pz_ray.evaluation.metric import Mask, Metric, Pair
+from p2pz_ray.evaluation.metrics.metric import Mask, Metric, Pair
 
 SIDE = 512
 ROWS = 100  # in a file of the collection
@@ -143,7 +143,7 @@ def table(bench: Path, edited: Path, metrics: Sequence[Metric]) -> dict[str, dic
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m p2pz_ray.evaluation.pie", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m p2pz_ray.report.pie", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb, second in (("collection", "out"), ("table", "edited")):
@@ -170,19 +170,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _metrics(given: Any) -> list[Metric]:
-    from p2pz_ray.evaluation.pixels import PixelDifference
+    from p2pz_ray.evaluation.metrics.pixels import PixelDifference
 
     made: list[Metric] = [PixelDifference()]
     if given.clip:
-        from p2pz_ray.evaluation.clip import ClipScore
+        from p2pz_ray.evaluation.metrics.clip import ClipScore
 
         made.append(ClipScore(given.clip))
     if given.dino:
-        from p2pz_ray.evaluation.structure import dino
+        from p2pz_ray.evaluation.metrics.structure import dino
 
         made.append(dino(given.dino, scale="0-255"))
     if given.lpips:
-        from p2pz_ray.evaluation.background import BackgroundDistance
+        from p2pz_ray.evaluation.metrics.background import BackgroundDistance
 
         made.append(BackgroundDistance(given.lpips))
     return made

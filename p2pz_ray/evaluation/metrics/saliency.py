@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.metric import Mask, Pair, Pixels, Scores
+from p2pz_ray.evaluation.metrics.metric import Mask, Pair, Pixels, Scores
 
 SHA256 = "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8"
 SIDE = 320

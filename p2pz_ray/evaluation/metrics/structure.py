@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import ViTModel
 
-from p2pz_ray.evaluation.metric import Pair, Pixels, Scores, resized, unit
+from p2pz_ray.evaluation.metrics.metric import Pair, Pixels, Scores, resized, unit
 from p2pz_ray.language.checkpoint import load_pretrained
 
 SIDE, LARGEST = 224, 480

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.metric import Pair, Pixels, Scores
+from p2pz_ray.evaluation.metrics.metric import Pair, Pixels, Scores
 from p2pz_ray.language.checkpoint import load_pretrained
 
 MINI = Path(__file__).parents[1] / "mini" / "clip"

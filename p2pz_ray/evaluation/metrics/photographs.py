@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.metric import Pair, Scores, resized, unit
-from p2pz_ray.evaluation.structure import StructureDistance, cells
+from p2pz_ray.evaluation.metrics.metric import Pair, Scores, resized, unit
+from p2pz_ray.evaluation.metrics.structure import StructureDistance, cells
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 SIDE = 224

@@ -14,7 +14,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING
 
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.metric import Mask, Pixels
+from p2pz_ray.evaluation.metrics.metric import Mask, Pixels
 from p2pz_ray.language.checkpoint import load_pretrained
 
 

@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from p2pz_ray.evaluation.charts import number
-from p2pz_ray.evaluation.markup import text
-from p2pz_ray.evaluation.measure import measure, told_apart
-from p2pz_ray.evaluation.picture import Picture
+from p2pz_ray.amount import number
 from p2pz_ray.evaluation.tally import evenly
+from p2pz_ray.report.markup import text
+from p2pz_ray.report.measure import measure, told_apart
+from p2pz_ray.report.picture import Picture
 
 SHOWN = ("clip_gain", "truth_psnr", "structure_distance", "background_lpips", "background_stlpips", "psnr")
 """The scores of which the first that a card has stands on it."""

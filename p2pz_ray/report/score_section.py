@@ -3,11 +3,12 @@ distributions and makers."""
 
 from collections.abc import Mapping, Sequence
 
-from p2pz_ray.evaluation.charts import bars, number
+from p2pz_ray.amount import number
 from p2pz_ray.evaluation.interval import Estimate
-from p2pz_ray.evaluation.markup import text
-from p2pz_ray.evaluation.measure import QUESTIONS, measure, told_apart
 from p2pz_ray.evaluation.sums import CLIP_ACCURACY, Sums, is_share
+from p2pz_ray.report.charts import bars
+from p2pz_ray.report.markup import text
+from p2pz_ray.report.measure import QUESTIONS, measure, told_apart
 
 _ARROWS = {"more": "↑ more is better", "less": "↓ less is better", None: "neither way is better"}
 Columns = Sequence[tuple[str, Mapping[str, Estimate]]]

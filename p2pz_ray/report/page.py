@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from p2pz_ray.evaluation.cards import Card, sheet
-from p2pz_ray.evaluation.charts import number
-from p2pz_ray.evaluation.markup import html, section, text
-from p2pz_ray.evaluation.score_section import headlines, scores_body
+from p2pz_ray.amount import number
+from p2pz_ray.evaluation.metrics.truth import TruthSummary, psnr
 from p2pz_ray.evaluation.sums import Sums
 from p2pz_ray.evaluation.tally import Problem
-from p2pz_ray.evaluation.truth import TruthSummary, psnr
+from p2pz_ray.report.cards import Card, sheet
+from p2pz_ray.report.markup import html, section, text
+from p2pz_ray.report.score_section import headlines, scores_body
 
 MAX_PROBLEMS = 50
 

@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from p2pz_ray.amount import number
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.config.section import Amount, Section, Text
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.charts import number
 from p2pz_ray.language.sentences import article
 
 WIDTH, HEIGHT = 760, 440
