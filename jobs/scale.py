@@ -150,8 +150,8 @@ def plain_loop(config: TranslateConfig) -> tuple[float, float]:
     import torch
 
     from p2pz_ray import Editor
-    from p2pz_ray.collection.codec import DecodePolicy, decode, encode
     from p2pz_ray.collection.reader import read_partition
+    from p2pz_ray.picture.codec import DecodePolicy, decode, encode
     from p2pz_ray.running.direction import load_direction
     from p2pz_ray.running.pairs import Pairs, image_seed
     from p2pz_ray.running.prepare import prepare
@@ -261,8 +261,8 @@ def keys(scratch: Path, count: int = 10_000_000) -> list[Row]:
 
 
 def _keys(scratch: Path, count: int) -> list[Row]:
-    from p2pz_ray.collection.store import Store
     from p2pz_ray.running.prepare import prepare
+    from p2pz_ray.storage.store import Store
 
     Keys.count = count
     fsspec.register_implementation("keys", Keys)

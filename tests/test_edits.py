@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from tiny_job import pairs_of, tiny_settings, translated
 
-from p2pz_ray.collection.codec import DecodePolicy, decode
 from p2pz_ray.config import TranslateConfig, load
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.picture.codec import DecodePolicy, decode
 from p2pz_ray.running.direction import load_direction
 from p2pz_ray.running.prepare import prepare
 from p2pz_ray.running.translator import Translator

@@ -33,11 +33,11 @@ from p2pz_ray.collection import (
     encode,
     make_plan,
     read_partition,
-    store,
     table_bytes,
 )
 from p2pz_ray.collection.table import BATCH_ROWS
 from p2pz_ray.errors import ConfigError, ImageError, P2PZError
+from p2pz_ray.storage import store
 
 PNG = encode(np.full((16, 16, 3), 90, np.uint8))
 

@@ -14,7 +14,6 @@ import pytest
 import ray
 import torch
 
-from p2pz_ray.collection.failure import StorageError
 from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition, Source
 from p2pz_ray.config.processes import ReplicasConfig
@@ -27,6 +26,7 @@ from p2pz_ray.running.pool import Pool
 from p2pz_ray.running.progress import Progress
 from p2pz_ray.running.replica import check_gpu
 from p2pz_ray.running.waiting import Waiting
+from p2pz_ray.storage.failure import StorageError
 
 pytestmark = pytest.mark.slow
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors can't import this file

@@ -18,11 +18,11 @@ from small_run import TARGETS, camouflaged, examples, moved, pair, write_run, wr
 import p2pz_ray.evaluation
 from p2pz_ray.amount import number
 from p2pz_ray.cli import main
-from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.collection.run import Run
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.evaluation.scores import ScoreFolder
 from p2pz_ray.evaluation.tally import KEPT_IDS, busy_seconds, evenly
+from p2pz_ray.picture.codec import DecodePolicy, decode, encode
 from p2pz_ray.report import cards
 from p2pz_ray.report.charts import rates_over_time
 from p2pz_ray.report.comparison import write_comparison

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_serving import OWN, Slow, base64_of, config_for
 
-from p2pz_ray.collection.codec import encode
+from p2pz_ray.picture.codec import encode
 from p2pz_ray.serving.api import build_app
 from p2pz_ray.serving.prepare import prepare
 from p2pz_ray.serving.service import Service

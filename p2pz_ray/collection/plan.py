@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from p2pz_ray.collection.failure import FileError, StorageError, shown
 from p2pz_ray.collection.forms import img2dataset, sidecar, tar
 from p2pz_ray.collection.forms.metadata import is_metadata
 from p2pz_ray.collection.leftovers import leftovers
@@ -22,10 +21,11 @@ from p2pz_ray.collection.partition import Kind, Partition, Plan, Source, file_id
 from p2pz_ray.collection.schema import Columns
 from p2pz_ray.collection.shards import gathered
 from p2pz_ray.collection.sorted import Among, Entry, Sorted, by_stem
-from p2pz_ray.collection.store import Store
 from p2pz_ray.collection.table import TableFile, table_version
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.uri import MAGIC
+from p2pz_ray.storage.failure import FileError, StorageError, shown
+from p2pz_ray.storage.store import Store
+from p2pz_ray.storage.uri import MAGIC
 
 _DECODED = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp"),

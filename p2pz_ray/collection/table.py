@@ -16,11 +16,12 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from p2pz_ray.collection.cells import pictures, plain, texts
-from p2pz_ray.collection.failure import shown
 from p2pz_ray.collection.forms.metadata import as_named, rows
 from p2pz_ray.collection.schema import Columns, check_schema, is_bytes
-from p2pz_ray.collection.store import RemoteFile, Store
 from p2pz_ray.errors import ConfigError, first_line
+from p2pz_ray.storage.failure import shown
+from p2pz_ray.storage.remote_file import RemoteFile
+from p2pz_ray.storage.store import Store
 
 PROBLEM = "error_message"
 """The column in which img2dataset says why a picture isn't there."""

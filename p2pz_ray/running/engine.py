@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from p2pz_ray.collection.partition import Partition
-from p2pz_ray.collection.store import Store
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.config.engine import InversionConfig
 from p2pz_ray.config.model import CheckpointConfig
@@ -24,6 +23,7 @@ from p2pz_ray.running.direction import load_direction, loras_of
 from p2pz_ray.running.inversions import Inversions
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.pairs import image_seed
+from p2pz_ray.storage.store import Store
 from p2pz_ray.student import Student
 from p2pz_ray.student.repertoire import Parts
 

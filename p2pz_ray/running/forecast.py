@@ -12,13 +12,13 @@ from p2pz_ray.amount import count
 from p2pz_ray.collection.listing import locate
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.reader import read_partition
-from p2pz_ray.collection.store import Store
 from p2pz_ray.collection.understood import Understood, understood
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.running.job import columns_of
 from p2pz_ray.running.prepare import make_partitions, prepare
 from p2pz_ray.running.progress import duration
+from p2pz_ray.storage.store import Store
 
 REPLICAS = (1, 8, 64)
 """For how many replicas time and cost are said."""

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from p2pz_ray.collection.failure import StorageError
-from p2pz_ray.collection.store import Store
 from p2pz_ray.collection.table import UNREADABLE
 from p2pz_ray.editing import Editor
 from p2pz_ray.errors import first_line
 from p2pz_ray.running.log import LOG
+from p2pz_ray.storage.failure import StorageError
+from p2pz_ray.storage.store import Store
 
 VERSION = 1
 ROWS = 8

@@ -16,7 +16,6 @@ from diffusers import DDIMScheduler
 from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.plan import make_plan
-from p2pz_ray.collection.store import Store
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
 from p2pz_ray.config.engine import EngineConfig
 from p2pz_ray.config.model import CheckpointConfig
@@ -37,8 +36,10 @@ from p2pz_ray.running.ingredients import Ingredients, Wanted, found_here
 from p2pz_ray.running.job import Job, columns_of
 from p2pz_ray.running.safety import check_safety
 from p2pz_ray.running.translator import signer
+from p2pz_ray.storage.inside import lies_inside
+from p2pz_ray.storage.store import Store
+from p2pz_ray.storage.uri import unquoted
 from p2pz_ray.student import Student
-from p2pz_ray.uri import lies_inside, unquoted
 
 Find = Callable[[Wanted], Ingredients]
 """What finds the ingredients: this process, or one where the replicas will be."""

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from p2pz_ray.amount import count
-from p2pz_ray.collection.failure import StorageError
 from p2pz_ray.collection.manifest import Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition, Plan
 from p2pz_ray.collection.reader import read_partition
@@ -20,6 +19,7 @@ from p2pz_ray.running.pairs import Pairs
 from p2pz_ray.running.prepare import prepare
 from p2pz_ray.running.progress import Progress, Reached, duration
 from p2pz_ray.running.stop import interruptible
+from p2pz_ray.storage.failure import StorageError
 
 SEAL_EVERY = 10_000
 """Commits after which what is committed is written down in one file."""

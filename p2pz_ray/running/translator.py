@@ -17,12 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from p2pz_ray import __version__
-from p2pz_ray.collection.codec import DecodePolicy, decode, encode
-from p2pz_ray.collection.credential import Signer
-from p2pz_ray.collection.failure import StorageError
 from p2pz_ray.collection.in_order import in_order
 from p2pz_ray.collection.manifest import Manifest
-from p2pz_ray.collection.mark import Provenance, xmp
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.reader import Item, read_partition
 from p2pz_ray.config import TranslateConfig
@@ -30,12 +26,16 @@ from p2pz_ray.editing.mask import from_picture, to_picture
 from p2pz_ray.editing.model import chosen_device
 from p2pz_ray.editing.passes import out_of_memory
 from p2pz_ray.errors import ConfigError, ImageError
+from p2pz_ray.picture.codec import DecodePolicy, decode, encode
+from p2pz_ray.picture.credential import Signer
+from p2pz_ray.picture.mark import Provenance, xmp
 from p2pz_ray.running import log
 from p2pz_ray.running.engine import Edited, Picture, dtype_of, load_engine
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.line import Line
 from p2pz_ray.running.pairs import Pairs
 from p2pz_ray.running.safety import Safety
+from p2pz_ray.storage.failure import StorageError
 
 T = TypeVar("T")
 AHEAD = 2

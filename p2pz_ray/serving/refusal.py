@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from p2pz_ray.collection.failure import shown
+from p2pz_ray.storage.failure import shown
 
 KINDS = {
     401: "authentication_error",

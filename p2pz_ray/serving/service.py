@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from p2pz_ray.collection.codec import encode
+from p2pz_ray.picture.codec import encode
 from p2pz_ray.serving.offer import Offer
 from p2pz_ray.serving.prompt import LONGEST, title
 from p2pz_ray.serving.refusal import RefusalError

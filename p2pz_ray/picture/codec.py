@@ -17,10 +17,10 @@ from typing import IO, Any, Literal
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from p2pz_ray.collection.colour import to_srgb
-from p2pz_ray.collection.depth import deep_colours, one_channel
-from p2pz_ray.collection.signature import kind_of
 from p2pz_ray.errors import ConfigError, ImageError, first_line
+from p2pz_ray.picture.colour import to_srgb
+from p2pz_ray.picture.depth import deep_colours, one_channel
+from p2pz_ray.picture.signature import kind_of
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """What is decoded. Pillow knows more, but every decoder is code that strangers' files run through."""

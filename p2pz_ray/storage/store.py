@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import errno
 import hashlib
-import io
 import os
 import random
 import time
@@ -23,8 +22,9 @@ import fsspec
 from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
-from p2pz_ray.collection import local
-from p2pz_ray.collection.failure import (
+from p2pz_ray.errors import ConfigError, first_line
+from p2pz_ray.storage import local
+from p2pz_ray.storage.failure import (
     ChangedFileError,
     FileError,
     MissingFileError,
@@ -32,24 +32,20 @@ from p2pz_ray.collection.failure import (
     TakenNameError,
     shown,
 )
-from p2pz_ray.collection.local import TEMPORARY, info, irregular, missing
-from p2pz_ray.errors import ConfigError, first_line
-from p2pz_ray.uri import unquoted
+from p2pz_ray.storage.local import TEMPORARY, info, irregular, missing
+from p2pz_ray.storage.remote_file import RemoteFile
+from p2pz_ray.storage.s3 import of_version
+from p2pz_ray.storage.uri import unquoted
+from p2pz_ray.storage.version import fingerprint, planned_size
 
 T = TypeVar("T")
+
+_END = 64 * 2**10
 
 ATTEMPTS = 4
 """Calls of a remote storage before an outage is believed."""
 FIRST_PAUSE = 0.25
 """Seconds before the second call, give or take half; doubled before each one after."""
-
-_END = 64 * 2**10
-# What makes a file its own version, in the order of trust: S3 and HTTP, GCS, the Hugging Face hub, then whatever
-# carries a time.
-_VERSION_KEYS = (
-    *("ETag", "etag", "generation", "md5Hash", "version_id", "xet_hash", "blob_id"),
-    *("LastModified", "mtime", "updated", "created"),
-)
 
 
 class Store:
@@ -120,7 +116,7 @@ class Store:
     def _get(self, path: str, start: int, stop: int | None, etag: str) -> bytes:
         """Bytes of a remote file, as far as it has them; of S3 of the file of this version alone."""
         if self.compares and etag:
-            return cast(bytes, sync(self.fs.loop, _of_version, self.fs, self.full(path), etag, start, stop))
+            return cast(bytes, sync(self.fs.loop, of_version, self.fs, self.full(path), etag, start, stop))
         return cast(bytes, self.fs.cat_file(self.full(path), start=start, end=stop))
 
     def write(self, path: str, data: bytes) -> None:
@@ -349,91 +345,3 @@ class Store:
         if self.local and verb != "written" and number not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             return FileError(name, f"It can't be {verb} ({first_line(error)}).")
         return StorageError(f"{shown(name)} can't be {verb}: {first_line(error)}.")
-
-
-class RemoteFile(io.BufferedReader):
-    """A remote file open for reading.
-
-    `failure` is the error that reading it ended with, for callers whose libraries turn it into one of their own.
-    """
-
-    def __init__(self, store: Store, path: str, version: str = "") -> None:
-        self._ranges = _RangeReader(store, path, version)
-        super().__init__(self._ranges, 1 << 16)
-
-    @property
-    def failure(self) -> StorageError | None:
-        """The storage's error, or None while there was none."""
-        return self._ranges.failure
-
-
-class Positioned(io.RawIOBase):
-    """A stored file of known size and a position in it, for readers that fetch its bytes by ranges. The size is asked
-    for where no version tells it."""
-
-    def __init__(self, store: Store, path: str, version: str = "") -> None:
-        self._store, self._path, self._version, self._position = store, path, version, 0
-        size = planned_size(version)
-        self._size = store.size(path) if size is None else size
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
-
-
-class _RangeReader(Positioned):
-    """A remote file read by ranges: it keeps no state that a failed request could leave wrong."""
-
-    def __init__(self, store: Store, path: str, version: str = "") -> None:
-        super().__init__(store, path, version)
-        self.failure: StorageError | None = None
-
-    def readinto(self, buffer: Any) -> int:
-        stop = min(self._size, self._position + len(buffer))
-        if stop <= self._position:
-            return 0
-        try:
-            data = self._store.read_range(self._path, self._position, stop, self._version)
-        except StorageError as error:
-            self.failure = error
-            raise
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-
-async def _of_version(fs: Any, path: str, etag: str, start: int, stop: int | None) -> bytes:
-    """Bytes of a file of S3 as long as it has this ETag. Raises ChangedFileError where it has another one."""
-    bucket, key, _ = fs.split_path(path)
-    try:
-        part = {} if stop is None else {"Range": f"bytes={start}-{stop - 1}"}
-        response = await fs._call_s3("get_object", Bucket=bucket, Key=key, IfMatch=f'"{etag}"', **part)
-    except OSError as error:
-        answer = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {})
-        if answer.get("HTTPStatusCode") == 412:  # the condition isn't met
-            raise ChangedFileError(f"s3://{path}") from error
-        raise
-    async with response["Body"] as body:
-        return cast(bytes, await body.read())
-
-
-def planned_size(version: str) -> int | None:
-    """The bytes of a file of this `fingerprint`, None where that doesn't say."""
-    size = version.partition("-")[0]
-    return int(size) if size.isdigit() else None
-
-
-def fingerprint(info: dict[str, Any]) -> str:
-    """The version of a file that fsspec's `info` describes, as `Store.fingerprint` gives it."""
-    version = next((str(info[key]) for key in _VERSION_KEYS if info.get(key)), "")
-    return f"{info.get('size')}-{version.strip(chr(34))}"

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from p2pz_ray.collection.codec import encode
-from p2pz_ray.collection.failure import shown
-from p2pz_ray.collection.mark import SOURCE_TYPE, Provenance
 from p2pz_ray.errors import ConfigError, first_line
+from p2pz_ray.picture.codec import encode
+from p2pz_ray.picture.mark import SOURCE_TYPE, Provenance
+from p2pz_ray.storage.failure import shown
 
 _PLAIN = {"builder": {"thumbnail": {"enabled": False}}}  # a thumbnail can be larger than the picture
 

@@ -1,27 +1,12 @@
-"""Locations as people spell them: which are the same, and which lie in another."""
+"""Which location lies in another, however either is spelled."""
 
 from __future__ import annotations
 
 import os
 import posixpath
-import re
-from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
-if TYPE_CHECKING:
-    from p2pz_ray.collection.store import Store
-
-MAGIC = re.compile(r"[*?\[]")
-"""What makes a name a pattern."""
-
-
-def unquoted(uri: str) -> str:
-    """A `file://` URI as the path that it names, its %20 a space; any other location as it is."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator or scheme.lower() != "file":
-        return uri
-    host, slash, path = rest.partition("/")
-    return unquote(f"{slash}{path}" if host in ("", "localhost") else rest, errors="surrogateescape")
+from p2pz_ray.storage.store import Store
+from p2pz_ray.storage.uri import MAGIC
 
 
 def lies_inside(inner: Store, outer: Store) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from p2pz_ray.collection.failure import shown
+from p2pz_ray.storage.failure import shown
 
 TEMPORARY = ".tmp-"
 """How the name of a file still being written begins."""
