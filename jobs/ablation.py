@@ -12,7 +12,8 @@ from typing import Any
 from p2pz_ray.collection.store import Store
 from p2pz_ray.config import load
 from p2pz_ray.errors import ConfigError, P2PZError
-from p2pz_ray.evaluation.ablation import (
+from p2pz_ray.evaluation.evaluate import evaluate
+from p2pz_ray.report.ablation import (
     AblationConfig,
     caption,
     evaluation,
@@ -23,7 +24,6 @@ from p2pz_ray.evaluation.ablation import (
     variants,
     words_of,
 )
-from p2pz_ray.evaluation.evaluate import evaluate
 from p2pz_ray.running.cluster import connected
 from p2pz_ray.running.run import translate
 

@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 
 from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.config import load
+from p2pz_ray.config.serve import ServeConfig, is_loopback
 from p2pz_ray.errors import ConfigError, P2PZError
-from p2pz_ray.serving.config import ServeConfig, is_loopback
 
 PICTURES = 16
 MOST_CLIENTS, MOST_SECONDS = 256, 600

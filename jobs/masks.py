@@ -22,7 +22,7 @@ from p2pz_ray.collection.reader import read_partition
 from p2pz_ray.collection.schema import collection_schema, table_bytes
 from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ConfigError, ImageError, P2PZError
-from p2pz_ray.evaluation.saliency import Saliency
+from p2pz_ray.evaluation.metrics.saliency import Saliency
 
 
 def main(arguments: list[str] | None = None) -> int:

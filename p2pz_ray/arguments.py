@@ -90,7 +90,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _keys(job: str) -> str:
     """A line for each key of the job's configuration, with its default."""
-    from p2pz_ray.config_reference import JOBS, keys
+    from p2pz_ray.config.reference import JOBS, keys
 
     wide = max(60, shutil.get_terminal_size().columns)
     lines = []

@@ -120,9 +120,9 @@ def plan(given: argparse.Namespace) -> int:
 
 
 def report(given: argparse.Namespace) -> int:
-    from p2pz_ray.config_file import storage_options
-    from p2pz_ray.evaluation.compare import write_comparison
-    from p2pz_ray.evaluation.report import write_report
+    from p2pz_ray.config.file import storage_options
+    from p2pz_ray.report.comparison import write_comparison
+    from p2pz_ray.report.report import write_report
 
     options = storage_options(given.storage_options)
     if given.other is None:
@@ -133,7 +133,7 @@ def report(given: argparse.Namespace) -> int:
 
 
 def status(given: argparse.Namespace) -> int:
-    from p2pz_ray.config_file import storage_options
+    from p2pz_ray.config.file import storage_options
     from p2pz_ray.running.status import status, watch
 
     options = storage_options(given.storage_options)
@@ -146,7 +146,7 @@ def status(given: argparse.Namespace) -> int:
 
 
 def export(given: argparse.Namespace) -> int:
-    from p2pz_ray.config_file import storage_options
+    from p2pz_ray.config.file import storage_options
     from p2pz_ray.export.job import export
 
     print(
@@ -169,7 +169,7 @@ def export(given: argparse.Namespace) -> int:
 
 def serve(given: argparse.Namespace) -> int:
     from p2pz_ray.config import load
-    from p2pz_ray.serving.config import ServeConfig
+    from p2pz_ray.config.serve import ServeConfig
 
     config = load(*(_split(given.settings) if given.settings else (None, ())), ServeConfig)
     missing = [name for name in ("fastapi", "mcp") if importlib.util.find_spec(name) is None]
@@ -184,8 +184,8 @@ def serve(given: argparse.Namespace) -> int:
 def submit(given: argparse.Namespace) -> int:
     if given.stop is None and given.follow is None:
         from p2pz_ray.config import DirectionConfig, TranslateConfig, load
-        from p2pz_ray.distill.config import DistillConfig
-        from p2pz_ray.evaluation.config import EvaluateConfig
+        from p2pz_ray.config.distill import DistillConfig
+        from p2pz_ray.config.evaluate import EvaluateConfig
         from p2pz_ray.running.reach import check_reaches
 
         path, overrides = _split(given.settings)

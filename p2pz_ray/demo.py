@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.report import write_report
-from p2pz_ray.evaluation.sheet import write_sheet
 from p2pz_ray.mini.dataset import write_world
+from p2pz_ray.report.report import write_report
+from p2pz_ray.report.sheet import write_sheet
 from p2pz_ray.running.progress import duration
 from p2pz_ray.running.run import translate
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel
 
 from p2pz_ray.config import DirectionConfig, TranslateConfig, load, validated
-from p2pz_ray.config_file import keys_of
+from p2pz_ray.config.file import keys_of
 from p2pz_ray.errors import ConfigError
 
 if TYPE_CHECKING:
+    from p2pz_ray.config.evaluate import EvaluateConfig
     from p2pz_ray.distill.run import Distilled
     from p2pz_ray.editing import EditDirection
-    from p2pz_ray.evaluation.config import EvaluateConfig
     from p2pz_ray.running.forecast import Forecast
     from p2pz_ray.running.progress import Reached
     from p2pz_ray.running.run import Summary
@@ -52,7 +52,7 @@ def _other_job(given: Given, kind: type[BaseModel]) -> str | None:
     """Another job that knows all of a file's keys, if this job doesn't; else None."""
     if not isinstance(given, str):
         return None
-    from p2pz_ray.config_reference import JOBS
+    from p2pz_ray.config.reference import JOBS
 
     found = keys_of(given)
     if not found or found <= set(kind.model_fields):
@@ -106,7 +106,7 @@ def evaluate(config: Given, *settings: str, say: Callable[[str], None] = print) 
         metrics = run(found, say)
     if not found.report:
         return Evaluation(metrics, None)
-    from p2pz_ray.evaluation.report import write_report
+    from p2pz_ray.report.report import write_report
 
     written = write_report(
         found.run,
@@ -120,7 +120,7 @@ def evaluate(config: Given, *settings: str, say: Callable[[str], None] = print) 
 
 def distill(config: Given, *settings: str) -> Distilled:
     """Train a student, or resume a training; prints the progress. Raises as `translate` does."""
-    from p2pz_ray.distill.config import DistillConfig
+    from p2pz_ray.config.distill import DistillConfig
 
     found = configuration(config, settings, DistillConfig)
     from p2pz_ray.distill.run import distill as run
@@ -141,6 +141,6 @@ def plan(config: Given, *settings: str, measure: int | None = None, price: float
 
 
 def _evaluate_config() -> type[EvaluateConfig]:
-    from p2pz_ray.evaluation.config import EvaluateConfig
+    from p2pz_ray.config.evaluate import EvaluateConfig
 
     return EvaluateConfig

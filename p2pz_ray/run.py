@@ -92,7 +92,7 @@ class Run:
         return datasets.load_dataset("parquet", data_files=files, split="train", streaming=streaming, **options)
 
     def _opened(self) -> Any:
-        from p2pz_ray.evaluation.run import Run as Opened
+        from p2pz_ray.collection.run import Run as Opened
 
         return Opened(self.uri, self._options)
 

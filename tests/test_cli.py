@@ -24,7 +24,7 @@ from p2pz_ray.cli import RETRIED, VERBS, main
 from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.schema import collection_schema
 from p2pz_ray.config import TranslateConfig
-from p2pz_ray.config_reference import JOBS, keys
+from p2pz_ray.config.reference import JOBS, keys
 from p2pz_ray.errors import ConfigError, P2PZError, StoppedError
 from p2pz_ray.mini import MODEL
 from p2pz_ray.mini.world import Scene, render

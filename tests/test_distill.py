@@ -26,9 +26,9 @@ from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.collection.failure import StorageError
 from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.store import Store
+from p2pz_ray.config.distill import DistillConfig, TrainingConfig
 from p2pz_ray.distill import loop
 from p2pz_ray.distill.checkpoint import Checkpoints
-from p2pz_ray.distill.config import DistillConfig, TrainingConfig
 from p2pz_ray.distill.peers import Peers
 from p2pz_ray.distill.run import distill
 from p2pz_ray.distill.shards import Shards, prepare_pairs

@@ -12,8 +12,8 @@ import pytest
 from test_cluster_files import CRDS, MANIFEST, closed, read
 
 from p2pz_ray.config import load
+from p2pz_ray.config.distill import DistillConfig
 from p2pz_ray.distill.condition import Condition
-from p2pz_ray.distill.config import DistillConfig
 from p2pz_ray.distill.run import distill
 
 ROOT = Path(__file__).parents[1]

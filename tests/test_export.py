@@ -19,9 +19,9 @@ from p2pz_ray.arguments import FORMATS
 from p2pz_ray.cli import main
 from p2pz_ray.collection.codec import encode
 from p2pz_ray.collection.mark import SOURCE_TYPE, Provenance, xmp
+from p2pz_ray.collection.run import Run
 from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ConfigError, P2PZError
-from p2pz_ray.evaluation.run import Run
 from p2pz_ray.evaluation.scores import ScoreFolder
 from p2pz_ray.export import forms, hub
 from p2pz_ray.export.forms import Format, writer

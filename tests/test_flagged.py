@@ -12,7 +12,8 @@ from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
 from p2pz_ray.collection.codec import DecodePolicy, decode
 from p2pz_ray.collection.manifest import RunFolder
-from p2pz_ray.config import SafetyConfig, TranslateConfig
+from p2pz_ray.config import TranslateConfig
+from p2pz_ray.config.engine import SafetyConfig
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.running.prepare import prepare
 from p2pz_ray.running.safety import Safety

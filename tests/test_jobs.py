@@ -28,12 +28,12 @@ from p2pz_ray.cli import main
 from p2pz_ray.collection.codec import encode
 from p2pz_ray.collection.mark import SOURCE_TYPE, xmp
 from p2pz_ray.collection.plan import make_plan
+from p2pz_ray.collection.run import Run as Opened
 from p2pz_ray.collection.schema import Columns
 from p2pz_ray.collection.store import Store
 from p2pz_ray.collection.understood import understood
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
 from p2pz_ray.errors import ConfigError, P2PZError
-from p2pz_ray.evaluation.run import Run as Opened
 from p2pz_ray.evaluation.scores import ScoreFolder
 from p2pz_ray.running import progress as progress_module
 from p2pz_ray.running.forecast import Forecast, forecast
@@ -126,9 +126,9 @@ def test_a_wrong_configuration_is_one_sentence(job: str) -> None:
 
 
 def test_distill_is_a_job_after_its_modules_were_imported_too() -> None:
-    import p2pz_ray.distill.config
+    import p2pz_ray.distill.run
 
-    assert p2pz_ray.distill.config.DistillConfig
+    assert p2pz_ray.distill.run.Distilled
     with pytest.raises(ConfigError):
         p2pz_ray.distill({})
 

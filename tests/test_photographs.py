@@ -10,9 +10,14 @@ import torch
 from PIL import Image
 
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation import task_table
-from p2pz_ray.evaluation.metric import Pair, unit
-from p2pz_ray.evaluation.photographs import CLASSES, PhotographAccuracy, Photographs, photograph_structure
+from p2pz_ray.evaluation.metrics.metric import Pair, unit
+from p2pz_ray.evaluation.metrics.photographs import (
+    CLASSES,
+    PhotographAccuracy,
+    Photographs,
+    photograph_structure,
+)
+from p2pz_ray.report import task_table
 
 PAIRS = Path(__file__).parents[2] / "shared" / "data" / "official_pairs"
 THERE = all(

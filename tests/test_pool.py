@@ -17,7 +17,7 @@ import torch
 from p2pz_ray.collection.failure import StorageError
 from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition, Source
-from p2pz_ray.config import ReplicasConfig
+from p2pz_ray.config.processes import ReplicasConfig
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.running import member as member_module
 from p2pz_ray.running import pool as pool_module

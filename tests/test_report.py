@@ -16,14 +16,17 @@ from PIL import Image
 from small_run import TARGETS, camouflaged, examples, moved, pair, write_run, write_truth
 
 import p2pz_ray.evaluation
+from p2pz_ray.amount import number
 from p2pz_ray.cli import main
 from p2pz_ray.collection.codec import DecodePolicy, decode, encode
+from p2pz_ray.collection.run import Run
 from p2pz_ray.errors import ConfigError, P2PZError
-from p2pz_ray.evaluation import Run, cards, write_report
-from p2pz_ray.evaluation.charts import number, rates_over_time
-from p2pz_ray.evaluation.compare import write_comparison
 from p2pz_ray.evaluation.scores import ScoreFolder
 from p2pz_ray.evaluation.tally import KEPT_IDS, busy_seconds, evenly
+from p2pz_ray.report import cards
+from p2pz_ray.report.charts import rates_over_time
+from p2pz_ray.report.comparison import write_comparison
+from p2pz_ray.report.report import write_report
 
 
 class Page(HTMLParser):

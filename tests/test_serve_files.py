@@ -7,9 +7,9 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 from test_cluster_files import CLUSTER, CRDS, IMAGE, closed, read
 
+from p2pz_ray.config.serve import ServeConfig
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.serving import deployment
-from p2pz_ray.serving.config import ServeConfig
 
 MANIFEST = CLUSTER / "rayservice.yaml"
 SCHEMA = CRDS.with_name("ray.io_rayservices.yaml")

@@ -17,10 +17,11 @@ from PIL import Image
 from test_student_engine import write_skilled, write_student
 
 from p2pz_ray.collection.codec import encode
-from p2pz_ray.config import EditConfig, load
+from p2pz_ray.config import load
+from p2pz_ray.config.edits import EditConfig
+from p2pz_ray.config.serve import ServeConfig, is_loopback
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.serving.api import build_app
-from p2pz_ray.serving.config import ServeConfig, is_loopback
 from p2pz_ray.serving.engines import ServedEditor, ServedStudents
 from p2pz_ray.serving.gathering import Gathering, Waiting
 from p2pz_ray.serving.prepare import prepare

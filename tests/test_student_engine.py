@@ -17,13 +17,13 @@ from p2pz_ray.collection.codec import DecodePolicy, decode
 from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.store import Store
 from p2pz_ray.config import TranslateConfig
+from p2pz_ray.config.generator import GeneratorConfig
 from p2pz_ray.editing.model import TextEncoder
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.running.prepare import prepare
 from p2pz_ray.running.run import translate
 from p2pz_ray.running.translator import Translator
 from p2pz_ray.student import Student
-from p2pz_ray.student.config import GeneratorConfig
 from p2pz_ray.student.repertoire import Repertoire, Skill
 from p2pz_ray.student.student import build_generator, save_student
 

@@ -8,7 +8,7 @@ from small_run import Example, camouflaged, examples, moved, write_truth
 
 from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.errors import ConfigError, ImageError
-from p2pz_ray.evaluation import PairError, Truth, TruthSummary, psnr
+from p2pz_ray.evaluation.metrics.truth import PairError, Truth, TruthSummary, psnr
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from p2pz_ray.collection.codec import encode
 from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.config.distill import DistillConfig
 from p2pz_ray.distill.board import Board
 from p2pz_ray.distill.checkpoint import Checkpoints
-from p2pz_ray.distill.config import DistillConfig
 from p2pz_ray.distill.peers import Peers
 from p2pz_ray.distill.shards import Shards
 from p2pz_ray.distill.trainer import DivergedError, Trainer

@@ -24,7 +24,7 @@ from torch import Tensor
 from p2pz_ray.collection.alike import Alike
 from p2pz_ray.collection.codec import FORMATS, DecodePolicy, decode, encode
 from p2pz_ray.collection.manifest import RunFolder
-from p2pz_ray.distill.config import DistillConfig, check_size
+from p2pz_ray.config.distill import DistillConfig, check_size
 from p2pz_ray.distill.pairs import Candidate, PairSource
 from p2pz_ray.distill.taught import repertoire
 from p2pz_ray.errors import ConfigError, ImageError

@@ -10,7 +10,7 @@ import ray
 import torch
 
 from p2pz_ray.collection.failure import StorageError
-from p2pz_ray.distill.config import DistillConfig
+from p2pz_ray.config.distill import DistillConfig
 from p2pz_ray.distill.loop import train
 from p2pz_ray.distill.peers import Peers
 from p2pz_ray.errors import P2PZError, first_line

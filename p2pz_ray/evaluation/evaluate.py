@@ -8,9 +8,9 @@ from typing import Any
 import ray
 
 from p2pz_ray.collection.manifest import Manifest
+from p2pz_ray.collection.run import Run
+from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.errors import P2PZError, StoppedError
-from p2pz_ray.evaluation.config import EvaluateConfig
-from p2pz_ray.evaluation.run import Run
 from p2pz_ray.evaluation.scorer import COLUMNS, Scorer
 from p2pz_ray.evaluation.scores import ScoreFolder, fingerprint
 from p2pz_ray.evaluation.summary import METRICS, summarize, sums_of

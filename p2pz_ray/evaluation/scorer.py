@@ -7,15 +7,15 @@ import numpy as np
 import torch
 
 from p2pz_ray.collection.codec import DecodePolicy, decode, encode
+from p2pz_ray.collection.lookup import Lookup
+from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.errors import ImageError
-from p2pz_ray.evaluation.config import EvaluateConfig
-from p2pz_ray.evaluation.lookup import Lookup
-from p2pz_ray.evaluation.metric import Mask, Metric, Pair, Scores, alike
-from p2pz_ray.evaluation.saliency import MaskOverlap, Saliency
-from p2pz_ray.evaluation.truth import Truth, TruthScores, picture_size
+from p2pz_ray.evaluation.metrics.metric import Mask, Metric, Pair, Scores, alike
+from p2pz_ray.evaluation.metrics.saliency import MaskOverlap, Saliency
+from p2pz_ray.evaluation.metrics.truth import Truth, TruthScores, picture_size
 
 if TYPE_CHECKING:
-    from p2pz_ray.evaluation.segmentation import Segmentation
+    from p2pz_ray.evaluation.metrics.segmentation import Segmentation
 
 COLUMNS = ["id", "edit", "status", "source_image", "edited_image", "mask"]
 
@@ -143,26 +143,26 @@ def _metrics(config: EvaluateConfig, device: str) -> list[Metric]:
     # Each is loaded only where it is asked for: their packages are optional.
     wanted, made = config.metrics, list[Metric]()
     if wanted.clip:
-        from p2pz_ray.evaluation.clip import ClipScore
+        from p2pz_ray.evaluation.metrics.clip import ClipScore
 
         model = wanted.clip.model
         made.append(ClipScore(model.name, model.revision, prompt=wanted.clip.prompt, device=device))
     if wanted.structure:
         made.append(_structure(config, device))
     if wanted.background:
-        from p2pz_ray.evaluation.background import BackgroundDistance
+        from p2pz_ray.evaluation.metrics.background import BackgroundDistance
 
         made.append(BackgroundDistance(wanted.background, device))
     if wanted.accuracy == "efficientnet-lite0":
-        from p2pz_ray.evaluation.photographs import PhotographAccuracy
+        from p2pz_ray.evaluation.metrics.photographs import PhotographAccuracy
 
         made.append(PhotographAccuracy(device))
     elif wanted.accuracy == "judge":
-        from p2pz_ray.evaluation.miniature import JudgeAccuracy
+        from p2pz_ray.evaluation.metrics.miniature import JudgeAccuracy
 
         made.append(JudgeAccuracy())
     if wanted.pixels:
-        from p2pz_ray.evaluation.pixels import PixelDifference
+        from p2pz_ray.evaluation.metrics.pixels import PixelDifference
 
         made.append(PixelDifference())
     if config.masks.by not in (None, "run"):
@@ -174,7 +174,7 @@ def _metrics(config: EvaluateConfig, device: str) -> list[Metric]:
 def _segmentation(config: EvaluateConfig, device: str) -> "Segmentation | None":
     if config.masks.model is None or config.masks.by in ("u2netp", "world", "run"):
         return None
-    from p2pz_ray.evaluation.segmentation import Segmentation
+    from p2pz_ray.evaluation.metrics.segmentation import Segmentation
 
     return Segmentation(config.masks.model.name, config.masks.model.revision, device)
 
@@ -183,14 +183,14 @@ def _structure(config: EvaluateConfig, device: str) -> Metric:
     wanted = config.metrics.structure
     assert wanted is not None
     if wanted.model.name == "efficientnet-lite0":
-        from p2pz_ray.evaluation.photographs import photograph_structure
+        from p2pz_ray.evaluation.metrics.photographs import photograph_structure
 
         return photograph_structure(device)
     if wanted.model.name == "judge":
-        from p2pz_ray.evaluation.miniature import judge_structure
+        from p2pz_ray.evaluation.metrics.miniature import judge_structure
 
         return judge_structure()
-    from p2pz_ray.evaluation.structure import dino
+    from p2pz_ray.evaluation.metrics.structure import dino
 
     return dino(wanted.model.name, wanted.model.revision, wanted.scale, device)
 

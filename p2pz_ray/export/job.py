@@ -7,11 +7,11 @@ from typing import Any
 
 from p2pz_ray.collection.alike import Alike
 from p2pz_ray.collection.codec import DecodePolicy, decode
+from p2pz_ray.collection.run import Run
 from p2pz_ray.collection.store import Store
-from p2pz_ray.distill.config import PairsConfig
+from p2pz_ray.config.distill import PairsConfig
 from p2pz_ray.distill.pairs import PairSource
 from p2pz_ray.errors import ConfigError, ImageError
-from p2pz_ray.evaluation.run import Run
 from p2pz_ray.export.card import card
 from p2pz_ray.export.forms import Format, writer
 from p2pz_ray.export.hub import name_of

@@ -25,11 +25,11 @@ from pathlib import Path
 
 import torch
 
-from p2pz_ray.evaluation.ablation import Variant, trade_off
 from p2pz_ray.lab import figures, hold, parts, rivals, students
 from p2pz_ray.lab.bench import TASKS, Bench
 from p2pz_ray.mini import MODEL
 from p2pz_ray.mini.judge import FOLDER
+from p2pz_ray.report.ablation import Variant, trade_off
 from p2pz_ray.student import Student
 
 TABLES = (*figures.FIGURES, "parts", "guidance", "forms", "rivals", "diffusers", "hold", "soft", "sheet", "hold-sheet",

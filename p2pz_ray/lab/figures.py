@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from p2pz_ray.editing import GuidanceSettings
-from p2pz_ray.evaluation.clip import ClipScore
+from p2pz_ray.evaluation.metrics.clip import ClipScore
 from p2pz_ray.lab.bench import TASKS, Bench, Outcome, Task, change, drawn, errors, psnr
 from p2pz_ray.mini.world import CHOICES, Scene, caption, sample_scene
 

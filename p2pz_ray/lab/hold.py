@@ -13,7 +13,7 @@ from p2pz_ray.editing import GuidanceSettings
 from p2pz_ray.editing.canny import widened
 from p2pz_ray.editing.confine import Wanted, confined
 from p2pz_ray.editing.mask import to_picture
-from p2pz_ray.evaluation.saliency import overlap
+from p2pz_ray.evaluation.metrics.saliency import overlap
 from p2pz_ray.lab.bench import Bench, Pixels, Task, errors
 from p2pz_ray.lab.figures import MEASURES, Table, changed, measured
 

@@ -13,7 +13,8 @@ import ray
 import torch
 
 import p2pz_ray
-from p2pz_ray.config import Device, Processes, RayConfig
+from p2pz_ray.config.processes import Processes, RayConfig
+from p2pz_ray.config.section import Device
 from p2pz_ray.errors import ConfigError, first_line
 from p2pz_ray.running.job import Job
 from p2pz_ray.running.ray_folder import check_address, check_ray_folder

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
-from p2pz_ray.config import CheckpointConfig, DirectionConfig, EditConfig
+from p2pz_ray.config import DirectionConfig
+from p2pz_ray.config.edits import EditConfig
+from p2pz_ray.config.model import CheckpointConfig
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import locate
 from p2pz_ray.editing.lora import Lora

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.store import Store
-from p2pz_ray.config import CheckpointConfig, InversionConfig, TranslateConfig
+from p2pz_ray.config import TranslateConfig
+from p2pz_ray.config.engine import InversionConfig
+from p2pz_ray.config.model import CheckpointConfig
 from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, Inversion
 from p2pz_ray.editing.control import Control
 from p2pz_ray.editing.mask import Mask, mixed

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from p2pz_ray.config import CheckpointConfig, Device
+from p2pz_ray.config.model import CheckpointConfig
+from p2pz_ray.config.section import Device
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import identity, locate, locate_vae
 from p2pz_ray.editing.model import TextEncoder

@@ -20,7 +20,7 @@ from ray.exceptions import (
 )
 
 from p2pz_ray.collection.failure import FileError, StorageError
-from p2pz_ray.config import ReplicasConfig
+from p2pz_ray.config.processes import ReplicasConfig
 from p2pz_ray.errors import ConfigError, P2PZError, first_line
 from p2pz_ray.running.member import Handed, Member
 from p2pz_ray.running.metrics import DriverMetrics

@@ -17,7 +17,9 @@ from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.collection.store import Store
-from p2pz_ray.config import CheckpointConfig, EngineConfig, TranslateConfig, difference, fingerprint, record
+from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
+from p2pz_ray.config.engine import EngineConfig
+from p2pz_ray.config.model import CheckpointConfig
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import fingerprint as model_fingerprint
 from p2pz_ray.editing.checkpoint import identity, is_here, locate, locate_vae

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from transformers import CLIPConfig
 
-from p2pz_ray.config import SafetyConfig
+from p2pz_ray.config.engine import SafetyConfig
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.checkpoint import load_pretrained
 

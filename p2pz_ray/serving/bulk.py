@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from p2pz_ray.config.serve import ServeConfig
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.serving.config import ServeConfig
 
 
 class Bulk:

@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
+from p2pz_ray.config.serve import ServeConfig
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import locate
 from p2pz_ray.editing.model import TextEncoder
 from p2pz_ray.editing.weights import TEXT
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.running.prepare import absolute_model, absolute_uri, checked_checkpoint, picture_size
-from p2pz_ray.serving.config import ServeConfig
 from p2pz_ray.serving.offer import Offer, Taught, token_hash
 from p2pz_ray.student import Student
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from p2pz_ray.collection.codec import DecodePolicy, decode
-from p2pz_ray.config import Amount, Natural, Section
+from p2pz_ray.config.section import Amount, Natural, Section
 from p2pz_ray.editing.mask import from_picture
 from p2pz_ray.errors import ImageError
 from p2pz_ray.running.pairs import image_seed

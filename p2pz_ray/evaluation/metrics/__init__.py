@@ -1,0 +1,1 @@
+"""The metrics, each in a file of its own: pairs in, one value for each pair and column out."""
