@@ -4,6 +4,7 @@
     parts                            what each part of the method is worth on --task, at the paper's settings
     guidance                         --task's λ from none to too much at the paper's settings and at the checkpoint's
                                      own; judge against error drawn to --drawing
+    forms                            --task's λ in the paper's form of the guidance and in the published code's
     rivals                           SDEdit and DDIM inversion with a swapped word on --task
     diffusers                        diffusers' own pix2pix-zero on --task at --steps, --lambda-xa, --cfg, beside ours
     hold                             edits confined by the model's own maps, and the masks it finds
@@ -19,7 +20,7 @@ interval.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,8 +32,10 @@ from p2pz_ray.mini.judge import FOLDER
 from p2pz_ray.report.ablation import Variant, trade_off
 from p2pz_ray.student import Student
 
-TABLES = (*figures.FIGURES, "parts", "guidance", "rivals", "diffusers", "hold", "soft", "sheet", "hold-sheet",
+TABLES = (*figures.FIGURES, "parts", "guidance", "forms", "rivals", "diffusers", "hold", "soft", "sheet", "hold-sheet",
           "student", "student-sheet")  # fmt: skip
+SETTINGS: dict[str, parts.Shared] = {"the paper's settings": figures.PAPER, "the defaults": {}}
+FORMS: dict[str, parts.Shared] = {"the paper's form": figures.PAPER, "the code's form": figures.OFFICIAL}
 
 
 def main() -> None:
@@ -47,12 +50,16 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, default=FOLDER)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of p2pz_ray's own edits")
     parser.add_argument(
-        "--lambdas", type=float, nargs="+", default=parts.LAMBDAS, help="that guidance tries, the first of them none"
+        "--lambdas",
+        type=float,
+        nargs="+",
+        default=parts.LAMBDAS,
+        help="of guidance and forms, the first of them none",
     )
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--lambda-xa", type=float, default=0.1)
     parser.add_argument("--cfg", type=float, default=5.0)
-    parser.add_argument("--drawing", type=Path, help="the file that guidance, sheet and student-sheet draw to")
+    parser.add_argument("--drawing", type=Path, help="the file that guidance, forms, sheet and student-sheet draw to")
     parser.add_argument("--student", default="mini", help="a folder that p2pz distill wrote, or mini")
     parser.add_argument("--kept", type=Path, help="a folder for the teacher's edits, which are made once")
     given = parser.parse_args()
@@ -63,7 +70,8 @@ def main() -> None:
         "diffusers": lambda: rivals.beside_diffusers(bench, given.task, given.steps, given.lambda_xa, given.cfg),
         "hold": lambda: hold.confine(bench),
         "soft": lambda: hold.soft(bench, given.task),
-        "guidance": lambda: _guidance(bench, given.task, given.lambdas, given.drawing),
+        "guidance": lambda: _guidance(bench, given.task, SETTINGS, given.lambdas, given.drawing),
+        "forms": lambda: _guidance(bench, given.task, FORMS, given.lambdas, given.drawing),
     }
     if any(name.startswith("student") for name in given.what):
         student, taught = Student.from_pretrained(given.student), students.Taught(bench, given.kept)
@@ -92,10 +100,12 @@ def _print(name: str, table: figures.Table) -> None:
         print(f"| {' | '.join(row)} |", flush=True)
 
 
-def _guidance(bench: Bench, task: str, lambdas: Sequence[float], file: Path | None) -> figures.Table:
+def _guidance(
+    bench: Bench, task: str, settings: Mapping[str, parts.Shared], lambdas: Sequence[float], file: Path | None
+) -> figures.Table:
     found: figures.Table = []
     points: dict[Variant, tuple[float, float]] = {}
-    for name, shared in (("the paper's settings", figures.PAPER), ("the defaults", {})):
+    for name, shared in settings.items():
         (head, *rows), outcomes = parts.guidance(bench, task, shared, lambdas)
         found = (found or [["settings", *head]]) + [[name, *row] for row in rows]
         for lambda_xa, outcome in zip(lambdas, outcomes, strict=True):

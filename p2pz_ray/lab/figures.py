@@ -23,6 +23,11 @@ PAPER: dict[str, dict[str, Any]] = {
     "guidance": {"lambda_xa": 0.1, "cfg": 5.0, "strength": 1.0},
 }
 """The paper's settings."""
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "inversion": {"steps": 50, "regularization": "official"},
+    "guidance": {"form": "official", "lambda_xa": 0.1, "cfg": 5.0},
+}
+"""The same by the authors' code."""
 MEASURES = ["scenes", "judge", "error to the truth", "outside both animals", "× the VAE's there"]
 
 
