@@ -24,8 +24,8 @@ from p2pz_ray.report.ablation import (
     words_of,
 )
 from p2pz_ray.running.cluster import connected
-from p2pz_ray.running.run import translate
 from p2pz_ray.storage.store import Store
+from p2pz_ray.translation.run import translate
 
 
 def ablate(config: AblationConfig) -> dict[str, Any]:

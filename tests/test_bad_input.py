@@ -26,7 +26,7 @@ from p2pz_ray.collection.reader import read_partition
 from p2pz_ray.config import TranslateConfig, load
 from p2pz_ray.errors import ImageError, P2PZError
 from p2pz_ray.picture.codec import DecodePolicy, decode
-from p2pz_ray.running.status import status
+from p2pz_ray.translation.status import status
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 30  # seconds until a case counts as hanging

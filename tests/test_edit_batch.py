@@ -13,7 +13,7 @@ from tiny_job import tiny_settings, translated
 
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.picture.codec import DecodePolicy, decode
-from p2pz_ray.running.edit_batch import EditBatch
+from p2pz_ray.translation.edit_batch import EditBatch
 
 COLUMNS = ["status", "error", "source_image", "caption", "seed"]
 

@@ -46,7 +46,7 @@ class Bulk:
 
     def status(self, run: str) -> str:
         """The progress of a run. Raises P2PZError where there is no such run."""
-        from p2pz_ray.running.status import status
+        from p2pz_ray.translation.status import status
 
         return str(status(self._below(self.bulk.output, run, "run")))
 

@@ -8,10 +8,11 @@ from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import locate
 from p2pz_ray.editing.model import TextEncoder
 from p2pz_ray.editing.weights import TEXT
+from p2pz_ray.engines.checked import checked_checkpoint, picture_size
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.running.prepare import absolute_model, absolute_uri, checked_checkpoint, picture_size
 from p2pz_ray.serving.offer import Offer, Taught, token_hash
 from p2pz_ray.student import Student
+from p2pz_ray.translation.absolute import absolute_model, absolute_uri
 
 
 def prepare(config: ServeConfig) -> Offer:

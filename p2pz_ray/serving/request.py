@@ -13,9 +13,9 @@ from pydantic import Field, model_validator
 
 from p2pz_ray.config.section import Amount, Natural, Section
 from p2pz_ray.editing.mask import from_picture
+from p2pz_ray.engines.seed import image_seed
 from p2pz_ray.errors import ImageError
 from p2pz_ray.picture.codec import DecodePolicy, decode
-from p2pz_ray.running.pairs import image_seed
 from p2pz_ray.serving.offer import Offer, Taught
 from p2pz_ray.serving.prompt import LONGEST, caption_for, read
 from p2pz_ray.serving.refusal import RefusalError

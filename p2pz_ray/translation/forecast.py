@@ -14,11 +14,11 @@ from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.reader import read_partition
 from p2pz_ray.collection.understood import Understood, understood
 from p2pz_ray.config import TranslateConfig
+from p2pz_ray.engines.job import columns_of
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.running.job import columns_of
-from p2pz_ray.running.prepare import make_partitions, prepare
 from p2pz_ray.running.progress import duration
 from p2pz_ray.storage.store import Store
+from p2pz_ray.translation.prepare import make_partitions, prepare
 
 REPLICAS = (1, 8, 64)
 """For how many replicas time and cost are said."""
@@ -150,7 +150,7 @@ def _counted(store: Store) -> Iterator[dict[str, int]]:
 
 def _measured(config: TranslateConfig, images: int) -> tuple[float, str, int]:
     """Images a second of a replica in this process, its device, and how many were tried."""
-    from p2pz_ray.running.translator import Translator
+    from p2pz_ray.translation.translator import Translator
 
     with TemporaryDirectory() as folder:
         given = config.input.model_copy(update={"max_images": min(images, config.input.max_images or images)})

@@ -7,12 +7,13 @@ from p2pz_ray.config.edits import EditConfig
 from p2pz_ray.editing.checkpoint import locate
 from p2pz_ray.editing.mask import mixed
 from p2pz_ray.editing.pipeline import Pipeline, pipeline_kind
+from p2pz_ray.engines.edited import Edited, Picture
+from p2pz_ray.engines.job import Job
+from p2pz_ray.engines.precision import dtype_of
+from p2pz_ray.engines.seed import image_seed
 from p2pz_ray.errors import ImageError
 from p2pz_ray.language.captions import Blip, Captioner
 from p2pz_ray.language.sentences import swapped
-from p2pz_ray.running.engine import Edited, Picture, dtype_of
-from p2pz_ray.running.job import Job
-from p2pz_ray.running.pairs import image_seed
 
 
 class Prompted:

@@ -1,20 +1,12 @@
 """The rows that one partition becomes: for each image and each edit exactly one, whatever went wrong with it."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from p2pz_ray.collection.schema import pairs_schema, table_bytes
-
-
-def image_seed(run_seed: int, id: str) -> int:
-    """The seed of one image's randomness, 0 … 2⁶³-1: the same in every attempt, partition and batch."""
-    # An id may hold lone surrogates (a file name that isn't UTF-8): they must not stop the hash.
-    digest = hashlib.sha256(f"{run_seed}:{id}".encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
+from p2pz_ray.engines.seed import image_seed
 
 SENTENCE = "The safety checker flagged it."
 

@@ -10,9 +10,9 @@ from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import identity, locate, locate_vae
 from p2pz_ray.editing.model import TextEncoder
 from p2pz_ray.editing.weights import PARTS
-from p2pz_ray.running.determinism import make_deterministic
-from p2pz_ray.running.direction import Recipe, edit_directions, loras_of
-from p2pz_ray.running.engine import torch_dtype
+from p2pz_ray.engines.determinism import make_deterministic
+from p2pz_ray.engines.direction import Recipe, edit_directions, loras_of
+from p2pz_ray.engines.precision import torch_dtype
 
 
 @dataclass(frozen=True)

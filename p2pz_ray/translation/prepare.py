@@ -2,44 +2,39 @@
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from diffusers import DDIMScheduler
 
 from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
 from p2pz_ray.config.engine import EngineConfig
-from p2pz_ray.config.model import CheckpointConfig
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.checkpoint import fingerprint as model_fingerprint
-from p2pz_ray.editing.checkpoint import identity, is_here, locate, locate_vae
+from p2pz_ray.editing.checkpoint import identity, is_here, locate
 from p2pz_ray.editing.control import check_control
-from p2pz_ray.editing.kind import check_kind, read_json
-from p2pz_ray.editing.lora import Lora
+from p2pz_ray.editing.kind import read_json
 from p2pz_ray.editing.pipeline import check_arguments, check_folder, pipeline_kind
-from p2pz_ray.editing.schedule import Schedule
-from p2pz_ray.editing.weights import PARTS, TEXT, variant_in
+from p2pz_ray.engines.checked import are_here, checked_checkpoint, picture_size
+from p2pz_ray.engines.direction import load_direction, recipe, save_direction
+from p2pz_ray.engines.engine import controls_of
+from p2pz_ray.engines.job import Job, columns_of
+from p2pz_ray.engines.precision import in_half
+from p2pz_ray.engines.safety import check_safety
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.checkpoint import load_pretrained
-from p2pz_ray.running.direction import load_direction, loras_of, recipe, save_direction
-from p2pz_ray.running.engine import Modelled, controls_of, in_half
-from p2pz_ray.running.ingredients import Ingredients, Wanted, found_here
-from p2pz_ray.running.job import Job, columns_of
-from p2pz_ray.running.safety import check_safety
-from p2pz_ray.running.translator import signer
 from p2pz_ray.storage.inside import lies_inside
 from p2pz_ray.storage.store import Store
-from p2pz_ray.storage.uri import unquoted
 from p2pz_ray.student import Student
+from p2pz_ray.translation.absolute import absolute
+from p2pz_ray.translation.ingredients import Ingredients, Wanted, found_here
+from p2pz_ray.translation.provenance import signer
 
 Find = Callable[[Wanted], Ingredients]
 """What finds the ingredients: this process, or one where the replicas will be."""
@@ -53,7 +48,7 @@ def prepare(config: TranslateConfig, find: Find = found_here) -> tuple[Job, Plan
     goes on with that run's own directions. Raises ConfigError naming what is wrong, and for a folder that holds the
     run of another configuration every key that differs.
     """
-    config = _absolute(config)
+    config = absolute(config)
     folder = RunFolder(config.output, config.output_storage_options)
     recorded = folder.config()
     if recorded is not None:
@@ -101,7 +96,7 @@ def prepare(config: TranslateConfig, find: Find = found_here) -> tuple[Job, Plan
 def unplanned(config: TranslateConfig) -> Job:
     """A job without a collection, for pictures that are handed to it; its directions are made here, where they will be
     used, and written to `config.output`. Raises ConfigError as `prepare` does."""
-    config = _absolute(config)
+    config = absolute(config)
     folder = RunFolder(config.output, config.output_storage_options)
     given = (
         _student(config)
@@ -151,7 +146,7 @@ def _diffusion(config: TranslateConfig, begun: RunFolder | None, find: Find) -> 
     unet, controls = read_json(checkpoint / "unet" / "config.json"), controls_of(config)
     for control in controls:
         check_control(control.folder, unet)
-    known = identity(checkpoint, vae, loras, in_half(config)) if _are_here(config.model) else None
+    known = identity(checkpoint, vae, loras, in_half(config)) if are_here(config.model) else None
     wanted = Wanted(config.model, config.dtype, known, recipe(config.edits, kept), deterministic=config.deterministic)
     found = (found_here if wanted.complete else find)(wanted)
     ingredients: dict[str, Any] = {
@@ -243,98 +238,11 @@ def make_partitions(config: TranslateConfig, images: int | None = None, after: P
     return plan, used
 
 
-def picture_size(wanted: tuple[int, int] | None, checkpoint: Path) -> tuple[int, int]:
-    """(H, W) pixels to edit at, the model's own where `wanted` is None; ConfigError for what the model can't halve as
-    often as it does."""
-    unet, vae = (read_json(checkpoint / part / "config.json") for part in ("unet", "vae"))
-    factor = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
-    step = factor * 2 ** (len(unet.get("block_out_channels", [0] * 4)) - 1)
-    side = int(unet.get("sample_size") or 64) * factor
-    size = wanted or (side, side)
-    if any(length % step for length in size):
-        raise ConfigError(f"image.size is {list(size)}: the model needs height and width in multiples of {step}.")
-    return size
-
-
-def checked_checkpoint(config: Modelled) -> tuple[Path, Path | None, list[Lora]]:
-    """The folder of a configuration's checkpoint, that of another autoencoder, and the LoRAs; of what isn't here, the
-    configurations alone are fetched. Raises ConfigError for a checkpoint that can't be edited, or not in so many
-    steps."""
-    half = in_half(config)
-    checkpoint = locate(config.model.name, config.model.revision, half, (), config.model.layout)
-    vae = None if config.model.vae is None else locate_vae(config.model.vae, half, weights=False)
-    check_kind(checkpoint)
-    _check_steps(config, checkpoint)
-    if is_here(config.model.name):
-        for part in PARTS:
-            if (checkpoint / part).is_dir() and not (part == "vae" and vae is not None):
-                variant_in(checkpoint / part, half and part not in TEXT)
-    loras = loras_of(config.model)
-    for lora in loras:
-        lora.check()
-    return checkpoint, vae, loras
-
-
-def _are_here(model: CheckpointConfig) -> bool:
-    """Whether this machine has all that a model is made of."""
-    return is_here(model.name) and (model.vae is None or is_here(model.vae))
-
-
-def _check_steps(config: Modelled, checkpoint: Path) -> None:
-    """Raise ConfigError for steps that the checkpoint's spacing doesn't lead up to noise."""
-    if config.inversion.steps is not None:
-        scheduler = DDIMScheduler.from_config(read_json(checkpoint / "scheduler" / "scheduler_config.json"))
-        Schedule.of(scheduler, config.inversion.steps)
-
-
 def _pinned(config: TranslateConfig, checkpoint: Path) -> TranslateConfig:
     """With the commit at which a hub's checkpoint was found here, so that replicas load that one and no later one."""
     if checkpoint.parent.name != "snapshots":  # where the hub's client keeps commits
         return config
     return config.model_copy(update={"model": config.model.model_copy(update={"revision": checkpoint.name})})
-
-
-def _absolute(config: TranslateConfig) -> TranslateConfig:
-    """Replicas may stand in another folder than the driver, so local paths are made absolute."""
-    given, inversion = config.input, config.inversion
-    masks = None if given.masks is None else absolute_uri(given.masks)
-    follow = [absolute_uri(uri) for uri in given.follow]
-    given = given.model_copy(update={"uri": absolute_uri(given.uri), "masks": masks, "follow": follow})
-    if inversion.cache is not None:
-        inversion = replace(inversion, cache=absolute_uri(inversion.cache))
-    student = config.student if config.student in (None, "mini") else absolute_uri(config.student)
-    safety = config.safety
-    if safety is not None and is_here(safety.model.name):
-        named = safety.model.model_copy(update={"name": absolute_uri(safety.model.name)})
-        safety = safety.model_copy(update={"model": named})
-    changed: dict[str, Any] = {"student": student, "safety": safety, "input": given, "inversion": inversion}
-    changed["model"] = absolute_model(config.model)
-    changed["conditions"] = [each.model_copy(update={"model": absolute_uri(each.model)}) for each in config.conditions]
-    changed["output"] = absolute_uri(config.output)
-    if (signed := config.output_format.c2pa) is not None:
-        files = {"certificates": absolute_uri(signed.certificates), "key": absolute_uri(signed.key)}
-        signed = signed.model_copy(update=files)
-        changed["output_format"] = config.output_format.model_copy(update={"c2pa": signed})
-    return config.model_copy(update=changed)
-
-
-def absolute_model(model: CheckpointConfig) -> CheckpointConfig:
-    """A model whose local files are named from the root."""
-
-    def folder(name: str) -> str:
-        return absolute_uri(name) if Path(name).expanduser().exists() else name
-
-    name = model.name if model.name == "mini" else folder(model.name)
-    loras = [lora.model_copy(update={"name": absolute_uri(lora.name)}) for lora in model.loras]
-    vae = None if model.vae is None else folder(model.vae)
-    layout = None if model.layout in (None, "mini") else folder(model.layout)
-    return model.model_copy(update={"name": name, "loras": loras, "vae": vae, "layout": layout or model.layout})
-
-
-def absolute_uri(uri: str) -> str:
-    """A local path from the root; a URI as it is."""
-    uri = unquoted(uri)
-    return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
 
 
 def _changed_ingredients(config: TranslateConfig, standing: dict[str, Any], own: dict[str, Any]) -> list[str]:

@@ -1,9 +1,7 @@
 """The Ray actor: a translator in a process of its own."""
 
 import os
-import socket
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -11,17 +9,11 @@ import torch
 
 from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
-from p2pz_ray.errors import P2PZError
+from p2pz_ray.engines.job import Job
 from p2pz_ray.running import log
-from p2pz_ray.running.job import Job
+from p2pz_ray.running.cluster import check_gpu, gpus
 from p2pz_ray.running.metrics import ReplicaMetrics
-from p2pz_ray.running.translator import DeviceLostError, Translator
-
-
-def check_gpu(given: Sequence[str], device: str) -> None:
-    """Raise P2PZError where Ray has given a GPU that PyTorch doesn't find."""
-    if given and device != "cpu" and not torch.cuda.is_available():
-        raise P2PZError(f"{socket.gethostname()} has a GPU, but PyTorch finds none there: check its driver")
+from p2pz_ray.translation.translator import DeviceLostError, Translator
 
 
 class Replica:
@@ -70,3 +62,18 @@ class Replica:
     def underway(self) -> int:
         """Images of its partitions that are done; answered while `translate` works."""
         return 0 if self.translator is None else self.translator.underway
+
+
+def replicas(job: Job, partitions: int) -> list[Any]:
+    """The actors of a run, not more than it has partitions. They wait for room in the cluster by themselves."""
+    wanted = job.config.replicas
+    actor = ray.remote(concurrency_groups={"watch": 1, "translate": wanted.in_flight})(Replica).options(
+        num_cpus=wanted.cpus,
+        num_gpus=gpus(job.config),
+        max_restarts=wanted.max_restarts,
+        # The loop itself hands work out again, since it knows which partition is to blame; only loading waits for
+        # a restart by Ray's own retry.
+        max_task_retries=0,
+    )
+    count = min(wanted.bounds[1], partitions)
+    return [actor.remote(job, max(1, int(wanted.cpus))) for _ in range(count)]

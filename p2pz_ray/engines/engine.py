@@ -1,94 +1,30 @@
 """What edits pictures in a replica: the diffusion model by its directions, or a student in one pass."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.config import TranslateConfig
-from p2pz_ray.config.engine import InversionConfig
-from p2pz_ray.config.model import CheckpointConfig
-from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, Inversion
+from p2pz_ray.editing import EditDirection, Editor, Inversion
 from p2pz_ray.editing.control import Control
 from p2pz_ray.editing.mask import Mask, mixed
+from p2pz_ray.engines.determinism import make_deterministic
+from p2pz_ray.engines.direction import load_direction, loras_of
+from p2pz_ray.engines.edited import Edited, Engine, Picture
+from p2pz_ray.engines.inversions import Inversions
+from p2pz_ray.engines.job import Job
+from p2pz_ray.engines.precision import Modelled, torch_dtype
+from p2pz_ray.engines.prompted import Prompted
+from p2pz_ray.engines.seed import image_seed
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.captions import Blip, Captioner
-from p2pz_ray.running.determinism import make_deterministic
-from p2pz_ray.running.direction import load_direction, loras_of
-from p2pz_ray.running.inversions import Inversions
-from p2pz_ray.running.job import Job
-from p2pz_ray.running.pairs import image_seed
 from p2pz_ray.storage.store import Store
 from p2pz_ray.student import Student
 from p2pz_ray.student.repertoire import Parts
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One decoded image, (H, W, 3) uint8, number `row` of its partition; its mask, (H, W) shares, where
-    there are masks; and its pictures of the columns that conditions name, (H, W, 3) uint8."""
-
-    row: int
-    id: str
-    pixels: NDArray[np.uint8]
-    caption: str | None
-    mask: NDArray[np.float32] | None = None
-    conditions: tuple[NDArray[np.uint8], ...] = ()
-
-
-@dataclass(frozen=True)
-class Edited:
-    """A picture's caption in use and its edits, (K, H, W, 3) uint8; or the sentence that says why there are none.
-
-    `faults` say of each edit why it is no picture, None where it is one; empty where all are. `masks` (K, H, W) are the
-    shares that each edit was confined to, None where nothing confined it. `flags` say of each whether a safety checker
-    flagged it; empty where none looked.
-    """
-
-    caption: str | None
-    pixels: NDArray[np.uint8] | None
-    error: str | None = None
-    faults: tuple[str | None, ...] = ()
-    masks: NDArray[np.float32] | None = None
-    flags: tuple[bool, ...] = ()
-
-
-class Engine(Protocol):
-    """Edits pictures, partition by partition."""
-
-    def begin(self, partition: Partition) -> None:
-        """The pictures that follow are this partition's."""
-
-    def edit(self, pictures: list[Picture]) -> list[Edited]:
-        """Edit pictures together, each as if alone. May raise what the model and the device raise."""
-        ...
-
-    def end(self) -> None:
-        """The partition has no more pictures."""
-
-
-class Modelled(Protocol):
-    """A configuration, as far as it names a diffusion model and its settings."""
-
-    @property
-    def model(self) -> CheckpointConfig: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def compile(self) -> bool: ...
-    @property
-    def checkpointing(self) -> bool: ...
-    @property
-    def inversion(self) -> InversionConfig: ...
-    @property
-    def guidance(self) -> GuidanceSettings: ...
 
 
 def controls_of(config: TranslateConfig) -> list[Control]:
@@ -129,8 +65,6 @@ def load_engine(job: Job, device: str) -> Engine:
     if job.config.deterministic:
         make_deterministic()
     if job.config.engine is not None:
-        from p2pz_ray.running.prompted import Prompted  # which is an engine itself
-
         return Prompted(job, device)
     return Diffusion(job, device) if job.config.student is None else OnePass(job, device)
 
@@ -253,21 +187,3 @@ def _direction(job: Job, name: str) -> EditDirection:
     if direction is None or direction.digest != job.ingredients["directions"][name]:
         raise ConfigError(f"{job.config.output} has lost the direction of {name}: run the same command again.")
     return direction
-
-
-def dtype_of(config: TranslateConfig, device: str) -> torch.dtype:
-    """What a configuration's engine computes in on a device."""
-    return torch_dtype(config.dtype, device) if config.student is None else torch.float32
-
-
-def torch_dtype(name: str, device: str) -> torch.dtype:
-    """What a diffusion model computes in."""
-    if name == "auto":
-        return torch.float16 if device == "cuda" else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
-
-
-def in_half(config: Modelled) -> bool:
-    """Whether a configuration's model computes in half precision, as far as that is known before Ray is."""
-    on_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    return torch_dtype(config.dtype, "cuda" if on_gpu else "cpu") != torch.float32

@@ -1,7 +1,6 @@
 """A partition becomes pairs: reading and decoding ahead of the model, encoding behind it, so that it never waits."""
 
 import os
-import queue
 import socket
 import threading
 import time
@@ -10,34 +9,34 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from p2pz_ray import __version__
 from p2pz_ray.collection.in_order import in_order
 from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.reader import Item, read_partition
-from p2pz_ray.config import TranslateConfig
 from p2pz_ray.editing.mask import from_picture, to_picture
 from p2pz_ray.editing.model import chosen_device
 from p2pz_ray.editing.passes import out_of_memory
+from p2pz_ray.engines.edited import Edited, Picture
+from p2pz_ray.engines.engine import load_engine
+from p2pz_ray.engines.job import Job
+from p2pz_ray.engines.precision import dtype_of
+from p2pz_ray.engines.safety import Safety
 from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.picture.codec import DecodePolicy, decode, encode
-from p2pz_ray.picture.credential import Signer
 from p2pz_ray.picture.mark import Provenance, xmp
 from p2pz_ray.running import log
-from p2pz_ray.running.engine import Edited, Picture, dtype_of, load_engine
-from p2pz_ray.running.job import Job
-from p2pz_ray.running.line import Line
-from p2pz_ray.running.pairs import Pairs
-from p2pz_ray.running.safety import Safety
 from p2pz_ray.storage.failure import StorageError
+from p2pz_ray.translation.ahead import Ahead
+from p2pz_ray.translation.line import Line
+from p2pz_ray.translation.pairs import Pairs
+from p2pz_ray.translation.provenance import provenance, signer
 
-T = TypeVar("T")
 AHEAD = 2
 """Batches decoded before the model asks for them, and batches waiting behind it to be encoded."""
 SMALLEST, LARGEST = 4, 32
@@ -317,66 +316,6 @@ class Translator:
         packet = xmp(provenance) if format.mark == "xmp" else None
         encoded = encode(pixels, format.format, format.quality, packet)
         return encoded if self.signer is None else self.signer.signed(encoded, source, format.format, provenance)
-
-
-def signer(config: TranslateConfig) -> Signer | None:
-    """What signs a run's edited pictures, None where nothing does. Raises ConfigError where it can't."""
-    given = config.output_format.c2pa
-    return None if given is None else Signer(given.certificates, given.key, given.algorithm, given.timestamps)
-
-
-def provenance(config: TranslateConfig, edit: str) -> Provenance:
-    """Where an edit's pictures come from."""
-    name = config.student or config.model.name
-    shown = os.path.basename(name.rstrip("/")) if config.student or os.path.isabs(name) else name
-    words = config.edits[edit]
-    said = f"{words.source} → {words.target}" if words.source and words.target else None
-    if config.engine is not None:
-        shown = f"{config.engine.pipeline} of {shown}"
-    return Provenance(f"the student {shown}" if config.student else shown, __version__, edit, said)
-
-
-class Ahead(Iterator[T]):
-    """The items of an iterator that runs in a thread of its own from now on, at most `depth` items before they are
-    asked for. What the iterator raises is raised here. `close` stops the thread."""
-
-    def __init__(self, items: Generator[T, None, None], depth: int) -> None:
-        self._items = items
-        self._ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ahead", daemon=True)
-        self._thread.start()
-
-    def __next__(self) -> T:
-        item, error = self._ready.get()
-        if error is not None:
-            raise error
-        return cast(T, item)
-
-    def close(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        error: BaseException = StopIteration()
-        try:
-            for item in self._items:
-                if not self._put((item, None)):
-                    return
-        except BaseException as raised:
-            error = raised
-        finally:
-            self._items.close()
-        self._put((None, error))
-
-    def _put(self, entry: tuple[T | None, BaseException | None]) -> bool:
-        while not self._stopped.is_set():
-            try:
-                self._ready.put(entry, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
 
 
 def room_for_twice(device: str) -> bool:

@@ -12,14 +12,14 @@ from p2pz_ray.collection.partition import Partition, Plan
 from p2pz_ray.collection.reader import read_partition
 from p2pz_ray.collection.understood import understood
 from p2pz_ray.config import TranslateConfig
+from p2pz_ray.engines.job import Job
 from p2pz_ray.errors import P2PZError, StoppedError
-from p2pz_ray.running.ingredients import Ingredients, Wanted, found_here
-from p2pz_ray.running.job import Job
-from p2pz_ray.running.pairs import Pairs
-from p2pz_ray.running.prepare import prepare
 from p2pz_ray.running.progress import Progress, Reached, duration
 from p2pz_ray.running.stop import interruptible
 from p2pz_ray.storage.failure import StorageError
+from p2pz_ray.translation.ingredients import Ingredients, Wanted, found_here
+from p2pz_ray.translation.pairs import Pairs
+from p2pz_ray.translation.prepare import prepare
 
 SEAL_EVERY = 10_000
 """Commits after which what is committed is written down in one file."""
@@ -100,13 +100,10 @@ def _work(
     """Work off the partitions that are left, adding their manifests."""
     import ray
 
-    from p2pz_ray.running.cluster import (  # Ray is loaded once everything is known to be right
-        connected,
-        lacking,
-        replicas,
-    )
+    from p2pz_ray.running.cluster import connected, lacking
     from p2pz_ray.running.metrics import DriverMetrics
     from p2pz_ray.running.pool import Pool
+    from p2pz_ray.translation.replica import replicas
 
     folder = job.folder
     folder.seal(manifests)

@@ -29,11 +29,11 @@ from PIL import Image
 from p2pz_ray.collection.cells import pictures, plain, texts
 from p2pz_ray.collection.reader import Item
 from p2pz_ray.config import TranslateConfig
+from p2pz_ray.config.given import Given, configuration
 from p2pz_ray.errors import ConfigError, first_line
-from p2pz_ray.jobs import Given, configuration
-from p2pz_ray.running.pairs import Pairs
-from p2pz_ray.running.prepare import unplanned
-from p2pz_ray.running.translator import Translator
+from p2pz_ray.translation.pairs import Pairs
+from p2pz_ray.translation.prepare import unplanned
+from p2pz_ray.translation.translator import Translator
 
 
 class EditBatch:
