@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, InversionSettings
-from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.checkpoint.files import locate
 from p2pz_ray.editing.passes import attention_gradient
 from p2pz_ray.evaluation.metrics.truth import Truth, TruthSummary
 from p2pz_ray.lab.rivals import diffusers_pipeline, edited_by

@@ -155,7 +155,7 @@ def bulk(config: ServeConfig, kind: str, edit: str, size: int) -> float:
 
 
 def pictures() -> list[bytes]:
-    from p2pz_ray.serving.scenes import scene
+    from p2pz_ray.serving.web.scenes import scene
 
     return [encode(scene("cat", seed, 64)[0]) for seed in range(PICTURES)]
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from p2pz_ray import Editor, Student
 from p2pz_ray.editing import InversionSettings
-from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.checkpoint.files import locate
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.lab.bench import Task
 from p2pz_ray.lab.rivals import diffusers_pipeline

@@ -17,7 +17,7 @@ from tiny_job import tiny_settings
 
 from p2pz_ray import Editor
 from p2pz_ray.config import DirectionConfig, TranslateConfig
-from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.checkpoint.files import locate
 from p2pz_ray.engines.direction import write_direction
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.translation.ingredients import Ingredients, Wanted, found_here

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from p2pz_ray import Editor, InversionSettings
 from p2pz_ray.config import TranslateConfig
-from p2pz_ray.editing import checkpoint
-from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.checkpoint import files as checkpoint
+from p2pz_ray.editing.checkpoint.files import locate
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.picture.codec import DecodePolicy, decode
 from p2pz_ray.translation.prepare import prepare

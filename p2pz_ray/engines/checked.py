@@ -5,11 +5,11 @@ from pathlib import Path
 from diffusers import DDIMScheduler
 
 from p2pz_ray.config.model import CheckpointConfig
-from p2pz_ray.editing.checkpoint import is_here, locate, locate_vae
-from p2pz_ray.editing.kind import check_kind, read_json
-from p2pz_ray.editing.lora import Lora
+from p2pz_ray.editing.checkpoint.files import is_here, locate, locate_vae
+from p2pz_ray.editing.checkpoint.kind import check_kind, read_json
+from p2pz_ray.editing.checkpoint.lora import Lora
+from p2pz_ray.editing.checkpoint.weights import PARTS, TEXT, variant_in
 from p2pz_ray.editing.schedule import Schedule
-from p2pz_ray.editing.weights import PARTS, TEXT, variant_in
 from p2pz_ray.engines.direction import loras_of
 from p2pz_ray.engines.precision import Modelled, in_half
 from p2pz_ray.errors import ConfigError

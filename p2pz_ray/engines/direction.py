@@ -13,10 +13,10 @@ from p2pz_ray.config import DirectionConfig
 from p2pz_ray.config.edits import EditConfig
 from p2pz_ray.config.model import CheckpointConfig
 from p2pz_ray.editing import EditDirection
-from p2pz_ray.editing.checkpoint import locate
-from p2pz_ray.editing.lora import Lora
+from p2pz_ray.editing.checkpoint.files import locate
+from p2pz_ray.editing.checkpoint.lora import Lora
+from p2pz_ray.editing.checkpoint.weights import TEXT
 from p2pz_ray.editing.model import TextEncoder, chosen_device
-from p2pz_ray.editing.weights import TEXT
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.sentences import sentences
 

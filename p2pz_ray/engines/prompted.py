@@ -4,7 +4,7 @@ import numpy as np
 
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.config.edits import EditConfig
-from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.checkpoint.files import locate
 from p2pz_ray.editing.mask import mixed
 from p2pz_ray.editing.pipeline import Pipeline, pipeline_kind
 from p2pz_ray.engines.edited import Edited, Picture

@@ -24,7 +24,7 @@ from p2pz_ray.language.captions import Blip, Captioner
 from p2pz_ray.running import log
 from p2pz_ray.serving.gathering import Gathering, Waiting
 from p2pz_ray.serving.metrics import EngineMetrics
-from p2pz_ray.serving.prepare import load_students
+from p2pz_ray.serving.students import load_students
 from p2pz_ray.serving.task import Answer, Edit, Part, Progress, Task
 from p2pz_ray.student import Student
 

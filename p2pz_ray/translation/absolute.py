@@ -7,7 +7,7 @@ from typing import Any
 
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.config.model import CheckpointConfig
-from p2pz_ray.editing.checkpoint import is_here
+from p2pz_ray.editing.checkpoint.files import is_here
 from p2pz_ray.storage.uri import unquoted
 
 

@@ -7,9 +7,9 @@ import torch
 from p2pz_ray.config.model import CheckpointConfig
 from p2pz_ray.config.section import Device
 from p2pz_ray.editing import EditDirection
-from p2pz_ray.editing.checkpoint import identity, locate, locate_vae
+from p2pz_ray.editing.checkpoint.files import identity, locate, locate_vae
+from p2pz_ray.editing.checkpoint.weights import PARTS
 from p2pz_ray.editing.model import TextEncoder
-from p2pz_ray.editing.weights import PARTS
 from p2pz_ray.engines.determinism import make_deterministic
 from p2pz_ray.engines.direction import Recipe, edit_directions, loras_of
 from p2pz_ray.engines.precision import torch_dtype

@@ -16,10 +16,10 @@ from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
 from p2pz_ray.config.engine import EngineConfig
 from p2pz_ray.editing import EditDirection
-from p2pz_ray.editing.checkpoint import fingerprint as model_fingerprint
-from p2pz_ray.editing.checkpoint import identity, is_here, locate
+from p2pz_ray.editing.checkpoint.files import fingerprint as model_fingerprint
+from p2pz_ray.editing.checkpoint.files import identity, is_here, locate
+from p2pz_ray.editing.checkpoint.kind import read_json
 from p2pz_ray.editing.control import check_control
-from p2pz_ray.editing.kind import read_json
 from p2pz_ray.editing.pipeline import check_arguments, check_folder, pipeline_kind
 from p2pz_ray.engines.checked import are_here, checked_checkpoint, picture_size
 from p2pz_ray.engines.direction import load_direction, recipe, save_direction

@@ -12,14 +12,14 @@ from pathlib import Path
 import fsspec
 from filelock import FileLock
 
-from p2pz_ray.editing.lora import Lora
-from p2pz_ray.editing.single_file import SingleFile
-from p2pz_ray.editing.weights import HALVES, PARTS, TEXT, wanted
+from p2pz_ray.editing.checkpoint.lora import Lora
+from p2pz_ray.editing.checkpoint.single_file import SingleFile
+from p2pz_ray.editing.checkpoint.weights import HALVES, PARTS, TEXT, wanted
 from p2pz_ray.errors import ConfigError, first_line
 from p2pz_ray.hub import patiently
 
 # p2pz_ray.mini.MODEL, found without importing a neighbour.
-MINI = Path(__file__).parents[1] / "mini" / "model"
+MINI = Path(__file__).parents[2] / "mini" / "model"
 CACHE = Path("~/.cache/p2pz_ray/models")
 """Copies of checkpoints that lie at URIs, and folders made of single files; P2PZ_CACHE names another folder."""
 

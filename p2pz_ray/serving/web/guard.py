@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from p2pz_ray.running.log import LOG
 from p2pz_ray.serving.metrics import IngressMetrics
 from p2pz_ray.serving.offer import Offer, token_hash
-from p2pz_ray.serving.refusal import RefusalError
+from p2pz_ray.serving.web.refusal import RefusalError
 
 OPEN = {"/", "/docs", "/favicon.ico"}
 """Paths that need no token: they show nobody's pictures."""

@@ -14,14 +14,15 @@ from starlette.exceptions import HTTPException
 
 from p2pz_ray import __version__
 from p2pz_ray.mini.scene import KINDS
-from p2pz_ray.serving.assistants import build_assistants
-from p2pz_ray.serving.documentation import documentation
-from p2pz_ray.serving.guard import Guard
-from p2pz_ray.serving.page import POLICY, page
-from p2pz_ray.serving.refusal import RefusalError
-from p2pz_ray.serving.request import EditRequest, Form, asked, asked_by_form
-from p2pz_ray.serving.scenes import scene
-from p2pz_ray.serving.service import Service, to_base64
+from p2pz_ray.serving.web.assistants import build_assistants
+from p2pz_ray.serving.web.body import EditRequest
+from p2pz_ray.serving.web.documentation import documentation
+from p2pz_ray.serving.web.guard import Guard
+from p2pz_ray.serving.web.page import POLICY, page
+from p2pz_ray.serving.web.refusal import RefusalError
+from p2pz_ray.serving.web.request import Form, asked, asked_by_form
+from p2pz_ray.serving.web.scenes import scene
+from p2pz_ray.serving.web.service import Service, to_base64
 
 FILES, FIELDS = 4, 40
 FORM = {

@@ -14,6 +14,6 @@ POLICY = (
 
 def page(root: str) -> str:
     """HTML. root: the path that the service is mounted at, "" at the top."""
-    html = files("p2pz_ray.serving").joinpath("page.html").read_text("utf-8")
+    html = files("p2pz_ray.serving.web").joinpath("page.html").read_text("utf-8")
     base = f'<base href="{escape(root.rstrip("/"))}/">'
     return html.replace("/*LOOK*/", STYLE).replace("/*SLIDER*/", SLIDER).replace("<!--BASE-->", base)

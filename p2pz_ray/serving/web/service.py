@@ -12,10 +12,10 @@ from PIL import Image
 
 from p2pz_ray.picture.codec import encode
 from p2pz_ray.serving.offer import Offer
-from p2pz_ray.serving.prompt import LONGEST, title
-from p2pz_ray.serving.refusal import RefusalError
-from p2pz_ray.serving.request import STUDENT, Asked
 from p2pz_ray.serving.task import Answer, Pixels, Progress, Task
+from p2pz_ray.serving.web.prompt import LONGEST, title
+from p2pz_ray.serving.web.refusal import RefusalError
+from p2pz_ray.serving.web.request import STUDENT, Asked
 
 
 class Engine(Protocol):

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from p2pz_ray.editing.kind import ANOTHER, CHANNELS, read_json
+from p2pz_ray.editing.checkpoint.kind import ANOTHER, CHANNELS, read_json
 from p2pz_ray.errors import ConfigError, first_line
 
 Tensors = dict[str, Tensor]

@@ -11,11 +11,11 @@ from ray.serve.handle import DeploymentHandle
 
 from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.running import log
-from p2pz_ray.serving.api import build_app
 from p2pz_ray.serving.offer import Offer
-from p2pz_ray.serving.refusal import RefusalError, busy
-from p2pz_ray.serving.service import Service
 from p2pz_ray.serving.task import Answer, Progress, Task
+from p2pz_ray.serving.web.api import build_app
+from p2pz_ray.serving.web.refusal import RefusalError, busy
+from p2pz_ray.serving.web.service import Service
 
 LOST = (RayActorError, DeploymentUnavailableError)
 

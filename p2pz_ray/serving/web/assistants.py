@@ -14,11 +14,12 @@ from starlette.applications import Starlette
 
 from p2pz_ray import __version__
 from p2pz_ray.errors import P2PZError
-from p2pz_ray.serving.bulk import Bulk
-from p2pz_ray.serving.prompt import read
-from p2pz_ray.serving.refusal import RefusalError
-from p2pz_ray.serving.request import EditRequest, asked
-from p2pz_ray.serving.service import Service
+from p2pz_ray.serving.web.body import EditRequest
+from p2pz_ray.serving.web.bulk import Bulk
+from p2pz_ray.serving.web.prompt import read
+from p2pz_ray.serving.web.refusal import RefusalError
+from p2pz_ray.serving.web.request import asked
+from p2pz_ray.serving.web.service import Service
 
 ABOUT = (
     "Edits pictures: one thing becomes another and the rest stays as it is. Call list_edits first to see the edits; "

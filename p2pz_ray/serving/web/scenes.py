@@ -3,8 +3,8 @@
 import numpy as np
 
 from p2pz_ray.mini.world import KINDS, caption, render, sample_scene
-from p2pz_ray.serving.refusal import RefusalError
 from p2pz_ray.serving.task import Pixels
+from p2pz_ray.serving.web.refusal import RefusalError
 
 
 def scene(kind: str, seed: int, side: int) -> tuple[Pixels, str]:
