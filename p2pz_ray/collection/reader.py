@@ -16,7 +16,8 @@ from p2pz_ray.collection.in_order import in_order
 from p2pz_ray.collection.listing import locate
 from p2pz_ray.collection.partition import Kind, Partition, Source, file_id, row_id
 from p2pz_ray.collection.schema import Columns
-from p2pz_ray.collection.table import UNREADABLE, Row, TableFile, table_version
+from p2pz_ray.collection.table import Row, TableFile, table_version
+from p2pz_ray.collection.table_format import UNREADABLE
 from p2pz_ray.errors import ConfigError, ImageError, P2PZError, first_line
 from p2pz_ray.storage.failure import ChangedFileError, FileError, StorageError, shown
 from p2pz_ray.storage.store import Store

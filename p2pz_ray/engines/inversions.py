@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from p2pz_ray.collection.table import UNREADABLE
+from p2pz_ray.collection.table_format import UNREADABLE
 from p2pz_ray.editing import Editor
 from p2pz_ray.errors import first_line
 from p2pz_ray.running.log import LOG
