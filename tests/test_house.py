@@ -20,7 +20,7 @@ MOST_FILES, MOST_LINES = 20, 350
 FLOORS = (
     "storage picture language perceptual hub errors amount look version",
     "collection editing",
-    "config",
+    "config commit",
     "mini running student",
     "engines",
     "distill evaluation translation",

@@ -22,9 +22,10 @@ from ray.util.metrics import Counter, Histogram, Metric
 from s3_server import s3_server
 from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_settings
 
-from p2pz_ray.collection.manifest import SEALED, Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.schema import collection_schema, table_bytes
+from p2pz_ray.commit.folder import SEALED, RunFolder
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.model import TextEncoder

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from p2pz_ray.collection import Partition, Plan, Source
-from p2pz_ray.collection.manifest import SEALED, Manifest, RunFolder
+from p2pz_ray.commit.folder import SEALED, RunFolder
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.errors import P2PZError
 from p2pz_ray.translation.status import status
 

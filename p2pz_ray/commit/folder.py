@@ -26,7 +26,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,7 @@ import yaml
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.shards import FOLDER as SHARDS
 from p2pz_ray.collection.shards import Shards
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.errors import P2PZError
 from p2pz_ray.storage.failure import MissingFileError
 from p2pz_ray.storage.store import Store
@@ -43,34 +44,6 @@ INGREDIENTS = "ingredients.json"
 SEALED = "manifests.json.gz"
 READERS = 16
 """Manifests read at once."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What one committed partition holds.
-
-    file: relative to the run's folder. images: rows of the collection. rows, ok, failed, flagged: pairs.
-    sha256: of the file. fingerprint: of the configuration and its ingredients.
-    started, finished: seconds since 1970. seconds: where the time went, by stage. replica: which process made it,
-    as MACHINE:PID, "" for the driver; device, dtype: what it computed with.
-    """
-
-    partition: str
-    attempt: str
-    file: str
-    images: int
-    rows: int
-    ok: int
-    failed: int
-    sha256: str
-    fingerprint: str
-    started: float
-    finished: float
-    seconds: dict[str, float] = field(default_factory=dict)
-    replica: str = ""
-    device: str = ""
-    dtype: str = ""
-    flagged: int = 0
 
 
 @contextmanager
