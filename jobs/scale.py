@@ -37,7 +37,7 @@ from p2pz_ray.collection.manifest import Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.schema import collection_schema
 from p2pz_ray.config import TranslateConfig
-from p2pz_ray.running.job import Job
+from p2pz_ray.engines.job import Job
 
 Row = tuple[str, str, str]
 PER_PARTITION = 100
@@ -84,10 +84,10 @@ class Sleeper:
 
 def sleepers(seconds: float) -> None:
     """Have this process's runs use sleepers."""
-    from p2pz_ray.running import cluster
+    from p2pz_ray.translation import replica
 
     Sleeper.seconds = seconds
-    cluster.Replica = Sleeper  # type: ignore[assignment,misc]
+    replica.Replica = Sleeper  # type: ignore[assignment,misc]
 
 
 def write_collection(folder: Path, images: int) -> Path:
@@ -122,7 +122,7 @@ def overhead(scratch: Path) -> list[Row]:
     thread, from the first partition's beginning to the last one's end. The model's own speed wavers from minute to
     minute on a shared machine, so both are also compared by what they take in units of their model's time."""
     from p2pz_ray.mini.dataset import write_world
-    from p2pz_ray.running.run import translate
+    from p2pz_ray.translation.run import translate
 
     world = scratch / "world"
     write_world(str(world), IMAGES, seed=1)
@@ -150,11 +150,12 @@ def plain_loop(config: TranslateConfig) -> tuple[float, float]:
     import torch
 
     from p2pz_ray import Editor
-    from p2pz_ray.collection.codec import DecodePolicy, decode, encode
     from p2pz_ray.collection.reader import read_partition
-    from p2pz_ray.running.direction import load_direction
-    from p2pz_ray.running.pairs import Pairs, image_seed
-    from p2pz_ray.running.prepare import prepare
+    from p2pz_ray.engines.direction import load_direction
+    from p2pz_ray.engines.seed import image_seed
+    from p2pz_ray.picture.codec import DecodePolicy, decode, encode
+    from p2pz_ray.translation.pairs import Pairs
+    from p2pz_ray.translation.prepare import prepare
 
     torch.set_num_threads(1)
     prepared = prepare(config)
@@ -188,7 +189,7 @@ def _manifests(config: TranslateConfig) -> list[Manifest]:
 
 def replicas(scratch: Path, seconds: float = 8.0, rounds: int = 25) -> list[Row]:
     """Sleepers, measured between the first and the last commit of a run's middle, when all of them are loaded."""
-    from p2pz_ray.running.run import translate
+    from p2pz_ray.translation.run import translate
 
     sleepers(seconds)
     collection = write_collection(scratch / "many", PER_PARTITION * REPLICAS * rounds)
@@ -207,7 +208,7 @@ def replicas(scratch: Path, seconds: float = 8.0, rounds: int = 25) -> list[Row]
 
 
 def plan(scratch: Path) -> list[Row]:
-    from p2pz_ray.running.prepare import prepare
+    from p2pz_ray.translation.prepare import prepare
 
     collection = write_collection(scratch / "million", 1_000_000)
     config = config_of(collection, scratch / "planned")
@@ -261,8 +262,8 @@ def keys(scratch: Path, count: int = 10_000_000) -> list[Row]:
 
 
 def _keys(scratch: Path, count: int) -> list[Row]:
-    from p2pz_ray.collection.store import Store
-    from p2pz_ray.running.prepare import prepare
+    from p2pz_ray.storage.store import Store
+    from p2pz_ray.translation.prepare import prepare
 
     Keys.count = count
     fsspec.register_implementation("keys", Keys)
@@ -318,7 +319,7 @@ def _peak() -> float:
 
 def status(scratch: Path) -> list[Row]:
     from p2pz_ray.collection.partition import Plan, Source
-    from p2pz_ray.running.status import status as look
+    from p2pz_ray.translation.status import status as look
 
     folder = RunFolder(str(scratch / "run"))
     sources = (Source(f"part-{i // 100:05}.parquet", "1-1", None, i % 100, 0, 64, i % 100 * 64) for i in range(156_000))
@@ -373,7 +374,7 @@ def _scores(pairs: int, partition: int = 64) -> list[Row]:
 
 def memory(scratch: Path) -> list[Row]:
     """This process is the driver: what its peak grows by when a small run is followed by a large one."""
-    from p2pz_ray.running.run import translate
+    from p2pz_ray.translation.run import translate
 
     sleepers(0.0)
     peaks = []

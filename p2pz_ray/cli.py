@@ -66,7 +66,8 @@ def world(given: argparse.Namespace) -> int:
 
 def direction(given: argparse.Namespace) -> int:
     from p2pz_ray.config import DirectionConfig
-    from p2pz_ray.jobs import configuration, direction
+    from p2pz_ray.config.given import configuration
+    from p2pz_ray.jobs import direction
 
     path, settings = _split(given.settings)
     config = configuration(path, tuple(settings), DirectionConfig)
@@ -78,7 +79,8 @@ def direction(given: argparse.Namespace) -> int:
 
 def translate(given: argparse.Namespace) -> int:
     from p2pz_ray.config import TranslateConfig
-    from p2pz_ray.jobs import configuration, translate
+    from p2pz_ray.config.given import configuration
+    from p2pz_ray.jobs import translate
 
     path, settings = _split(given.settings)
     config = configuration(path, tuple(settings), TranslateConfig)
@@ -134,7 +136,7 @@ def report(given: argparse.Namespace) -> int:
 
 def status(given: argparse.Namespace) -> int:
     from p2pz_ray.config.file import storage_options
-    from p2pz_ray.running.status import status, watch
+    from p2pz_ray.translation.status import status, watch
 
     options = storage_options(given.storage_options)
     if given.watch:

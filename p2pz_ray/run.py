@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import ray.data
 
     from p2pz_ray.collection.manifest import Manifest
-    from p2pz_ray.running.status import Status
+    from p2pz_ray.translation.status import Status
 
 
 class Run:
@@ -41,7 +41,7 @@ class Run:
 
     def status(self) -> Status:
         """The run's progress, from its manifests."""
-        from p2pz_ray.running.status import status
+        from p2pz_ray.translation.status import status
 
         return status(self.uri, self._options)
 

@@ -25,22 +25,22 @@ from tiny_job import pairs_of, tiny_settings, translated
 import p2pz_ray
 from p2pz_ray.amount import count, size
 from p2pz_ray.cli import main
-from p2pz_ray.collection.codec import encode
-from p2pz_ray.collection.mark import SOURCE_TYPE, xmp
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.collection.run import Run as Opened
 from p2pz_ray.collection.schema import Columns
-from p2pz_ray.collection.store import Store
 from p2pz_ray.collection.understood import understood
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.evaluation.scores import ScoreFolder
+from p2pz_ray.picture.codec import encode
+from p2pz_ray.picture.mark import SOURCE_TYPE, xmp
 from p2pz_ray.running import progress as progress_module
-from p2pz_ray.running.forecast import Forecast, forecast
-from p2pz_ray.running.prepare import make_partitions, prepare
 from p2pz_ray.running.progress import Progress, Reached
-from p2pz_ray.running.status import watch
-from p2pz_ray.running.translator import provenance
+from p2pz_ray.storage.store import Store
+from p2pz_ray.translation.forecast import Forecast, forecast
+from p2pz_ray.translation.prepare import make_partitions, prepare
+from p2pz_ray.translation.provenance import provenance
+from p2pz_ray.translation.status import watch
 
 ROOT = Path(__file__).parents[1]
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
@@ -243,7 +243,7 @@ def test_status_is_watched_until_the_end_and_said_as_json(
     rows = [[pair(s.id, s.picture(), s.picture())] for s in examples(2)]
     write_run(tmp_path, rows[:1], planned=2, complete=False)
     pauses = iter([lambda: None, lambda: write_run(tmp_path, rows)])
-    monkeypatch.setattr("p2pz_ray.running.status.time.sleep", lambda _: next(pauses)())
+    monkeypatch.setattr("p2pz_ray.translation.status.time.sleep", lambda _: next(pauses)())
     assert main(["status", str(tmp_path), "--watch", "--json"]) == 0
     shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(one["done"], one["finished"]) for one in shown] == [(1, False), (2, True)]

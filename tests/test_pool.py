@@ -14,19 +14,19 @@ import pytest
 import ray
 import torch
 
-from p2pz_ray.collection.failure import StorageError
 from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition, Source
 from p2pz_ray.config.processes import ReplicasConfig
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.running import member as member_module
 from p2pz_ray.running import pool as pool_module
+from p2pz_ray.running.cluster import check_gpu
 from p2pz_ray.running.member import Member
 from p2pz_ray.running.metrics import DriverMetrics
 from p2pz_ray.running.pool import Pool
 from p2pz_ray.running.progress import Progress
-from p2pz_ray.running.replica import check_gpu
 from p2pz_ray.running.waiting import Waiting
+from p2pz_ray.storage.failure import StorageError
 
 pytestmark = pytest.mark.slow
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors can't import this file

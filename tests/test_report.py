@@ -18,11 +18,11 @@ from small_run import TARGETS, camouflaged, examples, moved, pair, write_run, wr
 import p2pz_ray.evaluation
 from p2pz_ray.amount import number
 from p2pz_ray.cli import main
-from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.collection.run import Run
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.evaluation.scores import ScoreFolder
 from p2pz_ray.evaluation.tally import KEPT_IDS, busy_seconds, evenly
+from p2pz_ray.picture.codec import DecodePolicy, decode, encode
 from p2pz_ray.report import cards
 from p2pz_ray.report.charts import rates_over_time
 from p2pz_ray.report.comparison import write_comparison
@@ -310,12 +310,13 @@ def test_time_counts_once_where_partitions_overlap_and_not_where_nothing_ran(tmp
 
 
 def test_evaluation_knows_of_running_and_of_ray_only_where_it_is_distributed():
-    for path in Path(p2pz_ray.evaluation.__file__).parent.glob("*.py"):
-        distributed = path.name == "evaluate.py"
+    package = Path(p2pz_ray.evaluation.__file__).parents[1]
+    for path in [*package.glob("evaluation/**/*.py"), *package.glob("report/*.py")]:
+        distributed, work = path.name == "evaluate.py", ("p2pz_ray.running", "p2pz_ray.translation")
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert distributed or not [name for name in names if name.startswith("p2pz_ray.running")]
+            assert distributed or not [name for name in names if name.startswith(work)]
             assert distributed or not [name for name in names if name.split(".")[0] == "ray"]
 
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from p2pz_ray.collection.listing import locate, walk
-from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.storage.store import Store
 
 _KEPT_ROW_GROUPS = 4
 

@@ -32,12 +32,12 @@ from typing import Any
 
 import yaml
 
-from p2pz_ray.collection.failure import MissingFileError
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.shards import FOLDER as SHARDS
 from p2pz_ray.collection.shards import Shards
-from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import P2PZError
+from p2pz_ray.storage.failure import MissingFileError
+from p2pz_ray.storage.store import Store
 
 INGREDIENTS = "ingredients.json"
 SEALED = "manifests.json.gz"

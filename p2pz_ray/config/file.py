@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.uri import unquoted
+from p2pz_ray.storage.uri import unquoted
 
 C = TypeVar("C", bound=BaseModel)
 

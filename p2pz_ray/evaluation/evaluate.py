@@ -16,11 +16,10 @@ from p2pz_ray.evaluation.scores import ScoreFolder, fingerprint
 from p2pz_ray.evaluation.summary import METRICS, summarize, sums_of
 from p2pz_ray.evaluation.sums import Sums
 from p2pz_ray.evaluation.tally import Tally
-from p2pz_ray.running.cluster import gpus, lacking
+from p2pz_ray.running.cluster import check_gpu, gpus, lacking
 from p2pz_ray.running.metrics import DriverMetrics
 from p2pz_ray.running.pool import Pool
 from p2pz_ray.running.progress import Progress
-from p2pz_ray.running.replica import check_gpu
 from p2pz_ray.running.stop import interruptible
 
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.collection.lookup import Lookup
 from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.errors import ImageError
 from p2pz_ray.evaluation.metrics.metric import Mask, Metric, Pair, Scores, alike
 from p2pz_ray.evaluation.metrics.saliency import MaskOverlap, Saliency
 from p2pz_ray.evaluation.metrics.truth import Truth, TruthScores, picture_size
+from p2pz_ray.picture.codec import DecodePolicy, decode, encode
 
 if TYPE_CHECKING:
     from p2pz_ray.evaluation.metrics.segmentation import Segmentation

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 
 from p2pz_ray.collection.manifest import READERS, Manifest
 from p2pz_ray.collection.schema import table_bytes
-from p2pz_ray.collection.store import Store
 from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.errors import P2PZError, first_line
 from p2pz_ray.evaluation.metrics.metric import Scores
+from p2pz_ray.storage.store import Store
 
 FOLDER = "scores"
 _FINGERPRINT, _PAIRS, _BROKEN, _SCORE = b"p2pz:fingerprint", b"p2pz:pairs", b"p2pz:unreadable", "score:"

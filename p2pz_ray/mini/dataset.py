@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from p2pz_ray.collection.codec import encode
 from p2pz_ray.collection.schema import collection_schema, table_bytes
-from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.mini.edit import WorldEdit
 from p2pz_ray.mini.world import Scene, caption, render, sample_scene
+from p2pz_ray.picture.codec import encode
+from p2pz_ray.storage.store import Store
 
 ROWS_PER_FILE = 1000
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from p2pz_ray.collection.codec import FORMATS
+from p2pz_ray.picture.codec import FORMATS
 
 LARGEST_SIDE = 384
 SMALL_SIDE = 128

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.collection.schema import collection_schema, table_bytes
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.evaluation.metrics.metric import Mask, Metric, Pair
+from p2pz_ray.picture.codec import DecodePolicy, decode, encode
 
 SIDE = 512
 ROWS = 100  # in a file of the collection

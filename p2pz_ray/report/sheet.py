@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from p2pz_ray.collection.codec import DecodePolicy, decode
 from p2pz_ray.collection.run import Run
-from p2pz_ray.collection.store import Store
 from p2pz_ray.evaluation.metrics.truth import Truth
+from p2pz_ray.picture.codec import DecodePolicy, decode
+from p2pz_ray.storage.store import Store
 
 GAP = 4  # white pixels between two pictures
 

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 
-from p2pz_ray.collection.codec import DecodePolicy, decode
 from p2pz_ray.errors import ConfigError, ImageError, P2PZError
 from p2pz_ray.evaluation.metrics.background import BackgroundDistance
 from p2pz_ray.evaluation.metrics.metric import Metric, Pair, Pixels
@@ -27,6 +26,7 @@ from p2pz_ray.evaluation.metrics.photographs import PhotographAccuracy, photogra
 from p2pz_ray.evaluation.metrics.saliency import Saliency
 from p2pz_ray.evaluation.metrics.structure import apart
 from p2pz_ray.evaluation.metrics.truth import picture_size
+from p2pz_ray.picture.codec import DecodePolicy, decode
 
 _NAME = re.compile(r"(?P<task>[a-z]+2[a-z]+)_(?P<number>\d+)_source\.(jpg|jpeg|png)")
 HEADS = ("task", "pairs", "source", "target", "first", "background", "structure", "shuffled")

@@ -4,7 +4,7 @@ import math
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,11 +15,9 @@ import torch
 import p2pz_ray
 from p2pz_ray.config.processes import Processes, RayConfig
 from p2pz_ray.config.section import Device
-from p2pz_ray.errors import ConfigError, first_line
-from p2pz_ray.running.job import Job
+from p2pz_ray.errors import ConfigError, P2PZError, first_line
 from p2pz_ray.running.ray_folder import check_address, check_ray_folder
 from p2pz_ray.running.ray_private import JOB_VARIABLE, loopback_alone, outward_address, started_here
-from p2pz_ray.running.replica import Replica
 
 CONNECT_SECONDS = 10.0
 
@@ -118,21 +116,6 @@ def _start(config: Placed, quiet: dict[str, Any]) -> None:
         ray.init(address="local", num_cpus=max(cores, needed), include_dashboard=False, **quiet)
 
 
-def replicas(job: Job, partitions: int) -> list[Any]:
-    """The actors of a run, not more than it has partitions. They wait for room in the cluster by themselves."""
-    wanted = job.config.replicas
-    actor = ray.remote(concurrency_groups={"watch": 1, "translate": wanted.in_flight})(Replica).options(
-        num_cpus=wanted.cpus,
-        num_gpus=gpus(job.config),
-        max_restarts=wanted.max_restarts,
-        # The loop itself hands work out again, since it knows which partition is to blame; only loading waits for
-        # a restart by Ray's own retry.
-        max_task_retries=0,
-    )
-    count = min(wanted.bounds[1], partitions)
-    return [actor.remote(job, max(1, int(wanted.cpus))) for _ in range(count)]
-
-
 def lacking(config: Placed) -> str | None:
     """What no machine of the cluster has of what a replica asks for, as a sentence; None where one has all of it."""
     needs = {"CPU": config.replicas.cpus, "GPU": gpus(config)}
@@ -149,3 +132,9 @@ def gpus(config: Placed) -> float:
         return config.replicas.gpus
     has_gpus = ray.cluster_resources().get("GPU", 0) > 0
     return 1.0 if config.device == "cuda" or (config.device == "auto" and has_gpus) else 0.0
+
+
+def check_gpu(given: Sequence[str], device: str) -> None:
+    """Raise P2PZError where Ray has given a GPU that PyTorch doesn't find."""
+    if given and device != "cpu" and not torch.cuda.is_available():
+        raise P2PZError(f"{socket.gethostname()} has a GPU, but PyTorch finds none there: check its driver")

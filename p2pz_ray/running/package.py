@@ -11,8 +11,8 @@ from typing import Any
 from ray._private.thirdparty.pathspec import PathSpec  # what Ray itself reads ignore files with
 
 import p2pz_ray
-from p2pz_ray.collection.failure import shown
 from p2pz_ray.errors import ConfigError, first_line
+from p2pz_ray.storage.failure import shown
 
 EXCLUDED = (
     ".git .hg .svn .venv venv node_modules __pycache__ *.py[co] *.egg-info .*_cache .hypothesis .ipynb_checkpoints "

@@ -19,13 +19,13 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from p2pz_ray.collection.failure import FileError, StorageError
 from p2pz_ray.config.processes import ReplicasConfig
 from p2pz_ray.errors import ConfigError, P2PZError, first_line
 from p2pz_ray.running.member import Handed, Member
 from p2pz_ray.running.metrics import DriverMetrics
 from p2pz_ray.running.progress import Progress
 from p2pz_ray.running.waiting import Waiting, Work
+from p2pz_ray.storage.failure import FileError, StorageError
 
 LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
 """What Ray raises where a process or a machine is gone, and not where our code went wrong."""

@@ -21,7 +21,7 @@ from p2pz_ray.errors import ConfigError
 from p2pz_ray.evaluation.metrics.metric import Pair, Pixels, Scores
 from p2pz_ray.language.checkpoint import load_pretrained
 
-MINI = Path(__file__).parents[1] / "mini" / "clip"
+MINI = Path(__file__).parents[2] / "mini" / "clip"
 
 
 class ClipScore:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from p2pz_ray.collection.codec import FORMATS, DecodePolicy, decode, encode
 from p2pz_ray.collection.lookup import Lookup
 from p2pz_ray.errors import ImageError
 from p2pz_ray.evaluation.metrics.metric import Mask, Pixels
@@ -23,6 +22,7 @@ from p2pz_ray.evaluation.metrics.miniature import animal
 from p2pz_ray.evaluation.metrics.pixels import NO_DIFFERENCE
 from p2pz_ray.evaluation.metrics.saliency import overlap
 from p2pz_ray.mini.world import KINDS, Scene, render
+from p2pz_ray.picture.codec import FORMATS, DecodePolicy, decode, encode
 
 
 @dataclass(frozen=True)
