@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Collection, Sequence
 
-from p2pz_ray import __version__
+from p2pz_ray.version import __version__
 
 FORMATS = ("webdataset", "imagefolder", "instructpix2pix", "img2img-turbo", "parquet")
 _DUPLICATES = "keep only the first of sources that are closer than this many grey levels; 0 keeps all; default: 1"

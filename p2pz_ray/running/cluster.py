@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import ray
 import torch
 
-import p2pz_ray
 from p2pz_ray.config.processes import Processes, RayConfig
 from p2pz_ray.config.section import Device
 from p2pz_ray.errors import ConfigError, P2PZError, first_line
@@ -65,7 +64,7 @@ def connected(config: Placed) -> Iterator[None]:
 def _own_code() -> dict[str, Any]:
     """This very package for the cluster's replicas, whatever version of it they may have, or none. Inside a submitted
     job the job's own environment has it already."""
-    return {} if JOB_VARIABLE in os.environ else {"py_modules": [str(Path(p2pz_ray.__file__).parent)]}
+    return {} if JOB_VARIABLE in os.environ else {"py_modules": [str(Path(__file__).parents[1])]}
 
 
 def _check_reachable(address: str, named: str) -> None:

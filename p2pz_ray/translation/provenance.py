@@ -2,10 +2,10 @@
 
 import os
 
-from p2pz_ray import __version__
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.picture.credential import Signer
 from p2pz_ray.picture.mark import Provenance
+from p2pz_ray.version import __version__
 
 
 def signer(config: TranslateConfig) -> Signer | None:

@@ -12,7 +12,6 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from p2pz_ray import __version__
 from p2pz_ray.mini.scene import KINDS
 from p2pz_ray.serving.web.assistants import build_assistants
 from p2pz_ray.serving.web.body import EditRequest
@@ -23,6 +22,7 @@ from p2pz_ray.serving.web.refusal import RefusalError
 from p2pz_ray.serving.web.request import Form, asked, asked_by_form
 from p2pz_ray.serving.web.scenes import scene
 from p2pz_ray.serving.web.service import Service, to_base64
+from p2pz_ray.version import __version__
 
 FILES, FIELDS = 4, 40
 FORM = {

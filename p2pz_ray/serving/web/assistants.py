@@ -12,7 +12,6 @@ from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import Field, ValidationError
 from starlette.applications import Starlette
 
-from p2pz_ray import __version__
 from p2pz_ray.errors import P2PZError
 from p2pz_ray.serving.web.body import EditRequest
 from p2pz_ray.serving.web.bulk import Bulk
@@ -20,6 +19,7 @@ from p2pz_ray.serving.web.prompt import read
 from p2pz_ray.serving.web.refusal import RefusalError
 from p2pz_ray.serving.web.request import asked
 from p2pz_ray.serving.web.service import Service
+from p2pz_ray.version import __version__
 
 ABOUT = (
     "Edits pictures: one thing becomes another and the rest stays as it is. Call list_edits first to see the edits; "
