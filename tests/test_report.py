@@ -181,6 +181,7 @@ def test_the_strengths_of_a_picture_stand_side_by_side(tmp_path):
     write_run(tmp_path, [rows[:6], rows[6:]], config={"edits": edits})
     page = reported(tmp_path, pictures=2)
     assert [item["data-edit"] for item in page.all("li") if "data-edit" in item] == ["cat2dog-100"] * 2
+    assert page.text.count("cat → dog") == 2  # as the page's title and as its heading
     shots = [img["alt"] for img in page.all("img")]
     assert shots == ["source", "40\u00a0%", "70\u00a0%", "edited"] * 2
     for name, said in zip(names, shots[1:4], strict=True):

@@ -154,10 +154,11 @@ def _figures(run: Run, tally: Tally) -> Figures:
 def _title(config: dict[str, Any]) -> str:
     """What was translated into what: the edits' words, or the name of one that has none."""
     edits = _edits(config)
-    names = [
+    named = (
         f"{edit['source']} → {edit['target']}" if edit.get("source") and edit.get("target") else name
         for name, edit in edits.items()
-    ]
+    )
+    names = list(dict.fromkeys(named))  # several strengths have the same words
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
