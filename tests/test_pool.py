@@ -18,6 +18,7 @@ from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition, Source
 from p2pz_ray.config.processes import ReplicasConfig
 from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.running import crew as crew_module
 from p2pz_ray.running import member as member_module
 from p2pz_ray.running import pool as pool_module
 from p2pz_ray.running.cluster import check_gpu
@@ -116,7 +117,7 @@ def play(tmp_path: Path, local_ray: None) -> Iterator[Callable[..., Play]]:
 
     yield make
     for each in played:
-        for member in each.pool.members:
+        for member in each.pool.crew.members:
             member.release()
 
 
@@ -149,11 +150,13 @@ def test_what_is_slow_at_the_end_is_given_to_an_idle_replica_too_and_counts_once
 def test_replicas_without_work_are_let_go_down_to_the_fewest(play: Callable[..., Play]) -> None:
     playing = play(4)
     left: list[int] = []
-    playing.run(["sleep 0.1", "sleep 0.1", "sleep 0.1", "sleep 6"], lambda _: left.append(len(playing.pool.members)))
+    playing.run(
+        ["sleep 0.1", "sleep 0.1", "sleep 0.1", "sleep 6"], lambda _: left.append(len(playing.pool.crew.members))
+    )
     assert left[-1] == 2  # the one at work and its spare
     kept = play(3, count=3, min=None, max=None)
     left.clear()
-    kept.run(["sleep 0.1", "sleep 0.1", "sleep 2"], lambda _: left.append(len(kept.pool.members)))
+    kept.run(["sleep 0.1", "sleep 0.1", "sleep 2"], lambda _: left.append(len(kept.pool.crew.members)))
     assert left[-1] == 3
 
 
@@ -244,13 +247,13 @@ def test_one_that_fails_while_others_still_load_does_not_end_the_run(
 def test_a_request_that_no_machine_can_meet_is_said_and_given_up(
     play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "UNPLACED", 0.1)
-    monkeypatch.setattr(pool_module, "GIVEN_UP", 1.2)
+    monkeypatch.setattr(crew_module, "UNPLACED", 0.1)
+    monkeypatch.setattr(crew_module, "GIVEN_UP", 1.2)
     playing = play(1)
-    playing.pool.members[0].release()
-    playing.pool.lacking = lambda: "No machine of the cluster has 1 GPUs for a replica."
+    playing.pool.crew.members[0].release()
+    playing.pool.crew.lacking = lambda: "No machine of the cluster has 1 GPUs for a replica."
     actor = ray.remote(concurrency_groups={"watch": 1})(Player).options(num_gpus=1).remote(playing.folder)
-    playing.pool.members = [Member(actor)]
+    playing.pool.crew.members = [Member(actor)]
     with pytest.raises(P2PZError, match=r"has 1 GPUs for a replica\. None has come within"):
         playing.run(["sleep 0"])
     assert "The run waits" in playing.said.getvalue()
