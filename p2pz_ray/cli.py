@@ -17,6 +17,7 @@ from typing import Any
 
 from p2pz_ray.arguments import parsed
 from p2pz_ray.errors import ConfigError, P2PZError, StoppedError
+from p2pz_ray.patience import doing
 
 DONE, FAILED, WRONG, TOO_MANY_FAILED = 0, 1, 2, 3
 RETRIED = "P2PZ_RETRIED"
@@ -49,7 +50,8 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def demo(given: argparse.Namespace) -> int:
-    from p2pz_ray.demo import demo
+    with doing("Loading PyTorch and Ray"):
+        from p2pz_ray.demo import demo
 
     demo(given.out, *([given.count] if given.count else []))
     return DONE
@@ -127,10 +129,12 @@ def report(given: argparse.Namespace) -> int:
     from p2pz_ray.report.report import write_report
 
     options = storage_options(given.storage_options)
-    if given.other is None:
-        print(write_report(given.run, storage_options=options, truth_uri=given.truth, student_uri=given.student))
-    else:
-        print(write_comparison(given.run, given.other, storage_options=options))
+    with doing("Writing the report"):
+        if given.other is None:
+            written = write_report(given.run, storage_options=options, truth_uri=given.truth, student_uri=given.student)
+        else:
+            written = write_comparison(given.run, given.other, storage_options=options)
+    print(written)
     return DONE
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2pz_ray.config import DirectionConfig, TranslateConfig
 from p2pz_ray.config.given import Given, configuration
+from p2pz_ray.patience import doing
 
 if TYPE_CHECKING:
     from p2pz_ray.config.evaluate import EvaluateConfig
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from p2pz_ray.running.progress import Reached
     from p2pz_ray.translation.forecast import Forecast
     from p2pz_ray.translation.run import Summary
+
+LOADING = "Loading PyTorch and Ray"
 
 
 def translate(config: Given, *settings: str, on_progress: Callable[[Reached], None] | None = None) -> Summary:
@@ -35,7 +38,8 @@ def translate(config: Given, *settings: str, on_progress: Callable[[Reached], No
     interrupted. Failed images raise nothing: see `summary.failed_share`.
     """
     found = configuration(config, settings, TranslateConfig)
-    from p2pz_ray.translation.run import translate as run
+    with doing(LOADING):
+        from p2pz_ray.translation.run import translate as run
 
     return run(found, on_progress)
 
@@ -43,9 +47,11 @@ def translate(config: Given, *settings: str, on_progress: Callable[[Reached], No
 def direction(config: Given, *settings: str) -> EditDirection:
     """Make an edit direction and save it. Raises as `translate` does."""
     found = configuration(config, settings, DirectionConfig)
-    from p2pz_ray.engines.direction import write_direction
+    with doing(LOADING):
+        from p2pz_ray.engines.direction import write_direction
 
-    return write_direction(found)
+    with doing("Making the direction"):
+        return write_direction(found)
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,9 @@ class Evaluation:
 def evaluate(config: Given, *settings: str, say: Callable[[str], None] = print) -> Evaluation:
     """Score the pairs of a run that have no scores yet, and write metrics and report. Raises as `translate` does."""
     found = configuration(config, settings, _evaluate_config())
-    from p2pz_ray.evaluation.evaluate import evaluate as run
-    from p2pz_ray.running.cluster import connected
+    with doing(LOADING):
+        from p2pz_ray.evaluation.evaluate import evaluate as run
+        from p2pz_ray.running.cluster import connected
 
     with connected(found):
         metrics = run(found, say)
@@ -73,13 +80,14 @@ def evaluate(config: Given, *settings: str, say: Callable[[str], None] = print) 
         return Evaluation(metrics, None)
     from p2pz_ray.report.report import write_report
 
-    written = write_report(
-        found.run,
-        storage_options=found.storage_options,
-        truth_uri=found.collection.uri if found.collection and found.metrics.truth else None,
-        student_uri=found.student,
-        pictures=found.pictures,
-    )
+    with doing("Writing the report"):
+        written = write_report(
+            found.run,
+            storage_options=found.storage_options,
+            truth_uri=found.collection.uri if found.collection and found.metrics.truth else None,
+            student_uri=found.student,
+            pictures=found.pictures,
+        )
     return Evaluation(metrics, str(written))
 
 
@@ -97,7 +105,8 @@ def plan(config: Given, *settings: str, measure: int | None = None, price: float
     price: per replica hour, in any currency. Raises ConfigError where the configuration is wrong.
     """
     found = configuration(config, settings, TranslateConfig)
-    from p2pz_ray.translation.forecast import forecast
+    with doing(LOADING):
+        from p2pz_ray.translation.forecast import forecast
 
     return forecast(found, measure, price)
 

@@ -14,7 +14,7 @@ import torch
 
 from p2pz_ray.config.generator import GeneratorConfig
 
-JOBS = Path(__file__).parents[1] / "jobs" / "measuring"
+JOBS = Path(__file__).parents[1] / "jobs"
 
 
 @pytest.fixture
@@ -103,5 +103,5 @@ def test_it_needs_no_ray_no_pydantic_and_no_arrow() -> None:
         "import sys; sys.modules.update({name: None for name in ('ray', 'pydantic', 'pyarrow')}); "
         "import p2pz_ray.editing, p2pz_ray.student.generator, accelerator, gpu.weights; gpu.weights.tokenizer()"
     )
-    folders = [str(JOBS), str(JOBS.parents[1])]
+    folders = [str(JOBS), str(JOBS.parent)]
     subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {folders!r}; {code}"], check=True)

@@ -16,7 +16,7 @@ Job = Callable[[str], ModuleType]
 
 @pytest.fixture
 def job(monkeypatch: pytest.MonkeyPatch) -> Job:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "jobs" / "measuring")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "jobs")
     return importlib.import_module
 
 

@@ -153,7 +153,7 @@ def test_memory_grows_with_images_and_hardly_with_directions_and_with_steps_by_t
 @pytest.mark.slow
 def test_four_edits_at_sdxls_layout_take_the_memory_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """One step of an edit of 1,024 px, without its weights."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "jobs" / "measuring")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "jobs")
     from gpu.layouts import TRUE
 
     model = of_layout("meta", TRUE["SDXL"].unet, Words(2048, 1280), spacing="trailing")

@@ -40,7 +40,7 @@ from p2pz_ray.storage.store import Store
 from p2pz_ray.translation.forecast import Forecast, forecast
 from p2pz_ray.translation.prepare import make_partitions, prepare
 from p2pz_ray.translation.provenance import provenance
-from p2pz_ray.translation.status import watch
+from p2pz_ray.translation.status import status, watch
 
 ROOT = Path(__file__).parents[1]
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
@@ -250,6 +250,21 @@ def test_status_is_watched_until_the_end_and_said_as_json(
     assert watch(str(tmp_path), lambda _: None).done == 2
     assert main(["status", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["total"] == 2
+
+
+def test_the_status_of_a_run_without_a_driver_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [[pair(s.id, s.picture(), s.picture())] for s in examples(2)]
+    write_run(tmp_path, rows[:1], planned=2, complete=False)
+    [manifest] = Opened(str(tmp_path)).manifests
+    long = max(60.0, 3 * (manifest.finished - manifest.started))
+    monkeypatch.setattr("p2pz_ray.translation.status.time.time", lambda: manifest.finished + long - 1)
+    assert not status(str(tmp_path)).stalled
+    monkeypatch.setattr("p2pz_ray.translation.status.time.time", lambda: manifest.finished + long + 1)
+    assert status(str(tmp_path)).stalled
+    assert "its driver is probably gone" in str(status(str(tmp_path)))
+    assert " left" not in str(status(str(tmp_path)))
+    write_run(tmp_path, rows)
+    assert not status(str(tmp_path)).stalled
 
 
 # ------------------------------------------------------------------------------------------------ what is edited

@@ -16,7 +16,7 @@ def test_a_latent_is_compared_at_as_many_places_in_every_family(
     name: str, side: int, compared: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Places are cells of compared maps, in all layers together; at the true layouts."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "jobs" / "measuring")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "jobs")
     from gpu.layouts import TRUE
 
     layout = TRUE[name].unet

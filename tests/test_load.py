@@ -18,7 +18,7 @@ from p2pz_ray.serving.web.api import build_app
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "jobs" / "measuring")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "jobs")
     return importlib.import_module("load")
 
 

@@ -173,6 +173,21 @@ def test_the_pictures_are_spread_evenly_over_the_run_and_over_its_edits(tmp_path
     assert evenly(1000, 2) == [250, 750]
 
 
+def test_the_strengths_of_a_picture_stand_side_by_side(tmp_path):
+    names = ["cat2dog-40", "cat2dog-70", "cat2dog-100"]
+    grey = {name: np.full((64, 64, 3), level, np.uint8) for name, level in zip(names, (10, 20, 30), strict=True)}
+    rows = [pair(f"id-{i}", examples(1)[0].picture(), grey[name], edit=name) for i in range(4) for name in names]
+    edits = {n: {"source": "cat", "target": "dog", "strength": int(n[8:]) / 100} for n in [*reversed(names)]}
+    write_run(tmp_path, [rows[:6], rows[6:]], config={"edits": edits})
+    page = reported(tmp_path, pictures=2)
+    assert [item["data-edit"] for item in page.all("li") if "data-edit" in item] == ["cat2dog-100"] * 2
+    assert page.text.count("cat → dog") == 2  # as the page's title and as its heading
+    shots = [img["alt"] for img in page.all("img")]
+    assert shots == ["source", "40\u00a0%", "70\u00a0%", "edited"] * 2
+    for name, said in zip(names, shots[1:4], strict=True):
+        np.testing.assert_array_equal(page.pictures(said), [grey[name]] * 2)
+
+
 def test_failures_are_grouped_by_their_sentence_with_the_ids_that_share_it(tmp_path):
     rows = [pair(f"n{i}.png", status="error", error=f"n{i}.png: The file is empty.") for i in range(KEPT_IDS + 30)]
     rows += [pair("x", status="error", error="It is a text."), pair("y", status="error")]

@@ -12,7 +12,7 @@ from p2pz_ray.student.export import export_student
 from p2pz_ray.student.repertoire import Repertoire, Skill
 from p2pz_ray.student.student import build_generator, save_student
 
-JOBS = Path(__file__).parents[1] / "jobs" / "measuring"
+JOBS = Path(__file__).parents[1] / "jobs"
 
 
 @pytest.mark.slow
@@ -20,7 +20,7 @@ def test_a_row_for_each_engine_one_at_a_time_and_at_its_best(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxscript")
-    monkeypatch.syspath_prepend(str(JOBS))  # as python jobs/measuring/student.py has it
+    monkeypatch.syspath_prepend(str(JOBS))  # as python jobs/student.py has it
     spec = importlib.util.spec_from_file_location("student_table", JOBS / "student.py")
     assert spec is not None
     assert spec.loader is not None

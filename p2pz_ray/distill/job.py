@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from p2pz_ray.config.given import Given, configuration
+from p2pz_ray.patience import doing
 
 if TYPE_CHECKING:
     from p2pz_ray.distill.run import Distilled
@@ -15,6 +16,7 @@ def distill(config: Given, *settings: str) -> Distilled:
     from p2pz_ray.config.distill import DistillConfig
 
     found = configuration(config, settings, DistillConfig)
-    from p2pz_ray.distill.run import distill as run  # which loads torch, for a configuration that is right
+    with doing("Loading PyTorch"):
+        from p2pz_ray.distill.run import distill as run  # for a configuration that is right
 
     return run(found)

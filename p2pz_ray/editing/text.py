@@ -65,8 +65,8 @@ class TextEncoder:
     but one stand side by side and the second of which gives the pooled part.
 
     Always float32: they are small, and their precision is the direction's. (At Stable Diffusion 1.5's layout with
-    random weights float16 is 0.13 % off on an H100, bfloat16 1.0 %: jobs/measuring/accelerator.md.) `encoder` holds
-    them in order.
+    random weights float16 is 0.13 % off on an H100, bfloat16 1.0 %: jobs/accelerator.md.) `encoder` holds them in
+    order.
     """
 
     def __init__(self, tokenizers: Sequence[CLIPTokenizer], encoders: Sequence[nn.Module]):

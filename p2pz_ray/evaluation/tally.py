@@ -66,12 +66,14 @@ class Tally:
                 self._pictured[edit].append((index, count))
         self.problems = sorted(problems.values(), key=lambda problem: -problem.images)
 
-    def sample(self, count: int) -> list[Place]:
-        """Up to `count` pairs with pictures, evenly over the run and the same number of each edit, in order."""
+    def sample(self, count: int, without: Collection[str] = ()) -> list[Place]:
+        """Up to `count` pairs with pictures, evenly over the run and the same number of each edit but those `without`,
+        in order."""
         left = max(0, count)
+        among = {edit: held for edit, held in self._pictured.items() if edit not in without}
         wanted: defaultdict[int, set[tuple[str, int]]] = defaultdict(set)  # partition → edits, and which of their rows
-        for turn, (edit, held) in enumerate(sorted(self._pictured.items(), key=lambda item: self.edits[item[0]])):
-            share = min(self.edits[edit], left // (len(self._pictured) - turn))
+        for turn, (edit, held) in enumerate(sorted(among.items(), key=lambda item: self.edits[item[0]])):
+            share = min(self.edits[edit], left // (len(among) - turn))
             ends = np.cumsum([many for _, many in held])
             for number in evenly(self.edits[edit], share):
                 at = int(np.searchsorted(ends, number, "right"))
@@ -116,9 +118,11 @@ def rows_at(run: Run, places: Iterable[Place], columns: Sequence[str]) -> Iterat
             first += batch.num_rows
 
 
-def edited_pictures(run: Run, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
-    """The encoded edited pictures of some pairs, by id and edit."""
-    rows = rows_at(run, places_of(run, keys), ["id", "edit", "edited_image"])
+def edited_pictures(
+    run: Run, keys: Collection[tuple[str, str]], partitions: Collection[str] | None = None
+) -> dict[tuple[str, str], bytes]:
+    """The encoded edited pictures of some pairs, by id and edit, looked for in these partitions or in all."""
+    rows = rows_at(run, places_of(run, keys, partitions), ["id", "edit", "edited_image"])
     return {(row["id"], row["edit"]): (row["edited_image"] or {}).get("bytes") or b"" for row in rows}
 
 

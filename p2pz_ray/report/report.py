@@ -1,7 +1,7 @@
 """The report of a run: one HTML file that holds everything it shows."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from p2pz_ray.commit.run import Run
+from p2pz_ray.config.edits import swept_from
 from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.evaluation.metrics.pixels import NO_DIFFERENCE
 from p2pz_ray.evaluation.metrics.truth import PairError, Truth, TruthSummary, psnr
@@ -46,14 +47,15 @@ def write_report(
     errors = _errors(run, truth) if truth else {}
     if truth and tally.statuses["ok"] and not errors:
         raise ConfigError(f"{truth_uri} has the truth of no pair in {run_uri}: give the collection it was made of.")
-    places = tally.sample(pictures)
+    sweeps = _sweeps(run.config)
+    places = tally.sample(pictures, without=[weaker for others in sweeps.values() for weaker in others])
     if pictures and len(places) < sum(tally.edits.values()):
         extremes = scores.extremes()
         partitions = {pair.partition for pair in extremes}
         places = sorted({*places, *places_of(run, {(pair.id, pair.edit) for pair in extremes}, partitions)})
     student = Run(student_uri, storage_options) if student_uri else None
     scored = ScoreTable(run, [run.manifests[index] for index in sorted({place.partition for place in places})])
-    cards = affordable(_with_scores(list(_cards(run, places, truth, student)), scored))
+    cards = affordable(_with_scores(list(_cards(run, places, sweeps, truth, student)), scored))
     page_html = page(
         title=_title(run.config) or ", ".join(sorted(tally.edits)) or "A run of pairs",
         subtitle=_subtitle(run),
@@ -93,13 +95,21 @@ def _errors(run: Run, truth: Truth) -> dict[str, list[PairError]]:
     return dict(sorted(errors.items()))
 
 
-def _cards(run: Run, places: Sequence[Place], truth: Truth | None, student: Run | None) -> Iterator[Card]:
+def _cards(
+    run: Run, places: Sequence[Place], sweeps: Mapping[str, Mapping[str, str]], truth: Truth | None, student: Run | None
+) -> Iterator[Card]:
+    """A card per place; that of a sweep's strongest edit shows the weaker ones of its picture too."""
     columns = ["id", "edit", "status", "caption", "seed", "source_image", "edited_image", "mask"]
     rows = list(rows_at(run, places, columns))
+    shown = {(row["id"], other) for row in rows for other in sweeps.get(row["edit"], ())}
+    weaker = edited_pictures(run, shown, {run.manifests[place.partition].partition for place in places})
     learned = edited_pictures(student, {(row["id"], row["edit"]) for row in rows}) if student else None
     for row in rows:
         source, edited = _bytes(row["source_image"]), _bytes(row["edited_image"])
-        pictures = {"source": picture(source), "edited": picture(edited)}
+        pictures = {"source": picture(source)}
+        for other, said in sweeps.get(row["edit"], {}).items():
+            pictures[said] = picture(weaker.get((row["id"], other)))
+        pictures["edited"] = picture(edited)
         if row.get("mask"):
             pictures["mask"] = picture(_bytes(row["mask"]))
         scores: dict[str, float] = {}
@@ -144,10 +154,11 @@ def _figures(run: Run, tally: Tally) -> Figures:
 def _title(config: dict[str, Any]) -> str:
     """What was translated into what: the edits' words, or the name of one that has none."""
     edits = _edits(config)
-    names = [
+    named = (
         f"{edit['source']} → {edit['target']}" if edit.get("source") and edit.get("target") else name
         for name, edit in edits.items()
-    ]
+    )
+    names = list(dict.fromkeys(named))  # several strengths have the same words
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
@@ -166,6 +177,19 @@ def _subtitle(run: Run) -> str:
 
 def _edits(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: edit for name, edit in _section(config, "edits").items() if isinstance(edit, dict)}
+
+
+def _sweeps(config: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Of each edit that a run makes at several strengths: the strongest one's name → the weaker ones' names and what
+    they are called, the weakest first."""
+    found: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
+    for name, edit in _edits(config).items():
+        strength = edit.get("strength")
+        if isinstance(strength, int | float) and (base := swept_from(name, strength)) != name:
+            found[base].append((strength, name))
+    strengths = [sorted(each) for each in found.values() if len(each) > 1]
+    # A space that doesn't break a line.
+    return {each[-1][1]: {name: f"{100 * strength:.0f}\u00a0%" for strength, name in each[:-1]} for each in strengths}
 
 
 def _section(config: dict[str, Any], name: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 from p2pz_ray.config.processes import Processes, RayConfig
 from p2pz_ray.config.section import Device
 from p2pz_ray.errors import ConfigError, P2PZError, first_line
+from p2pz_ray.patience import doing
 from p2pz_ray.running.ray_folder import check_address, check_ray_folder
 from p2pz_ray.running.ray_private import JOB_VARIABLE, loopback_alone, outward_address, started_here
 
@@ -49,7 +50,10 @@ def connected(config: Placed) -> Iterator[None]:
         check_address(address, named)
         _check_reachable(address, named)
         try:
-            with loopback_alone() if _on_loopback_alone(address) else nullcontext():
+            with (
+                doing(f"Connecting to Ray at {address}"),
+                loopback_alone() if _on_loopback_alone(address) else nullcontext(),
+            ):
                 ray.init(address=address, runtime_env=_own_code(), **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"There is no Ray cluster at {address} ({first_line(error)}): check {named}.") from error
@@ -111,7 +115,7 @@ def _start(config: Placed, quiet: dict[str, Any]) -> None:
     # Replicas may share cores, but each must find a place.
     needed = math.ceil(config.replicas.bounds[1] * config.replicas.cpus)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with loopback_alone():
+    with doing("Starting Ray"), loopback_alone():
         ray.init(address="local", num_cpus=max(cores, needed), include_dashboard=False, **quiet)
 
 

@@ -29,6 +29,7 @@ from p2pz_ray.engines.precision import in_half
 from p2pz_ray.engines.safety import check_safety
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.checkpoint import load_pretrained
+from p2pz_ray.patience import doing
 from p2pz_ray.storage.inside import lies_inside
 from p2pz_ray.storage.store import Store
 from p2pz_ray.student import Student
@@ -219,16 +220,17 @@ def make_partitions(config: TranslateConfig, images: int | None = None, after: P
     given = config.input
 
     def cut(per_partition: int) -> tuple[Plan, int]:
-        made = make_plan(
-            given.uri,
-            columns_of(config),
-            given.storage_options,
-            per_partition,
-            given.max_images,
-            after=after,
-            outside=[uri for uri in (config.output, config.inversion.cache) if uri is not None],
-            skip_unreadable=given.unreadable == "skip",
-        )
+        with doing(f"Reading the collection {given.uri}"):
+            made = make_plan(
+                given.uri,
+                columns_of(config),
+                given.storage_options,
+                per_partition,
+                given.max_images,
+                after=after,
+                outside=[uri for uri in (config.output, config.inversion.cache) if uri is not None],
+                skip_unreadable=given.unreadable == "skip",
+            )
         return made, per_partition
 
     plan, used = cut(images or given.images_per_partition)

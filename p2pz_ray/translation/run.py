@@ -15,6 +15,7 @@ from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.engines.job import Job
 from p2pz_ray.errors import P2PZError, StoppedError
+from p2pz_ray.patience import doing
 from p2pz_ray.running.progress import Progress, Reached, duration
 from p2pz_ray.running.stop import interruptible
 from p2pz_ray.storage.failure import StorageError
@@ -62,8 +63,8 @@ def translate(config: TranslateConfig, on_progress: Callable[[Reached], None] | 
     instead of a bar.
 
     Raises ConfigError for what is wrong, before Ray starts as far as that can be known by then, and before any replica
-    in any case; P2PZError where the
-    work can't go on or was interrupted: the same call then goes on from what is committed.
+    in any case; P2PZError where the work can't go on or was interrupted: the same call then goes on from what is
+    committed.
     """
     with ExitStack() as while_running:
 
@@ -72,7 +73,8 @@ def translate(config: TranslateConfig, on_progress: Callable[[Reached], None] | 
             from p2pz_ray.running.errand import run_errand
 
             while_running.enter_context(connected(config))
-            found: Ingredients = run_errand(config, found_here, wanted, config.device)
+            with doing("Making the directions"):
+                found: Ingredients = run_errand(config, found_here, wanted, config.device)
             return found
 
         prepared = prepare(config, find)

@@ -18,6 +18,9 @@ RECENT = 20
 SLOWEST = 3
 """Partitions that are named, if they took this much longer than usual:"""
 UNUSUAL = 2.0
+STALLED, AT_LEAST = 3.0, 60.0
+"""A run in which nothing was committed for so many times what its longest partition took, and so many seconds, has
+probably no driver."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class ReplicaShare:
 class Status:
     """Counts of images (`total`, `done`) and of pairs (`ok`, `failed`); `rate` in images a second, None while too
     little is committed to tell; `idle` seconds since the last commit; `usual` seconds of a partition, the median;
-    `slowest` partitions that took unusually long, with their seconds."""
+    `slowest` partitions that took unusually long, with their seconds; `stalled` whether nothing was committed for so
+    long that its driver is probably gone."""
 
     uri: str
     total: int
@@ -43,6 +47,7 @@ class Status:
     finished: bool
     rate: float | None
     idle: float | None
+    stalled: bool
     usual: float | None
     slowest: tuple[tuple[str, float], ...]
     replicas: tuple[ReplicaShare, ...]
@@ -53,6 +58,9 @@ class Status:
         text += f", {self.ok:,} pairs ok, {self.failed:,} failed"
         if self.finished:
             text += "; finished."
+        elif self.stalled and self.idle is not None:
+            text += f"; nothing was committed for {duration(self.idle)}, so its driver is probably gone. "
+            text += "The command that began it goes on from here."
         else:
             if self.rate is not None:
                 text += f"; {self.rate:.2f} images/s, about {duration((self.total - self.done) / self.rate)} left"
@@ -95,6 +103,7 @@ def status(uri: str, storage_options: dict[str, Any] | None = None) -> Status:
         rate = sum(manifest.images for manifest in recent) / spent if spent > 0 else None
     took = sorted(m.finished - m.started for m in manifests)
     usual = took[(len(took) - 1) // 2] if took else None
+    idle = max(0.0, time.time() - recent[0].finished) if recent else None
     slowest = heapq.nlargest(SLOWEST, ((m.finished - m.started, m.partition) for m in manifests))
     return Status(
         uri=uri,
@@ -104,7 +113,8 @@ def status(uri: str, storage_options: dict[str, Any] | None = None) -> Status:
         failed=sum(manifest.failed for manifest in manifests),
         finished=finished,
         rate=rate,
-        idle=max(0.0, time.time() - recent[0].finished) if recent else None,
+        idle=idle,
+        stalled=not finished and idle is not None and idle > max(AT_LEAST, STALLED * took[-1]),
         usual=usual,
         slowest=tuple((id, seconds) for seconds, id in slowest if usual and seconds > UNUSUAL * usual),
         replicas=_replicas(manifests),

@@ -1,6 +1,6 @@
 """What an edit can be besides whole: weaker, composed, confined to a mask. One PNG of the embedded miniature's.
 
-    python jobs/measuring/gallery.py [OUT.png] [--count 4] [--seed 2]
+    python jobs/gallery.py [OUT.png] [--count 4] [--seed 2]
 
 A row for each held-out scene of a cat: the source; cat2dog at four strengths; cat2glasses; both composed; cat2dog
 confined to the cat's mask; and where that one differs from the source, white.

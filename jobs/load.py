@@ -1,9 +1,8 @@
 """How a service holds under load: latencies, throughput and batch fill, beside the same engine without a service.
 
-    python jobs/measuring/load.py [KEY=VALUE …] [--clients 32] [--seconds 60]
-    python jobs/measuring/load.py --url http://127.0.0.1:8000
+    python jobs/load.py [KEY=VALUE …] [--clients 32] [--seconds 60]      starts `p2pz serve KEY=VALUE …` for the time
+    python jobs/load.py --url http://127.0.0.1:8000                      a service that runs on this machine already
 
-The first starts `p2pz serve KEY=VALUE …` for the time; the second asks a service that runs on this machine already.
 Each client sends one picture after the other; the answers are counted by their status. Only a loopback address is
 taken, and no more than 256 clients for 600 seconds.
 """

@@ -1,7 +1,7 @@
 """What is this GPU worth, and is it right? Measured on random weights at true layout: Stable Diffusion 1.5 at 512 px,
 2.1 at 768 and XL at 1024, and the student at 256 and 512.
 
-    python jobs/measuring/accelerator.py [--seconds 480] [--out FOLDER] [--tiny]
+    python jobs/accelerator.py [--seconds 480] [--out FOLDER] [--tiny]
 
 It needs no Ray, no network and no checkpoint: a machine with PyTorch and transformers, and beside them diffusers (0.42
 or later) with importlib_metadata, zipp and requests (with urllib3, idna, certifi and charset_normalizer), all of them
@@ -27,7 +27,7 @@ from pathlib import Path  # noqa: E402
 
 import torch  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gpu.layouts import TINY, TRUE  # noqa: E402
 from gpu.machine import Machine, precision  # noqa: E402

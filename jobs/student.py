@@ -1,7 +1,6 @@
 """How fast students are beside their teacher, the editor, and beside diffusers' own pipeline, in one run.
 
-    OMP_NUM_THREADS=1 python jobs/measuring/student.py STUDENT … [--edit cat2dog] [--images 16] [--steps 50]
-        [--diffusers 1]
+    OMP_NUM_THREADS=1 python jobs/student.py STUDENT … [--edit cat2dog] [--images 16] [--steps 50] [--diffusers 1]
 
 Seconds are of a picture, loading left out, from PNG to PNG; of a student also of its network alone. A student is timed
 one picture at a time and at the batch that suits it best, by PyTorch, and by onnxruntime where it was exported

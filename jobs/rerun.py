@@ -1,6 +1,6 @@
 """What `inversion.cache` saves a second run over the same images, with other words. All runs in this process.
 
-    python jobs/measuring/rerun.py [--model mini] [--images 8] [--rounds 2]
+    python jobs/rerun.py [--model mini] [--images 8] [--rounds 2]
 
 A first run, cat to dog, keeps its inversions; then runs of cat to fox begin with them and without them by turns.
 Evaluations are UNet passes of one picture, those of the map gradient counted as the forward passes alone.

@@ -1,6 +1,6 @@
 """What the run costs beside the work itself: a table of ratios, measured on this machine.
 
-    python jobs/measuring/scale.py [overhead] [replicas] [plan] [keys] [status] [scores] [memory] [--keys COUNT]
+    python jobs/scale.py [overhead] [replicas] [plan] [keys] [status] [scores] [memory] [--keys COUNT]
 
 overhead: one replica against a plain loop over the same partitions with the same editor, in turn.
 replicas: 64 replicas that sleep instead of editing, against the ideal of so many sleepers.

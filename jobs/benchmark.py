@@ -1,6 +1,6 @@
 """The editor beside diffusers' own pix2pix-zero pipeline: same weights, same pictures, one run.
 
-    python jobs/measuring/benchmark.py [--model mini] [--collection URI] [--edit cat2dog] [--images 8]
+    python jobs/benchmark.py [--model mini] [--collection URI] [--edit cat2dog] [--images 8]
 
 The collection is Parquet with truth columns, as `p2pz world` writes it; without one, a fresh one is drawn. Every row
 edits the same pictures. Seconds are the process's own on a CPU, the clock's on a GPU. Evaluations are UNet passes of
