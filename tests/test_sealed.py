@@ -50,7 +50,7 @@ def test_a_few_files_are_read_however_many_partitions_are_done(run: RunFolder, m
     run.finish(PLAN, {"by": "test"})
     read.clear()
     assert status(run.uri).done == 60
-    assert len(read) == 2, read
+    assert len(read) == 3, read
 
 
 def test_a_partition_whose_manifest_or_file_was_removed_is_not_done(run: RunFolder) -> None:
