@@ -38,6 +38,7 @@ class EditConfig(Section):
 
 
 def percent(strength: float) -> str:
+    """What the name of an edit of one of several strengths ends with."""
     return f"-{100 * strength:.0f}"
 
 

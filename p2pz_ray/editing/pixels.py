@@ -12,12 +12,14 @@ Pictures = NDArray[np.uint8] | Sequence[Image.Image] | Sequence[NDArray[np.uint8
 
 
 def sources_of(inversion: Inversion) -> NDArray[np.uint8]:
+    """The pictures that were inverted, (B, H, W, 3). Raises ValueError where the inversion doesn't hold them."""
     if inversion.images is None:
         raise ValueError("this inversion doesn't hold its pictures, which masks need: make it with Editor.invert")
     return inversion.images
 
 
 def pixels_of(images: Pictures) -> NDArray[np.uint8]:
+    """Pictures of one size as (B, H, W, 3). Raises ValueError for others."""
     if isinstance(images, np.ndarray):
         pixels = images
     else:

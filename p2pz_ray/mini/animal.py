@@ -173,6 +173,7 @@ def _rabbit_head(pen: Pen, scene: Scene, coat: RGB) -> Head:
 
 
 def small_animal(pen: Pen, scene: Scene) -> Head:
+    """Draw a cat, dog, fox or rabbit."""
     coat = COATS[scene.coat]
     if scene.kind == "cat":
         _tail(pen, scene, True, 0.13, coat, contrast(coat, 0.3))
@@ -206,6 +207,7 @@ def _hide(scene: Scene) -> _Hide:
 
 
 def large_animal(pen: Pen, scene: Scene) -> Head:
+    """Draw a horse or zebra."""
     hide = _hide(scene)
     far = contrast(hide.coat, 0.2)
     pen.line(curve((-0.6, 0.0), (-0.98, 0.1), (-0.86, 0.6)), 0.15, hide.mane)

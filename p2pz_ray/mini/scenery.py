@@ -29,6 +29,7 @@ _DRIFTS = [(0.02, 0.16, 0.2, 0.12), (0.98, 0.2, 0.24, 0.14), (0.12, 0.92, 0.26, 
 
 
 def scenery(scene: Scene, side: int, style: Style) -> Image.Image:
+    """Sky, ground and season of a scene, `side` pixels high and wide."""
     fill = style.fill
     top, low = (np.array(fill(c), np.float32) for c in SKIES[scene.sky])
     horizon = round(scene.horizon * side)
@@ -78,6 +79,7 @@ def scenery(scene: Scene, side: int, style: Style) -> Image.Image:
 
 
 def shadow(picture: Image.Image, scene: Scene, side: int, style: Style) -> None:
+    """Draw the animal's shadow on the ground."""
     x, y, rx, ry = scene.x, scene.y + 0.47 * scene.size, 0.42 * scene.size, 0.06 * scene.size
     box = [side * (x - rx), side * (y - ry), side * (x + rx), side * (y + ry)]
     ImageDraw.Draw(picture).ellipse(box, fill=style.fill(shade(GROUNDS[scene.ground], -0.3)))
