@@ -9,7 +9,7 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 from measured import Row, config_of, peak
 
-from p2pz_ray.collection.manifest import Manifest
+from p2pz_ray.commit.manifest import Manifest
 
 
 class Keys(AbstractFileSystem):  # type: ignore[misc]

@@ -32,9 +32,10 @@ import ray
 from bucket import keys
 from measured import PER_PARTITION, Row, config_of, peak
 
-from p2pz_ray.collection.manifest import Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.schema import collection_schema
+from p2pz_ray.commit.folder import RunFolder
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.engines.job import Job
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import ray.data
 
-    from p2pz_ray.collection.manifest import Manifest
+    from p2pz_ray.commit.manifest import Manifest
     from p2pz_ray.translation.status import Status
 
 
@@ -92,7 +92,7 @@ class Run:
         return datasets.load_dataset("parquet", data_files=files, split="train", streaming=streaming, **options)
 
     def _opened(self) -> Any:
-        from p2pz_ray.collection.run import Run as Opened
+        from p2pz_ray.commit.run import Run as Opened
 
         return Opened(self.uri, self._options)
 

@@ -21,8 +21,8 @@ from tiny_job import pairs_of, tiny_settings
 
 from p2pz_ray import EditDirection, __version__
 from p2pz_ray.cli import RETRIED, VERBS, main
-from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.schema import collection_schema
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.config.reference import JOBS, keys
 from p2pz_ray.errors import ConfigError, P2PZError, StoppedError

@@ -22,7 +22,7 @@ from PIL import Image
 from small_run import examples, write_truth
 
 from p2pz_ray.cli import main
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.config.distill import DistillConfig, TrainingConfig
 from p2pz_ray.distill import loop
 from p2pz_ray.distill.checkpoint import Checkpoints

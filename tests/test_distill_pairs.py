@@ -13,7 +13,7 @@ import pytest
 import torch
 from small_run import Example, examples, image, pair, write_run, write_truth
 
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.config.distill import DistillConfig, PairsConfig
 from p2pz_ray.config.generator import GeneratorConfig
 from p2pz_ray.distill.condition import Condition

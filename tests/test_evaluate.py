@@ -10,7 +10,7 @@ import ray
 from small_run import examples, pair, write_run, write_truth
 
 from p2pz_ray.cli import main
-from p2pz_ray.collection.run import Run
+from p2pz_ray.commit.run import Run
 from p2pz_ray.config import load
 from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.distill.condition import Condition

@@ -17,7 +17,7 @@ from small_run import TARGETS, Example, examples, moved, pair, write_run
 
 from p2pz_ray.arguments import FORMATS
 from p2pz_ray.cli import main
-from p2pz_ray.collection.run import Run
+from p2pz_ray.commit.run import Run
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.evaluation.scores import ScoreFolder
 from p2pz_ray.export import forms, hub

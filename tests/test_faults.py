@@ -14,8 +14,8 @@ import ray
 import yaml
 from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_settings
 
-from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.translation import replica as replica_module
 from p2pz_ray.translation.replica import Replica

@@ -10,7 +10,7 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from tiny_job import pairs_of, tiny_settings, translated
 from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.config.engine import SafetyConfig
 from p2pz_ray.engines.safety import Safety

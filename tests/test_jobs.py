@@ -26,9 +26,9 @@ import p2pz_ray
 from p2pz_ray.amount import count, size
 from p2pz_ray.cli import main
 from p2pz_ray.collection.plan import make_plan
-from p2pz_ray.collection.run import Run as Opened
 from p2pz_ray.collection.schema import Columns
 from p2pz_ray.collection.understood import understood
+from p2pz_ray.commit.run import Run as Opened
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.evaluation.scores import ScoreFolder

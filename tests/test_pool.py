@@ -14,8 +14,8 @@ import pytest
 import ray
 import torch
 
-from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition, Source
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config.processes import ReplicasConfig
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.running import crew as crew_module

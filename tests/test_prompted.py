@@ -17,8 +17,8 @@ from tiny_job import committed_files, data_files, pairs_of, tiny_settings, trans
 from tiny_pipelines import save_tiny_instructpix2pix, save_tiny_kontext
 
 import p2pz_ray
-from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.editing.pipeline import Pipeline
 from p2pz_ray.errors import ConfigError

@@ -18,7 +18,7 @@ from small_run import TARGETS, camouflaged, examples, moved, pair, write_run, wr
 import p2pz_ray.evaluation
 from p2pz_ray.amount import number
 from p2pz_ray.cli import main
-from p2pz_ray.collection.run import Run
+from p2pz_ray.commit.run import Run
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.evaluation.scores import ScoreFolder
 from p2pz_ray.evaluation.tally import KEPT_IDS, busy_seconds, evenly

@@ -22,9 +22,10 @@ from ray.util.metrics import Counter, Histogram, Metric
 from s3_server import s3_server
 from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_settings
 
-from p2pz_ray.collection.manifest import SEALED, Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.schema import collection_schema, table_bytes
+from p2pz_ray.commit.folder import SEALED, RunFolder
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.model import TextEncoder
@@ -176,7 +177,9 @@ def test_a_changed_model_or_collection_is_refused(
         translate(config)
 
 
-def test_a_finished_run_gets_new_files_and_leaves_all_others_alone(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_finished_run_gets_new_files_though_it_is_killed_meanwhile_and_leaves_all_others_alone(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = tiny_settings(tmp_path, tiny_model, images=1)
     settings["input"] = {"uri": str(tmp_path / "in"), "images_per_partition": 3}
 
@@ -199,9 +202,19 @@ def test_a_finished_run_gets_new_files_and_leaves_all_others_alone(tmp_path: Pat
     add("bdfh")
     assert run("ignore") == 4
     before = {file: (tmp_path / "run" / file).read_bytes() for file in data_files(tmp_path / "run")}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
     add("ac")
     assert run("ignore") == 0
-    assert run("append") == 6
+    for place, name in ((RunFolder, "_put_plan"), (Translator, "translate"), (RunFolder, "finish")):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                run("append")
+        assert not RunFolder(settings["output"]).finished
+    assert run("ignore") == 6
     assert run("append") == 0
     assert len(pairs_of(tmp_path / "run")) == 12
     assert data_files(tmp_path / "run") == committed_files(tmp_path / "run") > before.keys()

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from p2pz_ray.collection import Partition, Plan, Source
-from p2pz_ray.collection.manifest import SEALED, Manifest, RunFolder
+from p2pz_ray.commit.folder import SEALED, RunFolder
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.errors import P2PZError
 from p2pz_ray.translation.status import status
 
@@ -49,7 +50,7 @@ def test_a_few_files_are_read_however_many_partitions_are_done(run: RunFolder, m
     run.finish(PLAN, {"by": "test"})
     read.clear()
     assert status(run.uri).done == 60
-    assert len(read) == 2, read
+    assert len(read) == 3, read
 
 
 def test_a_partition_whose_manifest_or_file_was_removed_is_not_done(run: RunFolder) -> None:

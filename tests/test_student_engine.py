@@ -13,7 +13,7 @@ from tiny_job import committed_files, data_files, pairs_of, tiny_settings, trans
 
 from p2pz_ray import Editor
 from p2pz_ray.cli import main
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.config.generator import GeneratorConfig
 from p2pz_ray.editing.model import TextEncoder

@@ -6,7 +6,6 @@ file's name may be no text.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import tempfile
@@ -85,12 +84,11 @@ class Shards(Stored):
         shard, row = self.shards[number], place - self._starts[number]
         return Planned(shard.ids[row], shard.extent.kind, self, number, row)
 
-    def copied(self, store: Store) -> Shards:
-        """The same shards, put into another place's folder `plan/` by the names of their contents."""
+    def copied(self, store: Store, attempt: str) -> Shards:
+        """The same shards, put into another place's folder `plan/` under names that no other `attempt` has."""
         copies = []
-        for shard in self.shards:
-            name = hashlib.sha256("".join(shard.ids).encode()).hexdigest()[:16]
-            copies.append(replace(shard, file=f"{FOLDER}/{name}.parquet"))
+        for number, shard in enumerate(self.shards):
+            copies.append(replace(shard, file=f"{FOLDER}/{attempt}-{number}.parquet"))
             store.write(copies[-1].file, self.store.read(shard.file))
         return Shards(store, copies)
 

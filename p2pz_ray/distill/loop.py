@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.config.distill import DistillConfig
 from p2pz_ray.distill.board import Board
 from p2pz_ray.distill.checkpoint import Checkpoints

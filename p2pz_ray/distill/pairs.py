@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.schema import Columns, check_schema
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.config.distill import PairsConfig
 from p2pz_ray.distill.condition import Condition
 from p2pz_ray.distill.taught import parts_of_run

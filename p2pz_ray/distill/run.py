@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.config import difference, record
 from p2pz_ray.config.distill import DistillConfig
 from p2pz_ray.distill.board import check_boards

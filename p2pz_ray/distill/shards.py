@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.config.distill import DistillConfig, check_size
 from p2pz_ray.distill.pairs import Candidate, PairSource
 from p2pz_ray.distill.taught import repertoire

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
+from p2pz_ray.commit.folder import INGREDIENTS, RunFolder
 from p2pz_ray.config.edits import swept_from
 from p2pz_ray.engines.direction import load_direction
 from p2pz_ray.errors import ConfigError

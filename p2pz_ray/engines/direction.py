@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
+from p2pz_ray.commit.folder import INGREDIENTS, RunFolder
 from p2pz_ray.config import DirectionConfig
 from p2pz_ray.config.edits import EditConfig
 from p2pz_ray.config.model import CheckpointConfig

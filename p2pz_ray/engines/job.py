@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.schema import Columns
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.config import TranslateConfig
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import ray
 
-from p2pz_ray.collection.manifest import Manifest
-from p2pz_ray.collection.run import Run
+from p2pz_ray.commit.manifest import Manifest
+from p2pz_ray.commit.run import Run
 from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.errors import P2PZError, StoppedError
 from p2pz_ray.evaluation.scorer import COLUMNS, Scorer

@@ -15,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p2pz_ray.collection.manifest import READERS, Manifest
 from p2pz_ray.collection.schema import table_bytes
+from p2pz_ray.commit.folder import READERS
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.errors import P2PZError, first_line
 from p2pz_ray.evaluation.metrics.metric import Scores

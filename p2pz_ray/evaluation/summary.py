@@ -9,8 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from p2pz_ray.amount import number
-from p2pz_ray.collection.manifest import Manifest
-from p2pz_ray.collection.run import Run
+from p2pz_ray.commit.manifest import Manifest
+from p2pz_ray.commit.run import Run
 from p2pz_ray.evaluation.scores import ScoreFolder, made_by
 from p2pz_ray.evaluation.sums import Sums
 from p2pz_ray.evaluation.tally import Tally

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from p2pz_ray.collection.manifest import READERS, Manifest
-from p2pz_ray.collection.run import Run
+from p2pz_ray.commit.folder import READERS
+from p2pz_ray.commit.manifest import Manifest
+from p2pz_ray.commit.run import Run
 
 KEPT_IDS, KEPT_PROBLEMS = 50, 1_000
 """Ids kept per problem, and problems kept; the others are only counted."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from p2pz_ray.collection.run import Run
+from p2pz_ray.commit.run import Run
 from p2pz_ray.config.distill import PairsConfig
 from p2pz_ray.distill.pairs import PairSource
 from p2pz_ray.errors import ConfigError, ImageError

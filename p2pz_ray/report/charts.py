@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2pz_ray.amount import number
-from p2pz_ray.collection.manifest import Manifest
+from p2pz_ray.commit.manifest import Manifest
 
 MOST_BINS, SLOTS = 40, 80
 WIDTH, HEIGHT = 320, 72

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2pz_ray.amount import number
-from p2pz_ray.collection.run import Run
+from p2pz_ray.commit.run import Run
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.evaluation.interval import Estimate, mean, share_of
 from p2pz_ray.evaluation.summary import ScoreTable

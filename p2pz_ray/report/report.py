@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from p2pz_ray.collection.run import Run
+from p2pz_ray.commit.run import Run
 from p2pz_ray.config.edits import swept_from
 from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.evaluation.metrics.pixels import NO_DIFFERENCE

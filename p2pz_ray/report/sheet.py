@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from p2pz_ray.collection.run import Run
+from p2pz_ray.commit.run import Run
 from p2pz_ray.evaluation.metrics.truth import Truth
 from p2pz_ray.picture.codec import DecodePolicy, decode
 from p2pz_ray.storage.store import Store

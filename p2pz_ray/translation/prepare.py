@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.plan import make_plan
+from p2pz_ray.commit.folder import INGREDIENTS, RunFolder
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
 from p2pz_ray.config.engine import EngineConfig
 from p2pz_ray.editing import EditDirection

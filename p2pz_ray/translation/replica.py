@@ -7,8 +7,8 @@ from typing import Any
 import ray
 import torch
 
-from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.engines.job import Job
 from p2pz_ray.running import log
 from p2pz_ray.running.cluster import check_gpu, gpus

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from p2pz_ray.amount import count
-from p2pz_ray.collection.manifest import Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition, Plan
 from p2pz_ray.collection.reader import read_partition
 from p2pz_ray.collection.understood import understood
+from p2pz_ray.commit.folder import PLANS, RunFolder
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.engines.job import Job
 from p2pz_ray.errors import P2PZError, StoppedError
@@ -207,5 +207,5 @@ def _summary(output: str, plan: Plan, manifests: dict[str, Manifest]) -> Summary
 
 
 def _recorded(folder: RunFolder, output: str) -> Summary:
-    record: dict[str, Any] = folder.read_json("_SUCCESS")
-    return Summary(output=output, fresh=False, **record)
+    record = folder.summary() or {}
+    return Summary(output=output, fresh=False, **{name: value for name, value in record.items() if name != PLANS})

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from p2pz_ray.collection.manifest import Manifest, RunFolder
+from p2pz_ray.commit.folder import RunFolder
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.running.progress import duration
 

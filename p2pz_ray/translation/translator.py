@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from p2pz_ray.collection.in_order import in_order
-from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.reader import Item, read_partition
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.editing.mask import from_picture, to_picture
 from p2pz_ray.editing.model import chosen_device
 from p2pz_ray.editing.passes import out_of_memory

@@ -6,7 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p2pz_ray.collection.manifest import Manifest, RunFolder
+from p2pz_ray.commit.folder import RunFolder
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.errors import ConfigError, P2PZError, first_line
 
 

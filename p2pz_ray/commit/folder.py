@@ -19,6 +19,7 @@ import gzip
 import hashlib
 import itertools
 import json
+import sys
 import time
 import uuid
 import zlib
@@ -26,7 +27,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from typing import Any
 
@@ -35,42 +36,17 @@ import yaml
 from p2pz_ray.collection.partition import Plan
 from p2pz_ray.collection.shards import FOLDER as SHARDS
 from p2pz_ray.collection.shards import Shards
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.errors import P2PZError
 from p2pz_ray.storage.failure import MissingFileError
 from p2pz_ray.storage.store import Store
 
 INGREDIENTS = "ingredients.json"
 SEALED = "manifests.json.gz"
+PLANS = "plans"
+"""The key of the summary that says how many plans the run had when it was finished."""
 READERS = 16
 """Manifests read at once."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What one committed partition holds.
-
-    file: relative to the run's folder. images: rows of the collection. rows, ok, failed, flagged: pairs.
-    sha256: of the file. fingerprint: of the configuration and its ingredients.
-    started, finished: seconds since 1970. seconds: where the time went, by stage. replica: which process made it,
-    as MACHINE:PID, "" for the driver; device, dtype: what it computed with.
-    """
-
-    partition: str
-    attempt: str
-    file: str
-    images: int
-    rows: int
-    ok: int
-    failed: int
-    sha256: str
-    fingerprint: str
-    started: float
-    finished: float
-    seconds: dict[str, float] = field(default_factory=dict)
-    replica: str = ""
-    device: str = ""
-    dtype: str = ""
-    flagged: int = 0
 
 
 @contextmanager
@@ -97,7 +73,14 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        return self.store.exists("_SUCCESS")
+        """Whether the run is marked as finished with all that was appended to it."""
+        marked = self.summary()
+        return marked is not None and marked.get(PLANS, sys.maxsize) >= len(self._plan_names())
+
+    def summary(self) -> dict[str, Any] | None:
+        """What the run was marked as finished with; None where it wasn't."""
+        found: dict[str, Any] | None = self.read_json("_SUCCESS")
+        return found
 
     def config(self) -> dict[str, Any] | None:
         """The recorded configuration, None for a folder that holds no run."""
@@ -157,31 +140,33 @@ class RunFolder:
 
     def create_plan(self, plan: Plan) -> Plan:
         """Record a plan where there is none; returns the one that stands."""
-        before = self.store.list(SHARDS)
-        standing, mine = self._put_plan("plan.json", plan)
-        # What was there before the plan was, others began with that were killed or came second; of what came since,
-        # some may be another driver's that appends.
-        for name in {*before, *mine} - _shards(standing):
-            self.store.remove(f"{SHARDS}/{name}")
-        return standing
+        return self._put_plan("plan.json", plan)
 
     def append(self, more: Plan) -> Plan:
         """Add partitions to the plan and return all of it; a run that is finished is so no more. Raises P2PZError where
         another driver adds some at the same time."""
         self.store.remove("_SUCCESS")
-        standing, _ = self._put_plan(f"plan.{len(self._plan_names()) + 1}.json", more)
+        standing = self._put_plan(f"plan.{len(self._plan_names()) + 1}.json", more)
         if standing.ids != more.ids:
             raise P2PZError(f"Another driver appends to {self.uri} too: run the same command again.")
         plan = self.plan()
         assert plan is not None
         return plan
 
-    def _put_plan(self, name: str, plan: Plan) -> tuple[Plan, set[str]]:
-        """Put a plan where there is none, its shards first; returns the one that stands, and the names of the shards
-        that were put."""
+    def _put_plan(self, name: str, plan: Plan) -> Plan:
+        """Put a plan where there is none, its shards first; returns the one that stands."""
+        before = self.store.list(SHARDS)
         if isinstance(plan.partitions, Shards):
-            plan = replace(plan, partitions=plan.partitions.copied(self.store))
-        return self._planned(self.store.create(name, plan.to_json().encode())), _shards(plan)
+            plan = replace(plan, partitions=plan.partitions.copied(self.store, uuid.uuid4().hex[:12]))
+        standing, mine = self._planned(self.store.create(name, plan.to_json().encode())), _shards(plan)
+        gone = mine
+        if mine and mine == _shards(standing):
+            # Whose shards were there before, and are no plan's, can only come second now, or was killed.
+            named = (self._planned(self.store.read(other)) for other in self._plan_names())
+            gone = set(before).difference(*map(_shards, named))
+        for shard in sorted(gone):
+            self.store.remove(f"{SHARDS}/{shard}")
+        return standing
 
     def _plan_names(self) -> list[str]:
         there = set(self.store.list())
@@ -298,7 +283,7 @@ class RunFolder:
     def finish(self, plan: Plan, summary: dict[str, Any]) -> None:
         """Remove what no manifest names, then mark the run as finished. Every partition must be committed, and all by
         one job."""
-        manifests = self.manifests(plan.ids)
+        plans, manifests = len(self._plan_names()), self.manifests(plan.ids)
         missing = len(plan.partitions) - len(manifests)
         if missing:
             raise P2PZError(
@@ -312,7 +297,9 @@ class RunFolder:
             self._check(_path(manifest.partition), manifest, first.fingerprint)
         self._sweep(manifests)
         self.seal(manifests)
-        self.create_json("_SUCCESS", summary)
+        mark = {**summary, PLANS: plans}
+        if self.create_json("_SUCCESS", mark).get(PLANS, plans) < plans:
+            self.write_json("_SUCCESS", mark)  # over that of a driver which was late to finish what came before
 
     def sweep(self) -> None:
         """Remove from a finished run what a writer that was killed at the wrong moment put beside it."""
