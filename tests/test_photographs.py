@@ -101,6 +101,6 @@ def test_a_folder_that_holds_no_whole_pair_is_one_sentence(tmp_path, capsys, mon
     Image.fromarray(noise(0, 32)).save(source)
     assert "cat2dog_1_edited.png is missing" in said()
     Image.fromarray(noise(1, 24)).save(edited)
-    assert "24 × 24 pixels large and its source 32 × 32" in said()
+    assert "24 × 24 pixels and its source 32 × 32" in said()
     edited.write_bytes(b"no picture")
     assert "cat2dog_1_edited.png is no readable picture" in said()

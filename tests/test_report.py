@@ -151,7 +151,7 @@ def test_the_numbers_count_every_pair_though_few_are_shown(tmp_path):
     rows += [pair(f"odd-{i}", scene.picture(), scene.picture(), status="flagged", error="Odd.") for i in range(3)]
     write_run(tmp_path, [rows[i : i + 25] for i in range(0, 100, 25)], times=[(0, 30), (10, 40), (90, 100), (90, 95)])
     page = reported(tmp_path, pictures=5)
-    for words in ("images 100", "ok 90", "failed 7", "7 %", "flagged 3", "3 %", "images a second 2.00 all"):
+    for words in ("images 100", "ok 90", "failed 7", "7 %", "flagged 3", "3 %", "images per second 2.00 all"):
         assert words in page.text, words
     assert len(page.pictures("edited")) == 5
     assert "5 of 93 pairs" in page.text
@@ -387,8 +387,8 @@ def test_a_students_pictures_stand_beside_the_teachers(tmp_path):
     page = reported(tmp_path / "teacher", student_uri=str(tmp_path / "student"))
     np.testing.assert_array_equal(page.pictures("student"), learned)
     assert "cat2dog student made by" in page.text
-    assert "psnr neither way is better 30.0 5.16 to 54.8 · 3 11.0 8.52 to 13.5 · 3 a test" in page.text
-    assert "mse neither way is better 0.200 -0.0484 to 0.448 · 3 – a test" in page.text
+    assert "psnr neither is better 30.0 5.16 to 54.8 · 3 11.0 8.52 to 13.5 · 3 a test" in page.text
+    assert "mse neither is better 0.200 -0.0484 to 0.448 · 3 – a test" in page.text
 
 
 def test_a_students_own_report_names_the_student(tmp_path):
@@ -428,7 +428,7 @@ def test_runs_without_a_pair_in_common_are_refused_and_scores_of_other_makers_no
     scored(tmp_path / "a", {"psnr": [1]})
     scored(tmp_path / "c", {"psnr": [2]}, made_by="something else")
     page = Page(Path(write_comparison(str(tmp_path / "a"), str(tmp_path / "c"))).read_text("utf-8"))
-    assert "No score that the same thing made" in page.text
+    assert "The runs have no score in common" in page.text
 
 
 def test_the_page_opens_in_a_browser_without_a_complaint(tmp_path):

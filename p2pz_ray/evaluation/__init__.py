@@ -1,1 +1,1 @@
-"""What a run's pairs are worth: the scores of each pair, and what they come to."""
+"""The evaluation of a run: scores for each pair, and their means."""

@@ -1,4 +1,4 @@
-"""The scores of a partition's pairs, by all metrics that a configuration asks for."""
+"""Scores a partition's pairs with all metrics of a configuration."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,12 @@ COLUMNS = ["id", "edit", "status", "source_image", "edited_image", "mask"]
 
 
 class Scorer:
-    """Loads what the metrics need, once; `score` then scores rows of a run.
+    """Loads the metrics' models once; `score` then scores rows of a run.
 
-    edits: the run's own edits, name → {source, target, …}, for words that the configuration doesn't give.
-    fit: how the run fitted images to the model's size; masks and truths are fitted alike.
+    edits: the run's edits, name → {source, target, …}, for words that the configuration doesn't give.
+    fit: how the run fitted images to the model's size; masks and truths are fitted in the same way.
 
-    Raises ConfigError for a model, package or collection that is not there.
+    Raises ConfigError for a missing model, package or collection.
     """
 
     def __init__(self, config: EvaluateConfig, edits: Mapping[str, Mapping[str, Any]], fit: Any = "crop") -> None:
@@ -48,19 +48,19 @@ class Scorer:
 
     @property
     def columns(self) -> dict[str, str]:
-        """Each score, and what makes it."""
+        """Each score, and what computes it."""
         columns: dict[str, str] = {}
         for metric in self.metrics:
             columns.update(metric.columns)
         return columns | (dict(TruthScores.columns) if self.config.metrics.truth else {})
 
     def score(self, rows: Sequence[Mapping[str, Any]]) -> tuple[Scores, int]:
-        """One value a row in each column, None where there is none, as for rows that aren't ok; and how many rows had
-        pictures that can't be read."""
+        """A value per row in each column, None where there is no score, as for rows that aren't ok; and the number of
+        rows whose pictures can't be read."""
         scores: Scores = {name: [None] * len(rows) for name in self.columns}
         places, pairs, broken = [], [], 0
         for place, row in enumerate(rows):
-            if row["status"] != "ok":  # a flagged one holds its picture, a blur of it, or none
+            if row["status"] != "ok":  # a flagged row holds its picture, a blur of it, or nothing
                 continue
             try:
                 pairs.append(self._pair(row))
@@ -90,7 +90,7 @@ class Scorer:
         if self._saliency:
             objects = self._saliency(source), self._saliency(edited)
         elif self._segmentation and words:
-            # An object that isn't seen before the edit can't be said to have stayed in its place.
+            # Without an object before the edit, the overlap would mean nothing.
             before, after = (self._segmentation(*seen) for seen in zip((source, edited), words, strict=True))
             objects = (before, after) if before.any() else None
         elif self._truth and self.config.masks.by == "world":
@@ -130,7 +130,7 @@ class Scorer:
 
 
 def words_of(config: EvaluateConfig, edits: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
-    """Edit → source and target word: as configured here, else as the run was."""
+    """Edit → source and target word: from this configuration, else from the run's."""
     words = {
         name: (str(edit["source"]), str(edit["target"]))
         for name, edit in edits.items()
@@ -140,7 +140,7 @@ def words_of(config: EvaluateConfig, edits: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _metrics(config: EvaluateConfig, device: str) -> list[Metric]:
-    # Each is loaded only where it is asked for: their packages are optional.
+    # Each is imported only if it is used: their packages are optional.
     wanted, made = config.metrics, list[Metric]()
     if wanted.clip:
         from p2pz_ray.evaluation.metrics.clip import ClipScore

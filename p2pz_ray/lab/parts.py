@@ -1,4 +1,4 @@
-"""What each part of the method is worth: the paper's settings, and one thing changed at a time."""
+"""What each part of the method contributes: the paper's settings, and one thing changed at a time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,15 +8,15 @@ from p2pz_ray.lab.bench import Bench, Outcome
 from p2pz_ray.lab.figures import MEASURES, Table, changed, measured
 
 Shared = Mapping[str, Mapping[str, Any]]
-"""What variants have in common: settings of the inversion and of the guidance."""
+"""The settings of inversion and guidance that all variants share."""
 LAMBDAS = (0.0, 0.1, 0.3, 1.0, 2.0)
-"""Guidance by the maps, from none to too much."""
+"""Guidance amounts, from none to too much."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A variant: `inversion` and `guidance` are laid over the settings that all variants share. swap: the caption's
-    word is replaced, instead of a direction."""
+    """A variant: `inversion` and `guidance` override the settings that all variants share. swap: replace the word in
+    the caption instead of adding a direction."""
 
     name: str
     inversion: Mapping[str, Any] = field(default_factory=dict)
@@ -50,7 +50,7 @@ PARTS = (
 
 
 def outcome_of(bench: Bench, task: str, part: Part, shared: Shared) -> Outcome:
-    """Of one variant on a task; `shared` are the settings that it is laid over."""
+    """The outcome of one variant on a task; `shared` are the settings that it overrides."""
     up, down = shared.get("inversion", {}), shared.get("guidance", {})
     one = bench.task(task)
     return bench.outcome(one, bench.edited(one, {**up, **part.inversion}, {**down, **part.guidance}, part.swap))
@@ -71,7 +71,7 @@ def parts(bench: Bench, task: str, shared: Shared) -> Table:
 def guidance(
     bench: Bench, task: str, shared: Shared, lambdas: Sequence[float] = LAMBDAS
 ) -> tuple[Table, list[Outcome]]:
-    """λ from 0, which comes first, to too much, beside none; and what came of each, for a drawing."""
+    """Each λ compared with the first, which must be 0: the table, and each outcome for a drawing."""
     rows = [["λ", *MEASURES, "the error beside no guidance", "… outside"]]
     outcomes: list[Outcome] = []
     for lambda_xa in lambdas:

@@ -1,5 +1,4 @@
-"""An animal, put together from parts that do not depend on one another: a body for its family and pose, a head for its
-kind and view."""
+"""An animal, put together from independent parts: a body for its family and pose, a head for its kind and view."""
 
 import math
 from dataclasses import dataclass
@@ -54,7 +53,7 @@ def _eyes(pen: Pen, at: Points, white: RGB, pupil: RGB, r: float = 0.11) -> None
 
 
 class Head(NamedTuple):
-    """Where things are put on a head that was drawn: in front of each eye, and on top."""
+    """A head that was drawn: where glasses and hats go on it, and their sizes."""
 
     pen: Pen
     eyes: Points
@@ -190,7 +189,7 @@ def small_animal(pen: Pen, scene: Scene) -> Head:
 
 @dataclass(frozen=True)
 class _Hide:
-    """What a horse and a zebra differ in."""
+    """The colours in which a horse and a zebra differ."""
 
     coat: RGB
     mane: RGB

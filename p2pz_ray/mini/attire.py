@@ -1,4 +1,4 @@
-"""What an animal wears, for any head."""
+"""Glasses and hats, for any animal's head."""
 
 import math
 

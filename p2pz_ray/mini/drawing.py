@@ -20,7 +20,7 @@ SUPERSAMPLE = 4
 
 @lru_cache(maxsize=8)
 def _strokes(size: int) -> NDArray[np.float32]:
-    """The broad slanting strokes of oil pastel, the same in every picture of a size: (size, size, 1), around 1."""
+    """The broad slanting strokes of oil pastel, the same in all pictures of one size: (size, size, 1), around 1."""
     v, u = np.mgrid[0:size, 0:size].astype(np.float32) / size
     wave = np.sin(2 * np.pi * (9 * u + 6 * v + 0.25 * np.sin(2 * np.pi * 2 * (u - v))))
     return (1 + 0.07 * wave[..., None]).astype(np.float32)
@@ -41,7 +41,7 @@ def render(scene: Scene, size: int = 64) -> tuple[NDArray[np.uint8], NDArray[np.
 
 
 def outline(scene: Scene, size: int = 64) -> NDArray[np.uint8]:
-    """The scene's animal as white lines on black, (size, size, 3) uint8: what somebody would sketch of it."""
+    """The scene's animal as white lines on black, (size, size, 3) uint8, as a person might sketch it."""
     side = size * SUPERSAMPLE
     picture = Image.new("RGB", (side, side))
     _draw(scene, picture, LINES)
@@ -49,7 +49,7 @@ def outline(scene: Scene, size: int = 64) -> NDArray[np.uint8]:
 
 
 def _draw(scene: Scene, picture: Image.Image, style: Style) -> Image.Image:
-    """Draw the animal on a picture; returns what it touches, white on black."""
+    """Draw the animal on a picture; returns a picture of the pixels it touches, white on black."""
     side = picture.width
     mask = Image.new("L", (side, side))
     half, sign = scene.size * side / 2, -1 if scene.flip else 1

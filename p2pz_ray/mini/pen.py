@@ -37,8 +37,8 @@ def mix(a: RGB, b: RGB, share: float) -> RGB:
 
 
 class Style(NamedTuple):
-    """How a style turns a shape's colour into its filling and its outline; `outline` is its width in sides. In a
-    `hollow` one thin strokes are outlines too."""
+    """How a style turns a shape's colour into its fill and its outline. `outline` is the outline's width as a share of
+    the picture's side. In a `hollow` style thin strokes are outlines too."""
 
     fill: Callable[[RGB], RGB]
     edge: Callable[[RGB], RGB]
@@ -58,12 +58,12 @@ STYLES = {
     "oil pastel": Style(_vivid, lambda c: shade(_vivid(c), -0.42), 0.016),
 }
 LINES = Style(lambda c: (0, 0, 0), lambda c: (255, 255, 255), 0.016, hollow=True)
-"""White lines on black, as what is told by outlines was trained on."""
+"""White lines on black, as ControlNets that follow outlines were trained on."""
 
 
 @dataclass(frozen=True)
 class Pen:
-    """Draws shapes given in coordinates of its own (u to the right, v down) on a picture and a mask."""
+    """Draws shapes, given in the pen's own coordinates (u to the right, v down), on a picture and a mask."""
 
     picture: ImageDraw.ImageDraw
     mask: ImageDraw.ImageDraw

@@ -1,4 +1,4 @@
-"""What lies behind an animal and below it."""
+"""The background of a scene: sky, ground and season, and the animal's shadow."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -46,7 +46,7 @@ def scenery(scene: Scene, side: int, style: Style) -> Image.Image:
     def oval(x: float, y: float, rx: float, ry: float, colour: RGB) -> None:
         x = 1 - x if scene.flip else x
         box = [side * (x - rx), side * (y - ry), side * (x + rx), side * (y + ry)]
-        drawn = width if rx > 0.05 else 0  # what is smaller would be nothing but outline
+        drawn = width if rx > 0.05 else 0  # smaller ones would be all outline
         draw.ellipse(box, fill=fill(colour), outline=style.edge(colour) if drawn else None, width=max(1, drawn))
 
     if scene.sky == "night":

@@ -10,18 +10,19 @@ from PIL import Image
 
 
 class Alike:
-    """What was seen: 8×8 thumbnails that differ by less than `levels` grey levels on average are one; 0 is none."""
+    """Remembers pictures as 8×8 thumbnails. Two are duplicates if they differ by less than `levels` grey levels on
+    average; 0 turns this off."""
 
     def __init__(self, levels: float) -> None:
         self._levels = levels
         self._by_mean: dict[int, list[NDArray[np.float32]]] = {}
 
     def seen(self, pixels: NDArray[np.uint8]) -> bool:
-        """Whether one like (H, W, 3) `pixels` was shown before; if not, it counts from now on."""
+        """Whether a duplicate of (H, W, 3) `pixels` was seen before; if not, they are remembered."""
         if not self._levels:
             return False
         thumbnail = np.asarray(Image.fromarray(pixels).resize((8, 8), Image.Resampling.BOX), np.float32)
-        place = int(thumbnail.mean() / self._levels)  # what differs little differs little in its mean
+        place = int(thumbnail.mean() / self._levels)  # duplicates have nearly the same mean
         near: Iterator[NDArray[np.float32]] = (
             other for key in (place - 1, place, place + 1) for other in self._by_mean.get(key, ())
         )

@@ -1,4 +1,4 @@
-"""Between encoded images and pixels: a decoder that any file may be given to, and an encoder."""
+"""Encoded images to pixels and back: a decoder that is safe for any file, and an encoder."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from p2pz_ray.picture.depth import deep_colours, one_channel
 from p2pz_ray.picture.signature import kind_of
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-"""What is decoded. Pillow knows more, but every decoder is code that strangers' files run through."""
+"""Formats that are decoded. Pillow knows more, but every decoder is an attack surface for untrusted files."""
 _EXTRA = {"HEIC": ("HEIF", "pillow_heif"), "JPEG XL": ("JXL", "pillow_jxl")}
-"""What is decoded where a package for it is installed: its format and the package, as Pillow and Python know them."""
+"""Formats that need another package: Pillow's name for the format, and the Python module."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,17 +45,17 @@ _LONGEST_TEXT = 1 << 20  # bytes of a PNG's text chunk that Pillow reads
 
 @dataclass(frozen=True)
 class DecodePolicy:
-    """What becomes of an image on its way to the model, and what is refused.
+    """How images are resized for the model, and which are refused.
 
     size: (height, width) in pixels of every decoded image.
     fit: "crop" scales until the image covers `size` and cuts what overhangs, equally on both sides; "pad" scales
         until it fits inside and fills the rest with `background`; "stretch" scales each side by itself.
     max_bytes: largest encoded image, in bytes.
     max_pixels: largest width × height; more is refused before a pixel is decoded.
-    min_side: smallest width and height: less holds no picture to translate.
+    min_side: smallest width and height in pixels.
     background: RGB behind transparent pixels and around padded ones.
 
-    Raises `ConfigError` for values that can't be.
+    Raises `ConfigError` for invalid values.
     """
 
     size: tuple[int, int]
@@ -77,12 +77,12 @@ class DecodePolicy:
 def decode(data: bytes, policy: DecodePolicy, say: Callable[[str], None] | None = None) -> np.ndarray:
     """An encoded image as (H, W, 3) uint8 RGB of the policy's size, in the colours of sRGB.
 
-    Of animations the first frame; turned upright by its EXIF orientation; transparent pixels over the policy's
-    background; greyscale, palette, CMYK and 16-bit images converted, and others' colours by the profile they hold.
-    Of 16-bit samples that fill fewer bits, the scale is that of those bits; `say` is given the sentence. An 8-bit
-    image in sRGB that has the policy's size already keeps its exact pixels.
+    Animations give their first frame. Images are turned upright by their EXIF orientation, and transparent pixels get
+    the policy's background. Greyscale, palette, CMYK and 16-bit images are converted; embedded colour profiles are
+    applied. 16-bit samples that use fewer bits are scaled by those bits, and `say` is called with a sentence about it.
+    An 8-bit image in sRGB that already has the policy's size keeps its exact pixels.
 
-    Raises `ImageError`, with a sentence that leaves naming the image to the caller, for whatever is no usable image.
+    Raises `ImageError`, with a sentence that doesn't name the image, for anything that isn't a usable image.
     """
     if not data:
         raise ImageError("The file is empty (0 bytes).")
@@ -116,8 +116,8 @@ def encode(
 ) -> bytes:
     """(H, W, 3) uint8 RGB pixels as a PNG (lossless), JPEG (full colour resolution) or WebP (lossy) file.
 
-    `quality` (1 to 100) is for JPEG and WebP; `xmp` is a packet of metadata that the file is to hold. Raises
-    `ValueError` for other pixels and formats.
+    `quality` (1 to 100) is for JPEG and WebP; `xmp` is a packet of metadata to embed. Raises `ValueError`
+    for other pixels and formats.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"pixels must be (H, W, 3) uint8, not {pixels.shape} {pixels.dtype}")
@@ -134,7 +134,7 @@ def encode(
         more["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
     elif xmp is not None:
         more["xmp"] = xmp
-    # Into a file of the system's, which Pillow writes without Python's lock, so that several threads can encode.
+    # To a real file Pillow writes without holding Python's lock, so several threads can encode at once.
     with _file() as file:
         Image.fromarray(np.ascontiguousarray(pixels)).save(file, format.upper(), **options[format], **more)
         file.seek(0)
@@ -142,7 +142,7 @@ def encode(
 
 
 def _file() -> IO[bytes]:
-    """A new file that is gone when it is closed: in memory, where the system has such."""
+    """A temporary file, deleted when it is closed; in memory if the system supports that."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("picture"), "w+b")
     return tempfile.TemporaryFile()
@@ -150,7 +150,7 @@ def _file() -> IO[bytes]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings: bombs are refused by `_check_sides`, and broken metadata is no matter here.
+    """Turns Pillow's warnings off: `_check_sides` refuses decompression bombs, and broken metadata doesn't matter here.
 
     Warning filters belong to the whole process, so one thread at a time changes them.
     """
@@ -181,7 +181,7 @@ def _opened(data: bytes) -> Image.Image:
 
 @cache
 def _registered(kind: str) -> bool:
-    """Whether the package that decodes this kind is there; Pillow knows of it then."""
+    """Whether the package that decodes this kind is installed; registers it with Pillow."""
     format, package = _EXTRA[kind]
     try:
         module = importlib.import_module(package)
@@ -193,9 +193,9 @@ def _registered(kind: str) -> bool:
 
 
 def _without_text(data: bytes) -> bytes:
-    """A PNG without its text, which may be large, or compressed larger than memory, and is no part of the picture.
+    """A PNG without its text chunks, which may be large, or a decompression bomb, and don't affect the picture.
 
-    Uncompressed international text stays, in which an orientation may stand, unless it is large.
+    Uncompressed international text stays unless it is large, since it may hold the orientation.
     """
     if not data.startswith(_PNG):
         return data
@@ -221,7 +221,7 @@ def _check_sides(image: Image.Image, policy: DecodePolicy) -> None:
 
 
 def _to_rgb(data: bytes, image: Image.Image, background: tuple[int, int, int]) -> tuple[Image.Image, str | None]:
-    """A loaded image in sRGB; and what was assumed of its samples, if anything was."""
+    """A loaded image in sRGB, and a sentence on what was assumed about its samples, if anything."""
     said = None
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I") or image.mode == "F":
@@ -246,7 +246,7 @@ def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
     try:
         with _quiet():
             turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # broken metadata around a whole picture
+    except Exception:  # broken metadata, but the picture is whole
         turn = None
     return pixels if turn is None else pixels.transpose(turn)
 

@@ -1,4 +1,4 @@
-"""Colour profiles: what a picture's numbers mean, turned into sRGB, which models were trained on."""
+"""Colour profiles: conversion to sRGB, which models were trained on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms
 
-_PROBE = 17  # greys, or steps a side of a cube of colours, by which a profile is compared with sRGB
+_PROBE = 17  # greys, or steps per side of the RGB cube, at which a profile is compared with sRGB
 _SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _NEAR = 2  # levels of 255 by which other tools' sRGB profiles differ
 
@@ -16,8 +16,7 @@ _NEAR = 2  # levels of 255 by which other tools' sRGB profiles differ
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """An "L", "RGB" or "CMYK" image as sRGB, by the ICC profile that its file holds.
 
-    Without a profile, with one that is broken, that belongs to another kind of pixels or that is sRGB itself, it is
-    returned as it is.
+    It is returned unchanged without a profile, or if the profile is broken, is for another kind of pixels, or is sRGB.
     """
     if not profile or image.mode not in _SPACES.values():
         return image

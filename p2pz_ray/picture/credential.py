@@ -1,6 +1,6 @@
-"""Content credentials (C2PA): a signed record in an edited picture of what it was made from, by what.
+"""Content credentials (C2PA): a signed record, in an edited picture, of its source and of the model that edited it.
 
-Whoever holds the picture can check with any C2PA reader that it has not been changed since, and who signed it.
+Any C2PA reader can check who signed the picture and that it has not been changed since.
 """
 
 import io
@@ -21,10 +21,10 @@ _PLAIN = {"builder": {"thumbnail": {"enabled": False}}}  # a thumbnail can be la
 class Signer:
     """Signs edited pictures with a key.
 
-    certificates: a PEM file of the signer's certificate and those above it. key: a PEM file with its private key.
-    timestamps: URL of an authority that is asked for the time of each picture; None leaves the time out.
+    certificates: a PEM file with the signer's certificate chain. key: a PEM file with its private key.
+    timestamps: URL of a time-stamping authority, asked for each picture; None leaves the time out.
 
-    Raises ConfigError where the package is missing or the files are no pair that can sign.
+    Raises ConfigError if the package is missing, or certificate and key can't sign.
     """
 
     def __init__(self, certificates: str, key: str, algorithm: str, timestamps: str | None = None) -> None:
@@ -47,8 +47,8 @@ class Signer:
             ) from error
 
     def signed(self, edited: bytes, source: bytes, format: str, provenance: Provenance) -> bytes:
-        """The edited picture with its record, which holds a digest of the picture that it was made from. Both are
-        encoded, as png, jpeg or webp."""
+        """The edited picture with its record, which includes a digest of the source. Both are encoded as png, jpeg or
+        webp."""
         agent = {"name": "p2pz_ray", "version": provenance.version}
         action: dict[str, Any] = {
             "action": "c2pa.edited",

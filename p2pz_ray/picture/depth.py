@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits a sample, whose files often hold fewer than they have room for."""
+"""Pictures with more than 8 bits per sample, which often use fewer bits than their file has room for."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SWAPPED = {"L": "B", "B": "L", "N": "B"}  # the other half of a 16-bit sample, 
 
 
 def one_channel(image: Image.Image) -> tuple[np.ndarray, str | None]:
-    """Integers of up to 16 bits, or floats of 0…1 or 0…255, as (H, W) uint8; and what was assumed of their scale.
+    """Integers of up to 16 bits, or floats of 0…1 or 0…255, as (H, W) uint8; and what was assumed about the scale.
 
-    Pillow's own conversion clips them at 255, which turns most such images white. Raises `ImageError` for values of
-    no known scale.
+    Pillow's own conversion clips them at 255, which turns most such images white. Raises `ImageError` for values of an
+    unknown scale.
     """
     values = np.asarray(image)
     if image.mode == "F":
@@ -33,10 +33,10 @@ def one_channel(image: Image.Image) -> tuple[np.ndarray, str | None]:
 
 
 def deep_colours(data: bytes, image: Image.Image, formats: tuple[str, ...]) -> tuple[Image.Image, str | None] | None:
-    """A 16-bit colour picture that uses fewer bits, at its true brightness; and what was assumed. None for any other.
+    """A 16-bit colour picture that uses fewer bits, at its true brightness, and what was assumed. None for any other.
 
-    Pillow keeps the upper 8 bits of such samples, of which a 12-bit picture fills four and an 8-bit one none. Its
-    unpackers for the other order of bytes read the lower half of the same file.
+    Pillow keeps the upper 8 bits of such samples; a 12-bit picture uses four of them and an 8-bit one none. Its
+    unpackers for the other byte order read the lower 8 bits of the same file.
     """
     if image.mode not in ("RGB", "RGBA") or image.format not in ("PNG", "TIFF"):
         return None
@@ -54,8 +54,8 @@ def deep_colours(data: bytes, image: Image.Image, formats: tuple[str, ...]) -> t
 
 
 def scaled(values: np.ndarray, image: Image.Image) -> tuple[np.ndarray, str | None]:
-    """Integers of 0 … 65535 as uint8: by the largest value that the file's tag names, else by the fewest of 8, 10, 12,
-    14 or 16 bits that hold them all; and, where those aren't 16, the sentence that says so."""
+    """Integers in 0 … 65535 as uint8, scaled by the maximum in the file's tag, else by the smallest of 8, 10, 12, 14 or
+    16 bits that holds them all; and a sentence on this unless it is 16 bits."""
     high = int(values.max())
     tagged = _tagged(image)
     if tagged and high <= tagged:
@@ -78,7 +78,7 @@ def _tagged(image: Image.Image) -> int | None:
 
 
 def _swap(image: Image.Image) -> bool:
-    """Have an opened, unread 16-bit picture give its lower bytes; False where it has none."""
+    """Make an opened, unread 16-bit picture return its lower bytes; False if it can't."""
     tiles = []
     for tile in image.tile:  # type: ignore[attr-defined]
         arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)

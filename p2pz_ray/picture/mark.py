@@ -1,6 +1,6 @@
-"""The mark by which an edited picture says that it is one, as many places ask for by law.
+"""The mark in an edited picture that says that it was edited by a model, as the law requires in many places.
 
-XMP with IPTC's DigitalSourceType, which picture libraries, search engines and sites read.
+It is XMP metadata with IPTC's DigitalSourceType, which picture libraries, search engines and websites read.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from xml.sax.saxutils import quoteattr
 from p2pz_ray.storage.failure import shown
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-"""IPTC's word for a picture of which a trained model made a part."""
+"""IPTC's term for a picture that was made in part by a trained model."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where an edited picture comes from. model: what edited it; version: of this package; edit: its name in the run;
-    words: what it turns into what."""
+    """Where an edited picture comes from. model: that edited it; version: of this package; edit: its name in the run;
+    words: source and target."""
 
     model: str
     version: str
@@ -26,7 +26,7 @@ class Provenance:
 
     @property
     def asked(self) -> str:
-        """The edit, and its words where there are any."""
+        """The edit, and its words if it has any."""
         return shown(self.edit if self.words is None else f"{self.edit}: {self.words}")
 
 

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: names lie, and a sentence that says what is there helps most."""
+"""The kind of a file, from its first bytes: for error messages that say what a file really is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ CONVERT = "convert it to PNG or JPEG"
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _VIDEO = (b"isom", b"iso2", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"qt  ", b"M4V ", b"3gp4", b"3gp5", b"dash")
 
-# Beginning → what it is and what to do about it.
+# First bytes, the kind of file, and what to do about it.
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL", "install p2pz_ray[pictures] to have it decoded"),
     (b"\xff\x0a", "JPEG XL", "install p2pz_ray[pictures] to have it decoded"),
@@ -33,7 +33,7 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
 
 
 def kind_of(data: bytes) -> tuple[str, str] | None:
-    """What the file is that isn't decoded, and what to do; None where its first bytes tell nothing."""
+    """The kind of a file that can't be decoded, and what to do about it; None if its first bytes are unknown."""
     brand = data[8:12] if data[4:8] == b"ftyp" else b""
     if brand in _HEIC:
         return "HEIC", "install p2pz_ray[pictures] to have it decoded"

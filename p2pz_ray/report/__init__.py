@@ -1,1 +1,1 @@
-"""What people look at: the report of a run, two runs beside one another, and tables of their own."""
+"""The report of a run, the comparison of two runs, and benchmark tables."""

@@ -1,14 +1,14 @@
-"""The paper's ablation and a sweep of guidance and strength: what is varied, the trade-off drawn, the table printed.
+"""The paper's ablation and a sweep of guidance and strength: the variants, a plot of the trade-off, and a table.
 
-The steps lead from plain inversion to the whole method, each with what those before it added:
+The steps lead from plain inversion to the whole method. Each adds one thing to the step before:
 
-    word-swap    the source's word replaced in the caption; no regularization, no direction, no guidance
+    word-swap    the word swapped in the caption; no regularization, no direction, no guidance
     l-auto       the same on a regularized inversion
     direction    a direction from many sentences
     full         with cross-attention guidance
 
-In a run all images of these four have one caption, "a photo of a SOURCE": then Δc of that sentence alone, with one word
-for another, is the swap itself, c + Δc = φ(caption with the word replaced).
+All images have the same caption, "a photo of a SOURCE". A direction made from this one sentence then equals the word
+swap: c + Δc = φ(caption with the word replaced).
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,12 +27,13 @@ from p2pz_ray.language.sentences import article
 
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 64, 600, 32, 380
-"""Of the drawing's axes, in pixels; what a colour stands for is said right of them."""
+"""Edges of the plot in pixels; the legend is to the right of it."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the paper's ablation. swap: the caption's word replaced, instead of a direction. guided: by maps."""
+    """A step of the paper's ablation. swap: replace the word in the caption instead of adding a direction. guided: by
+    cross-attention maps."""
 
     name: str
     swap: bool
@@ -49,11 +50,11 @@ STEPS = (
 
 
 class AblationConfig(Section):
-    """`jobs/ablation.py`: a translation and an evaluation, in variants.
+    """`jobs/ablation.py`: a translation and an evaluation, in several variants.
 
-    translate, evaluate: their own configurations, without output and run, which each variant has of its own below
-    `output`, as the inversions that variants share have. accuracy, structure: the scores that the drawing sets against
-    one another. guidance, strength: of the sweep; empty leaves it out.
+    translate, evaluate: their configurations without `output` and `run`. Each variant has a run of its own in the
+    folder `output`, and they share the inversions kept there. accuracy, structure: the scores plotted against each
+    other. guidance, strength: the values of the sweep; empty means no sweep.
     """
 
     translate: dict[str, Any]
@@ -67,8 +68,8 @@ class AblationConfig(Section):
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """name: of its run's folder. group: what a line of the drawing joins, and in one word which of it this is. changes:
-    to the translation."""
+    """name: of the run's folder. group: the line of the plot that it is on. label: its name on that line. changes: to
+    the translation's configuration."""
 
     name: str
     group: str
@@ -77,16 +78,16 @@ class Variant:
 
 
 def caption(word: str) -> str:
-    """What all images of the ablation are said to be."""
+    """The caption of all images in the ablation."""
     return f"a photo of {article(word)} {word}"
 
 
 def words_of(config: AblationConfig) -> dict[str, tuple[str, str]]:
-    """Edit → its two words. Raises ConfigError where one has none, or they begin with several sources."""
+    """Edit → its two words. Raises ConfigError if an edit has none, or the edits have different source words."""
     words = {}
     for name, edit in (config.translate.get("edits") or {}).items():
         if not (isinstance(edit, dict) and edit.get("source") and edit.get("target")):
-            raise ConfigError(f"translate.edits.{name} has no words: the word swap needs source and target.")
+            raise ConfigError(f"translate.edits.{name} has no words: give source and target, for the word swap.")
         words[name] = (str(edit["source"]), str(edit["target"]))
     sources = sorted({source for source, _ in words.values()})
     if len(sources) != 1:
@@ -96,8 +97,7 @@ def words_of(config: AblationConfig) -> dict[str, tuple[str, str]]:
 
 
 def variants(config: AblationConfig, files: Mapping[str, Mapping[str, str]]) -> list[Variant]:
-    """All runs to make. files: edit → the files of its source and of its target that hold its one caption, for the word
-    swap."""
+    """All runs to make. files: edit → its two files of sentences for the word swap, each holding one caption."""
     edits, [source, *_] = config.translate["edits"], [source for source, _ in words_of(config).values()]
     swapped = {name: {**edit, "sentences": {"files": files[name]}, "count": 1} for name, edit in edits.items()}
     found = [
@@ -109,7 +109,7 @@ def variants(config: AblationConfig, files: Mapping[str, Mapping[str, str]]) -> 
                 "captions": {"column": None, "model": None, "otherwise": caption(source)},
                 "edits": swapped if step.swap else edits,
                 "inversion": {"regularization": step.regularization},
-                # A swapped word is whole, however far the checkpoint's directions go.
+                # Swapping a word has no strength, whatever the checkpoint's default is.
                 "guidance": ({} if step.guided else {"lambda_xa": 0.0}) | ({"strength": 1.0} if step.swap else {}),
             },
         )
@@ -130,7 +130,7 @@ def variants(config: AblationConfig, files: Mapping[str, Mapping[str, str]]) -> 
 
 
 def translation(config: AblationConfig, variant: Variant) -> TranslateConfig:
-    """The configuration of a variant's run, which finds the inversions of those before it."""
+    """The configuration of a variant's run, which reuses the inversions of the runs before it."""
     base = {**config.translate, "inversion": {"cache": f"{_base(config)}/inversions", **_inversion(config)}}
     return TranslateConfig.model_validate({**_merged(base, variant.changes), "output": run_of(config, variant)})
 
@@ -167,7 +167,7 @@ def trade_off(points: Mapping[Variant, tuple[float, float]], accuracy: str, stru
         for number_of, (variant, (x, y)) in enumerate(found):
             named = f"<title>{escape(variant.name)}</title>"
             drawn += f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}">{named}</circle>'
-            # One above, one below: neighbours on a line are often close.
+            # Labels go above and below in turn: neighbours on a line are often close.
             drawn += _text(x, y + (18 if number_of % 2 else -9), variant.label, "middle", colour)
         drawn += _text(RIGHT + 24, TOP + 4 + 18 * i, group, "start", colour)
     drawn += _text(RIGHT + 24, TOP + 16 + 18 * len(groups), "numbers: guidance λ", "start")
@@ -181,7 +181,7 @@ def trade_off(points: Mapping[Variant, tuple[float, float]], accuracy: str, stru
 
 
 def table(found: Mapping[Variant, Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
-    """A line a variant: the means of these scores, "–" where there is none."""
+    """One row per variant: the means of these scores, "–" for none."""
     heads = f"{'variant':<30}" + "".join(f"{name:>30}" for name in columns)
     lines = [
         f"{variant.name:<30}" + "".join(f"{_shown(estimates.get(name)):>30}" for name in columns)

@@ -1,4 +1,4 @@
-"""The contact sheet: pairs as cards that can be put in order and left out by any of their scores."""
+"""The contact sheet: a card per pair, which can be sorted and filtered by any score."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,15 @@ from p2pz_ray.report.measure import measure, told_apart
 from p2pz_ray.report.picture import Picture
 
 SHOWN = ("clip_gain", "truth_psnr", "structure_distance", "background_lpips", "background_stlpips", "psnr")
-"""The scores of which the first that a card has stands on it."""
+"""A card shows the first of these scores that it has."""
 
 SHEET_BYTES = 11 * 2**20
-"""What the contact sheet may take, so that the page with all its text stays below 15 MB."""
+"""Limit of the contact sheet, in bytes, so that the whole page stays below 15 MB."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """One pair of the contact sheet: what is shown (name → picture, None where there is none) and said of it."""
+    """One pair of the contact sheet: its pictures (by name; None if there is none), caption and scores."""
 
     id: str
     edit: str
@@ -31,12 +31,12 @@ class Card:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes in the page."""
+        """Its approximate size in the page, in bytes."""
         return 2_000 + sum(len(picture.uri) for picture in self.pictures.values() if picture)
 
 
 def affordable(cards: list[Card]) -> list[Card]:
-    """The cards, or evenly fewer of them, so that their pictures fit the page."""
+    """All cards, or an even selection whose pictures fit the page."""
     kept = cards
     while sum(card.size for card in kept) > SHEET_BYTES:
         kept = [cards[i] for i in evenly(len(cards), len(kept) * 9 // 10)]
@@ -44,7 +44,7 @@ def affordable(cards: list[Card]) -> list[Card]:
 
 
 def sheet(cards: Sequence[Card], pictured: int) -> str:
-    """The cards, of `pictured` pairs that have a picture, with what orders and filters them."""
+    """The contact sheet as HTML, with controls to sort and filter. pictured: how many pairs have a picture in all."""
     if not cards:
         why = "No pair has a picture yet." if not pictured else "Pictures were left out of this report."
         return f'<p class="empty">{why}</p>'
@@ -89,7 +89,7 @@ def _score_tools(scores: Sequence[str]) -> str:
 
 
 def _orders(score: str) -> list[tuple[int, str]]:
-    """How cards can be put in order by a score: 1 is the lowest first, and what that is called."""
+    """The ways to sort by a score, each with its name; 1 is lowest first, -1 highest first."""
     better = measure(score).better
     if better is None:
         return [(-1, "highest"), (1, "lowest")]
@@ -99,7 +99,7 @@ def _orders(score: str) -> list[tuple[int, str]]:
 
 def _card(card: Card, name_edit: bool) -> str:
     shots = " ".join(_shot(name, picture) for name, picture in card.pictures.items())
-    # What is read aloud begins with what is seen, so that it can be said to a voice control too.
+    # The spoken name begins with the visible text, so that voice control can use it.
     shown = " ".join(f"{'' if one else 'none '}{text(name)}" for name, one in card.pictures.items())
     badge = f'<span class="badge {text(card.status)}">{text(card.status)}</span>' if card.status != "ok" else ""
     edit = f'<span class="edit">{text(card.edit)}</span>' if name_edit else ""

@@ -1,5 +1,5 @@
-"""Small drawings inside a page, as SVG that takes its colours from the page. What is to be read stands beside them as
-text, which keeps its size whatever the drawing's."""
+"""Small charts as inline SVG, in the page's colours. Their labels are text of the page, whose size does not scale with
+the chart."""
 
 import math
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ WIDTH, HEIGHT = 320, 72
 
 
 def histogram(values: NDArray[np.float64], label: str) -> str:
-    """How values are distributed; "" for none. NaN is left out."""
+    """A histogram of values; "" for none. NaN is left out."""
     values = values[np.isfinite(values)]
     return bars(values, np.ones(len(values)), (values.min(), values.max()), label) if len(values) else ""
 
 
 def bars(places: NDArray[np.float64], many: NDArray[np.float64], ends: tuple[float, float], label: str) -> str:
-    """How values are distributed of which `many` lie at each of some places, and all between the ends."""
+    """A histogram of counts: `many` values at each of `places`, between the two ends."""
     low, high = map(float, ends)
     count = int(many.sum())
     bins = min(MOST_BINS, math.ceil(2 * count ** (1 / 3)))  # Rice's rule
@@ -32,23 +32,23 @@ def bars(places: NDArray[np.float64], many: NDArray[np.float64], ends: tuple[flo
 
 
 def throughput(manifests: Sequence[Manifest]) -> str:
-    """A figure of images a second over the time of a run, from first to last; of one partition a sentence; "" where the
-    manifests don't know."""
+    """A chart of images per second over the time of a run; for one partition a sentence; "" if the manifests have no
+    times."""
     rates, seconds = rates_over_time(manifests)
     if not len(rates) or not rates.max():
         return ""
     if len(manifests) == 1:
         images = manifests[0].images
-        return f"<p>{images:,} images in {_duration(seconds)}: {number(images / seconds)} images a second.</p>"
+        return f"<p>{images:,} images in {_duration(seconds)}: {number(images / seconds)} images per second.</p>"
     peak = float(rates.max())
-    most = f"At most {number(peak)} images a second"
+    most = f"At most {number(peak)} images per second"
     drawn = _svg(rates / peak, f"{most}, over {_duration(seconds)}", "0", _duration(seconds))
     return f'<figure class="wide"><figcaption>{most}</figcaption>{drawn}</figure>'
 
 
 def rates_over_time(manifests: Sequence[Manifest]) -> tuple[NDArray[np.float64], float]:
-    """Images a second in equal slots of time, and how many seconds all of them last. A partition's images are spread
-    evenly over its own time."""
+    """Images per second in equal slots of time, and the length of all slots in seconds. A partition's images are spread
+    evenly over the time it took."""
     known = [m for m in manifests if m.finished > m.started]
     if not known:
         return np.zeros(0), 0.0

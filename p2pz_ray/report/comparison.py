@@ -1,4 +1,4 @@
-"""Two runs beside one another, pair by pair: `p2pz report A B`."""
+"""The comparison of two runs, pair by pair: `p2pz report A B`."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -28,9 +28,9 @@ Key = tuple[str, str]
 def write_comparison(
     uri: str, other_uri: str, *, storage_options: dict[str, Any] | None = None, pictures: int = 60
 ) -> str:
-    """Write A/report/compare-B.html over the pairs, by id and edit, that both runs have; returns its URI.
+    """Write A/report/compare-B.html about the pairs (id and edit) that both runs have; returns its URI.
 
-    Raises ConfigError where one is no run or they have no pair in common.
+    Raises ConfigError if one is not a run, or they have no pair in common.
     """
     one, two = Run(uri, storage_options), Run(other_uri, storage_options)
     keys = _shared(one, two)
@@ -82,7 +82,7 @@ def _pictured(run: Run) -> int:
 
 
 def _differences(a: ScoreTable, b: ScoreTable) -> tuple[list[str], dict[Key, dict[str, tuple[float, float]]]]:
-    """The scores that both have and that the same thing made, and of each pair both values."""
+    """The scores that both have, computed by the same model, and both values for each pair."""
     names = [name for name in a.values if a.made_by[name] == b.made_by.get(name)]
     there = a.rows(set(zip(b.ids, b.edits, strict=True)))
     others = b.rows(there)
@@ -93,7 +93,7 @@ def _differences(a: ScoreTable, b: ScoreTable) -> tuple[list[str], dict[Key, dic
 
 
 def _extreme(differences: dict[Key, dict[str, tuple[float, float]]], keys: set[Key]) -> set[Key]:
-    """The pairs that differ most in each score, either way."""
+    """For each score, the pairs that differ most in either direction."""
     names = {name for values in differences.values() for name in values}
     chosen: set[Key] = set()
     for name in names:
@@ -141,7 +141,7 @@ def _table(names: Sequence[str], differences: dict[Key, dict[str, tuple[float, f
         if not is_share(name):
             drawn += f"<figure><figcaption>{words}, B minus A</figcaption>{histogram(change, words)}</figure>"
     if not rows:
-        return '<p class="empty">No score that the same thing made is in both: run p2pz evaluate on each.</p>'
+        return '<p class="empty">The runs have no score in common: run p2pz evaluate on each with the same metrics.</p>'
     columns = ("A", "B", "B minus A", "pairs where B is better", "pairs")
     heads = "".join(f'<th scope="col">{head}</th>' for head in columns)
     return f"""<div class="scroll" tabindex="0" role="region" aria-label="Scores of both"><table class="scores">
@@ -164,5 +164,5 @@ def _interval(name: str, found: Estimate) -> str:
 
 
 def _change(name: str, by: float) -> str:
-    """A difference, of shares in percentage points."""
+    """A difference as text; shares are in percentage points."""
     return f"{100 * by:+.1f} points" if is_share(name) else number(by)

@@ -1,4 +1,4 @@
-"""The page itself, and the one way by which foreign text gets into it."""
+"""The page's HTML, and the one function through which text from outside enters it."""
 
 from collections.abc import Sequence
 from html import escape
@@ -24,7 +24,7 @@ def section(name: str, heading: str, body: str) -> str:
 
 
 def text(value: str, limit: int = MAX_TEXT) -> str:
-    """Any string as harmless HTML text or attribute value: escaped, printable, and not endless."""
+    """Any string as safe HTML text or attribute value: escaped, printable, and cut to `limit` characters."""
     # Ids may carry undecodable bytes as lone surrogates, which UTF-8 can't hold.
     clean = value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\N{REPLACEMENT CHARACTER}")
     return escape(clean if len(clean) <= limit else f"{clean[: limit - 1]}…")

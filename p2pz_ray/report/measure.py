@@ -1,4 +1,4 @@
-"""What each score measures, in a reader's words: its name, the question that it answers, and which way is better."""
+"""The scores in plain words: the name of each, the question that it answers, and which way is better."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ QUESTIONS: dict[Question, str] = {
 
 @dataclass(frozen=True)
 class Measure:
-    """A score. better: the way in which an edit gets better; None where neither is, as for the distance to the source,
-    which a perfect edit has too."""
+    """A score. better: whether more or less is better; None for neither, as for the distance to the source, which is
+    not zero for a perfect edit either."""
 
     name: str
     question: Question
@@ -53,16 +53,16 @@ _KNOWN = {
     "ssim": Measure("SSIM to the source", "other", None),
     "mse": Measure("Squared error to the source", "other", None),
 }
-"""By the score's column; of each question the most telling first."""
+"""By the score's column; the most informative score of each question comes first."""
 
 
 def measure(column: str) -> Measure:
-    """Of a column that is not known, its own name."""
+    """The measure of a column; an unknown one is shown under its column's name."""
     return _KNOWN.get(column, Measure(column, "other", None))
 
 
 def told_apart(columns: Iterable[str]) -> dict[Question, list[str]]:
-    """Question → its columns, the most telling first; without the questions that none of them answers."""
+    """Question → its columns, the most informative first; questions without columns are left out."""
     order = {column: place for place, column in enumerate(_KNOWN)}
     ranked = sorted(columns, key=lambda column: order.get(column, len(order)))
     groups = {question: [c for c in ranked if measure(c).question == question] for question in QUESTIONS}

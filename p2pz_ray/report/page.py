@@ -1,4 +1,4 @@
-"""The report's page: from what was found to HTML. Whatever came from outside passes `text` on its way in."""
+"""The report's page as HTML. All text from outside goes through `text`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ MAX_PROBLEMS = 50
 
 @dataclass(frozen=True)
 class Figures:
-    """The numbers at the top. Images and partitions are of how many planned; the rest counts pairs."""
+    """The numbers at the top. Images and partitions come with how many were planned; the rest counts pairs."""
 
     images: tuple[int, int]
     partitions: tuple[int, int]
@@ -27,7 +27,7 @@ class Figures:
     ok: int
     failed: int
     flagged: int
-    rate: float | None  # images a second
+    rate: float | None  # images per second
 
 
 def page(
@@ -45,8 +45,8 @@ def page(
     config: str,
     footer: str,
 ) -> str:
-    """The whole page. `student` are the scores of a student's run of the same pairs; `pictured` is how many pairs have
-    pictures, of which `cards` are a sample; `throughput` is a drawing."""
+    """The whole page. student: the scores of a student's run on the same pairs. pictured: how many pairs have pictures;
+    `cards` are a sample of them. throughput: a chart as HTML."""
     head = "\n".join([_progress(figures), _tiles(_counts(figures) + _quality(truth, scores))])
     sections = [
         section("pictures", "Pictures", sheet(cards, pictured)),
@@ -65,7 +65,7 @@ def _progress(figures: Figures) -> str:
     if figures.complete and done == planned:
         state, say = "done", f"Finished: {standing} are done."
     elif figures.complete:
-        state, say = "open", f"Damaged: the run was finished, but the files of only {standing} are there."
+        state, say = "open", f"Damaged: the run was finished, but only the files of {standing} are there."
     elif done < planned:
         state, say = "open", f"Not finished: {standing} are done; the figures cover those."
     else:
@@ -80,7 +80,7 @@ def _progress(figures: Figures) -> str:
     return f'<p class="state {state}">{say}</p>\n<div class="bar" aria-hidden="true">{bar}</div>'
 
 
-Tile = tuple[str, str, str, str]  # what it is, the number, a note, and a kind that colours it
+Tile = tuple[str, str, str, str]  # name, number, note, and a kind that sets its colour
 
 
 def _counts(figures: Figures) -> list[Tile]:
@@ -95,7 +95,7 @@ def _counts(figures: Figures) -> list[Tile]:
         if count:
             tiles.append((kind, f"{count:,}", _percent(count, figures.pairs), kind))
     if figures.rate is not None:
-        tiles.append(("images a second", number(figures.rate), "all replicas together", ""))
+        tiles.append(("images per second", number(figures.rate), "all replicas together", ""))
     return tiles
 
 
@@ -140,11 +140,11 @@ def _truth(truth: Mapping[str, TruthSummary]) -> str:
 </div>
 <p class="note">The truth is the same scene drawn with the other animal. Mean squared error of pixel values from 0 to 1
 (smaller is closer) and its PSNR in dB (larger is closer). Over the whole picture a good edit beats its source; in the
-background, where no object is in either, nothing should change.</p>"""
+background, where neither picture has its object, nothing should change.</p>"""
 
 
 def _against(edited: float | None, copy: float | None, largest: float) -> str:
-    """Two cells, each an error with a bar as long as it is large beside the largest."""
+    """Two cells, each an error with a bar in proportion to the largest error."""
     cells = []
     for kind, error in (("edited", edited), ("copy", copy)):
         if error is None:
@@ -173,7 +173,7 @@ def _problems(problems: Sequence[Problem]) -> str:
             f'{text(problem.sentence)}</summary><ul class="ids" tabindex="0">{ids}{more}</ul></details>'
         )
     if len(problems) > MAX_PROBLEMS:
-        groups.append(f'<p class="note">And {len(problems) - MAX_PROBLEMS:,} rarer sentences.</p>')
+        groups.append(f'<p class="note">And {len(problems) - MAX_PROBLEMS:,} rarer reasons.</p>')
     return "\n".join(groups)
 
 
@@ -190,7 +190,7 @@ def _percent(part: int, whole: int) -> str:
     if not whole:
         return ""
     share = 100 * part / whole
-    # Neither a few failures nor a few successes may be rounded away.
+    # A few failures must not show as 0 %, nor a few successes as 100 %.
     if part and share < 0.1:
         return "< 0.1 %"
     if part < whole and share > 99.9:

@@ -1,4 +1,4 @@
-"""A picture small enough to travel inside a page."""
+"""Pictures embedded in a page, as thumbnails if they are large."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ from p2pz_ray.picture.codec import FORMATS
 
 LARGEST_SIDE = 384
 SMALL_SIDE = 128
-"""Up to this side a picture is enlarged with hard pixel edges, so that every pixel is seen as it is."""
+"""Pictures up to this side are enlarged with hard pixel edges, so that every pixel shows exactly."""
 _KEPT = {"PNG": "image/png", "WEBP": "image/webp", "JPEG": "image/jpeg"}
 _KEPT_BYTES = 40_000
 
@@ -29,7 +29,7 @@ class Picture:
 
 
 def picture(data: bytes | None) -> Picture | None:
-    """An encoded picture, exactly as it is if it is small, else as a thumbnail; None if it can't be shown."""
+    """An encoded picture, unchanged if it is small, else a thumbnail; None if it can't be shown."""
     if not data:
         return None
     try:

@@ -1,12 +1,13 @@
-"""PIE-Bench (Ju et al., "PnP Inversion", ICLR 2024): its mapping as a collection, its table for a folder of edits.
+"""PIE-Bench (Ju et al., "PnP Inversion", ICLR 2024): its images as a collection, and its table for a folder of edits.
 
     python -m p2pz_ray.report.pie collection BENCH OUT          OUT/pie-*.parquet, for p2pz translate
     python -m p2pz_ray.report.pie table BENCH EDITED [--clip … --dino … --lpips …]
 
 BENCH holds mapping_file.json and annotation_images/; EDITED holds edited pictures under the same names as those of
-annotation_images/, as the benchmark's own evaluation wants them. The row has its columns and units: structure distance
+annotation_images/, as the benchmark's own evaluation expects. The row has its columns and units: structure distance
 ×10³ (pixels 0 … 255), PSNR, LPIPS ×10³, MSE ×10⁴ and SSIM ×10² of the unedited part, CLIP similarity ×10² of the whole
-picture and of the edited part. Published rows use LPIPS with SqueezeNet: with another network that column is its own.
+picture and of the edited part. Published rows use LPIPS with SqueezeNet, with which LPIPS of other networks can't be
+compared.
 """
 
 import argparse
@@ -38,7 +39,7 @@ COLUMNS: dict[str, tuple[str, float]] = {
     "CLIP whole": ("clip_target", 1e2),
     "CLIP edited": ("clip_target_object", 1e2),
 }
-"""What a column of the table is called, the score it comes from, and what that is multiplied with."""
+"""Each column of the table: its name, the score it comes from, and a factor."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Entry:
 
 
 def read_mapping(bench: Path) -> list[Entry]:
-    """The benchmark's entries, in its order. Raises ConfigError for what is no mapping, naming the entry."""
+    """The benchmark's entries, in its order. Raises ConfigError for an invalid mapping, naming the entry."""
     file = bench / "mapping_file.json"
     try:
         found = json.loads(file.read_text())
@@ -74,9 +75,10 @@ def read_mapping(bench: Path) -> list[Entry]:
 
 
 def decode_mask(runs: Sequence[int], side: int = SIDE) -> Mask:
-    """Where a picture is to change, (side, side), from start and length of each run of cells in reading order.
+    """The part of a picture that should change, (side, side), from the start and length of each run of pixels in
+    reading order.
 
-    The frame of one pixel belongs to it always, as in the benchmark's evaluation. Raises ValueError for an odd number.
+    A frame of one pixel always belongs to it, as in the benchmark's evaluation. Raises ValueError for an odd number.
     """
     if len(runs) % 2:
         raise ValueError("its mask has a start without a length")
@@ -89,7 +91,7 @@ def decode_mask(runs: Sequence[int], side: int = SIDE) -> Mask:
 
 
 def write_collection(bench: Path, out: Path) -> int:
-    """Write the benchmark as a collection: id, image, caption, mask, target_text, kind. Returns how many images."""
+    """Write the benchmark as a collection: id, image, caption, mask, target_text, kind. Returns how many."""
     entries = read_mapping(bench)
     schema = collection_schema(mask=True)
     texts = [pa.field("target_text", pa.string()), pa.field("kind", pa.string())]
@@ -114,7 +116,7 @@ def write_collection(bench: Path, out: Path) -> int:
 
 
 def pairs(bench: Path, edited: Path) -> Iterator[tuple[Entry, Pair]]:
-    """Each entry with its pair; the pictures at 512 px. Raises ConfigError for one without its edit."""
+    """Each entry and its pair of pictures at 512 px. Raises ConfigError if an edited picture is missing."""
     policy = DecodePolicy((SIDE, SIDE), "stretch")
     for entry in read_mapping(bench):
         source = decode(_picture(bench / "annotation_images" / entry.image), policy)
@@ -123,7 +125,7 @@ def pairs(bench: Path, edited: Path) -> Iterator[tuple[Entry, Pair]]:
 
 
 def table(bench: Path, edited: Path, metrics: Sequence[Metric]) -> dict[str, dict[str, float]]:
-    """Type of edit, and "all" → the table's columns, as far as the metrics give them."""
+    """Type of edit, or "all" → the table's columns, as far as the metrics give them."""
     found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for entry, pair in pairs(bench, edited):
         for metric in metrics:
@@ -150,8 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         adding = verbs.add_parser(verb)
         adding.add_argument("bench", type=Path)
         adding.add_argument(second, type=Path)
-    adding.add_argument("--clip", help="a CLIP, as the published rows openai/clip-vit-large-patch14")
-    adding.add_argument("--dino", help="a ViT, as the published rows facebook/dino-vitb8")
+    adding.add_argument("--clip", help="a CLIP; published rows use openai/clip-vit-large-patch14")
+    adding.add_argument("--dino", help="a ViT; published rows use facebook/dino-vitb8")
     adding.add_argument("--lpips", help="lpips-alex, lpips-vgg or stlpips-alex")
     given = parser.parse_args(arguments)
     try:
@@ -189,7 +191,7 @@ def _metrics(given: Any) -> list[Metric]:
 
 
 def _plain(prompt: str) -> str:
-    """A prompt without the brackets around what changes."""
+    """A prompt without the brackets around its changed words."""
     return prompt.replace("[", "").replace("]", "")
 
 

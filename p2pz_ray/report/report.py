@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that holds everything it shows."""
+"""The report of a run: one self-contained HTML file."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,15 +31,14 @@ def write_report(
     student_uri: str | None = None,
     pictures: int = 60,
 ) -> str:
-    """Write RUN/report/index.html, for a finished run or for what is done of one, and return its URI.
+    """Write RUN/report/index.html, for a finished or unfinished run, and return its URI.
 
-    truth_uri: the miniature collection the run was made of, if its truth is to be compared and shown.
-    student_uri: a run whose edited pictures, of the same ids and edits, and scores are shown as a student's.
-    pictures: how many pairs are shown, evenly chosen, and the best and worst of each score beside them; all pairs are
-    counted.
-    storage_options: handed to fsspec, for both URIs.
+    truth_uri: the miniature collection that the run was made from, to compare with its truth.
+    student_uri: a student's run, whose edits of the same ids and whose scores are shown beside.
+    pictures: how many pairs to show, evenly chosen; the best and worst of each score are added. All pairs are counted.
+    storage_options: given to fsspec for all URIs.
 
-    Raises `ConfigError` if there is no run or no truth at the URIs, `P2PZError` if a file can't be read or written.
+    Raises `ConfigError` if there is no run or no truth at a URI, `P2PZError` if a file can't be read or written.
     """
     run = Run(run_uri, storage_options)
     tally, scores = Tally(run), sums_of(run)
@@ -98,7 +97,7 @@ def _errors(run: Run, truth: Truth) -> dict[str, list[PairError]]:
 def _cards(
     run: Run, places: Sequence[Place], sweeps: Mapping[str, Mapping[str, str]], truth: Truth | None, student: Run | None
 ) -> Iterator[Card]:
-    """A card per place; that of a sweep's strongest edit shows the weaker ones of its picture too."""
+    """A card per pair. An edit made at several strengths has one card, which shows all of them."""
     columns = ["id", "edit", "status", "caption", "seed", "source_image", "edited_image", "mask"]
     rows = list(rows_at(run, places, columns))
     shown = {(row["id"], other) for row in rows for other in sweeps.get(row["edit"], ())}
@@ -128,7 +127,7 @@ def _with_scores(cards: list[Card], table: ScoreTable) -> list[Card]:
 
 
 def _error(truth: Truth, row: dict[str, Any]) -> PairError | None:
-    """A pair's error against the truth; None too for a picture that can't be read, which the report must survive."""
+    """A pair's error against the truth; None if there is no truth, or a picture can't be read."""
     try:
         return truth.error(row["id"], row["edit"], _bytes(row["source_image"]), _bytes(row["edited_image"]))
     except ImageError:
@@ -152,7 +151,7 @@ def _figures(run: Run, tally: Tally) -> Figures:
 
 
 def _title(config: dict[str, Any]) -> str:
-    """What was translated into what: the edits' words, or the name of one that has none."""
+    """The edits' words ("cat to dog"), or the name of an edit that has none."""
     edits = _edits(config)
     named = (
         f"{edit['source']} → {edit['target']}" if edit.get("source") and edit.get("target") else name
@@ -180,15 +179,15 @@ def _edits(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _sweeps(config: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Of each edit that a run makes at several strengths: the strongest one's name → the weaker ones' names and what
-    they are called, the weakest first."""
+    """Edits made at several strengths: the name of the strongest → the names and labels of the weaker ones, the weakest
+    first."""
     found: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
     for name, edit in _edits(config).items():
         strength = edit.get("strength")
         if isinstance(strength, int | float) and (base := swept_from(name, strength)) != name:
             found[base].append((strength, name))
     strengths = [sorted(each) for each in found.values() if len(each) > 1]
-    # A space that doesn't break a line.
+    # A no-break space before the percent sign.
     return {each[-1][1]: {name: f"{100 * strength:.0f}\u00a0%" for strength, name in each[:-1]} for each in strengths}
 
 

@@ -1,5 +1,5 @@
-"""What the scores say, as HTML: one answer to each question, and behind it all scores with their intervals,
-distributions and makers."""
+"""The scores as HTML, by question: the main score, and folded below it all scores with their intervals, distributions
+and the models that computed them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,21 +10,21 @@ from p2pz_ray.report.charts import bars
 from p2pz_ray.report.markup import text
 from p2pz_ray.report.measure import QUESTIONS, measure, told_apart
 
-_ARROWS = {"more": "↑ more is better", "less": "↓ less is better", None: "neither way is better"}
+_ARROWS = {"more": "↑ more is better", "less": "↓ less is better", None: "neither is better"}
 Columns = Sequence[tuple[str, Mapping[str, Estimate]]]
 
 
 def headlines(estimates: Mapping[str, Estimate]) -> list[tuple[str, str, str, str]]:
-    """The most telling score of each question as a tile: name, number, note, kind."""
-    firsts = [names[0] for question, names in told_apart(estimates).items() if question != "other"]
-    return [(measure(c).name, value(c, estimates[c].mean), interval(c, estimates[c]), "") for c in firsts]
+    """The main score of each question as a tile: name, number, note, kind."""
+    main = [names[0] for question, names in told_apart(estimates).items() if question != "other"]
+    return [(measure(c).name, value(c, estimates[c].mean), interval(c, estimates[c]), "") for c in main]
 
 
 def scores_body(sums: Sums, student: Sums | None = None) -> str:
-    """For each question its first score, and folded below it a table of means a score and edit, and distributions; ""
-    without scores.
+    """The section: for each question its main score, and folded below it a table of the means by score and edit, and
+    histograms. "" without scores.
 
-    student: another run's scores, shown beside those that the same thing made.
+    student: another run's scores, shown beside if they were computed by the same model.
     """
     if not sums.rows or not sums.made_by:
         return ""
@@ -41,12 +41,12 @@ def scores_body(sums: Sums, student: Sums | None = None) -> str:
     return f"""<div class="questions">
 {groups}
 </div>
-<p class="note">Means over all {sums.rows:,} scored pairs that have the score, with the interval that holds the true
-mean with 95 %.</p>"""
+<p class="note">Means over all {sums.rows:,} scored pairs that have the score, with the 95 % confidence interval of
+the mean.</p>"""
 
 
 def _group(question: str, names: Sequence[str], columns: Columns, sums: Sums) -> str:
-    """A question, its first score at a glance, and all of them folded."""
+    """A question with its main score, and all of its scores folded."""
     first = names[0]
     if question == QUESTIONS["other"]:
         return f'<article class="question">{_in_full(question, names, columns, sums)}</article>'
@@ -63,7 +63,7 @@ def _group(question: str, names: Sequence[str], columns: Columns, sums: Sums) ->
 
 
 def _in_full(title: str, names: Sequence[str], columns: Columns, sums: Sums) -> str:
-    """The scores folded below a title, or below how many they are."""
+    """The scores, folded below a title; "" titles them with their number."""
     rows = "".join(_row(name, columns, sums) for name in names)
     heads = "".join(f'<th scope="col">{text(head)}</th>' for head, _ in columns)
     drawn = "".join(
@@ -99,7 +99,7 @@ def value(name: str, found: float) -> str:
 
 def interval(name: str, found: Estimate) -> str:
     if found.low is None or found.high is None:
-        return "one image alone"
+        return "one image only"
     return f"{value(name, found.low)} to {value(name, found.high)}"
 
 

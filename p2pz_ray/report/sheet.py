@@ -17,7 +17,7 @@ GAP = 4  # white pixels between two pictures
 
 
 def write_sheet(run_uri: str, truth_uri: str, uri: str, count: int = 6, side: int = 112) -> None:
-    """Write the first `count` ok pairs that have a truth, `side` pixels a picture, in the run's own order."""
+    """Write the first `count` ok pairs that have a truth, in the run's order; each picture is `side` pixels wide."""
     columns = list(islice(_columns(Run(run_uri), Truth(truth_uri)), count))
     rows = [_row(pictures, side) for pictures in zip(*columns, strict=True)]
     picture = Image.fromarray(np.concatenate(rows)[GAP:, GAP:])
@@ -28,7 +28,7 @@ def write_sheet(run_uri: str, truth_uri: str, uri: str, count: int = 6, side: in
 
 
 def _columns(run: Run, truth: Truth) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Source, edit and truth of each ok pair that has one, read as they are asked for."""
+    """Source, edit and truth of each ok pair that has a truth, read one by one."""
     for manifest in run.manifests:
         for batch in run.batches(manifest, ["id", "edit", "status", "source_image", "edited_image"]):
             for row in batch.to_pylist():

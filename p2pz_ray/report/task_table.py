@@ -1,12 +1,12 @@
-"""A table of finished pairs of photographs, a line a task: `python -m p2pz_ray.report.task_table FOLDER`.
+"""A table of edited photographs, one row per task: `python -m p2pz_ray.report.task_table FOLDER`.
 
-FOLDER holds TASK_N_source.jpg and TASK_N_edited.jpg, where TASK is WORD2WORD, such as cat2dog. All networks arrive by
-package, so no column is one of the paper's, whose own need CLIP, DINO and LPIPS:
+FOLDER holds TASK_N_source.jpg and TASK_N_edited.jpg, where TASK is WORD2WORD, such as cat2dog. All networks come as
+Python packages, so no column is the paper's, which uses CLIP, DINO and LPIPS:
 
-    source     pictures before the edit in which EfficientNet-lite0 finds the source's word likelier than the target's
-    target     pictures after it in which it finds the target's likelier; first: whose first class is the target's
+    source     share of sources in which EfficientNet-lite0 finds the source's word likelier than the target's
+    target     share of edits in which it finds the target's word likelier; first: whose top class is the target's
     background ST-LPIPS outside the source's object, which u2netp finds
-    structure  distance of EfficientNet-lite0's self-similarities; shuffled: of sources with others' edits
+    structure  structure distance with EfficientNet-lite0's features; shuffled: of sources to the edits of other sources
 """
 
 import argparse
@@ -34,7 +34,7 @@ HEADS = ("task", "pairs", "source", "target", "first", "background", "structure"
 
 @dataclass(frozen=True)
 class Line:
-    """One task's figures; None where the classifier doesn't know a word, or there is nothing to shuffle."""
+    """One task's figures; None if the classifier doesn't know a word, or there is only one pair."""
 
     task: str
     pairs: int
@@ -54,7 +54,7 @@ class Line:
 
 
 def read_pairs(folder: Path) -> dict[str, list[Pair]]:
-    """Task → pairs, by number, with the source's mask. Raises ConfigError for none, or one without its edit."""
+    """Task → pairs in order, with the source's mask. Raises ConfigError for no pairs, or one without its edit."""
     saliency, found = Saliency(), defaultdict[str, list[tuple[int, Pair]]](list)
     for file in sorted(folder.glob("*_source.*")):
         named = _NAME.fullmatch(file.name)
@@ -67,7 +67,7 @@ def read_pairs(folder: Path) -> dict[str, list[Pair]]:
         source, after = _pixels(file), _pixels(edited)
         if source.shape != after.shape:
             sizes = [f"{pixels.shape[1]} × {pixels.shape[0]}" for pixels in (after, source)]
-            raise ConfigError(f"{edited} is {sizes[0]} pixels large and its source {sizes[1]}: make them alike.")
+            raise ConfigError(f"{edited} is {sizes[0]} pixels and its source {sizes[1]}: make them the same size.")
         pair = Pair(file.stem, task, source, after, (words[0], words[1]), mask=saliency(source))
         found[task].append((int(named["number"]), pair))
     if not found:
@@ -76,11 +76,11 @@ def read_pairs(folder: Path) -> dict[str, list[Pair]]:
 
 
 def table(tasks: dict[str, list[Pair]]) -> list[Line]:
-    """A line a task."""
+    """One row per task."""
     accuracy, background, structure = PhotographAccuracy(), BackgroundDistance("stlpips-alex"), photograph_structure()
     lines = []
     for task, pairs in tasks.items():
-        # What was there before: the sources in the edits' place, and the words turned round.
+        # The sources in place of the edits, and the words swapped, to see the source's word before the edit.
         before = [replace(p, edited=p.source, words=p.words and p.words[::-1]) for p in pairs]
         sources = [structure.similarity([pair.source])[0] for pair in pairs]
         edits = [structure.similarity([pair.edited])[0] for pair in pairs]

@@ -1,1 +1,1 @@
-"""Storage: a folder at any fsspec URI, what it can fail with, and locations as people spell them."""
+"""Storage: a folder at any fsspec URI, its errors, and URIs as people write them."""

@@ -1,4 +1,4 @@
-"""What storage can fail with, and the wording of it."""
+"""The errors of storage, and their wording."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from p2pz_ray.errors import P2PZError
 
 
 class StorageError(P2PZError):
-    """The storage failed, whichever file was asked for: an outage, no credentials, a full disk."""
+    """The storage as a whole failed: an outage, no credentials, a full disk."""
 
 
 class FileError(StorageError):
@@ -31,17 +31,17 @@ class MissingFileError(FileError):
 
 
 class TakenNameError(FileError):
-    """There is such a file already."""
+    """There is already a file of this name."""
 
 
 class ChangedFileError(FileError):
-    """The file isn't the one that was planned."""
+    """The file has changed since it was planned."""
 
     def __init__(self, name: str, reason: str = "It has changed since the run was begun.") -> None:
         super().__init__(name, reason)
 
 
 def shown(name: str) -> str:
-    """A name made fit for a one-line message: what isn't printable, or isn't UTF-8, backslash-escaped."""
+    """A name for a one-line message: unprintable characters and invalid UTF-8 are backslash-escaped."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,4 +1,4 @@
-"""Which location lies in another, however either is spelled."""
+"""Whether one location is inside another."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from p2pz_ray.storage.uri import MAGIC
 
 
 def lies_inside(inner: Store, outer: Store) -> bool:
-    """Whether a location is another one or below it, however either is spelled: by links, `..`, `file://` or another
-    name of the same protocol. Of a pattern that goes any deeper (`**`), the folder before it counts; other patterns
-    match nothing that a folder inside would hold."""
+    """Whether `inner` is `outer` or below it, even if they are written differently: with links, `..`, `file://` or
+    another name of the same protocol. For a pattern with `**` the folder before it counts; other patterns match nothing
+    in deeper folders."""
     if inner.local != outer.local or not _protocols(inner) & _protocols(outer):
         return False
     root = outer.root

@@ -1,4 +1,4 @@
-"""The local disk, which has what no object store has: links, pipes, folders and files half-written."""
+"""The local disk, which unlike object stores has links, pipes, folders and half-written files."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 from p2pz_ray.storage.failure import shown
 
 TEMPORARY = ".tmp-"
-"""How the name of a file still being written begins."""
+"""Prefix of the names of files that are still being written."""
 SWEPT_TRIES = 5
 
 
 def info(status: os.stat_result) -> dict[str, Any]:
-    """A local file's state in the words of fsspec's `info`."""
+    """A local file's state, in the form of fsspec's `info`."""
     kind = "directory" if stat.S_ISDIR(status.st_mode) else "file"
     return {"type": kind, "size": status.st_size, "mtime": status.st_mtime_ns}
 
 
 def irregular(mode: int) -> str | None:
-    """Why a file of this `st_mode` can't be read as one, or None if it can."""
+    """Why a file with this `st_mode` can't be read, or None if it can."""
     if stat.S_ISREG(mode):
         return None
     if stat.S_ISDIR(mode):
@@ -46,7 +46,8 @@ def replace(full: str, data: bytes) -> None:
 
 
 def create(full: str, data: bytes) -> None:
-    """The same where the name is free; raises FileExistsError where it is taken, whoever took it and when."""
+    """Like `replace`, but raises FileExistsError if there is a file of that name, even one created at the same
+    moment."""
     _put(full, data, _link)
 
 
@@ -88,11 +89,11 @@ def _put(full: str, data: bytes, place: Callable[[str, str], None]) -> None:
             place(temporary, full)
             break
         except FileNotFoundError:
-            # Another driver that finished just now sweeps what it takes for a dead writer's.
+            # Another driver that is just finishing may have swept it, taking it for a dead writer's.
             if os.path.lexists(temporary) or not tries_left or not os.path.isdir(folder):
                 raise
         finally:
-            with suppress(FileNotFoundError):  # renamed, it is there no more
+            with suppress(FileNotFoundError):  # it is gone once it was renamed
                 os.remove(temporary)
     descriptor = os.open(folder, os.O_RDONLY)
     try:

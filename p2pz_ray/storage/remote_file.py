@@ -1,4 +1,4 @@
-"""A file of a remote storage, read by ranges."""
+"""A file in remote storage, read by ranges of bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from p2pz_ray.storage.version import planned_size
 
 
 class Ranged(Protocol):
-    """The storage that it lies in, as a `Store` is one."""
+    """The storage that the file is in, such as a `Store`."""
 
     def size(self, path: str) -> int: ...
     def read_range(self, path: str, start: int, stop: int, version: str = "") -> bytes: ...
@@ -19,7 +19,7 @@ class Ranged(Protocol):
 class RemoteFile(io.BufferedReader):
     """A remote file open for reading.
 
-    `failure` is the error that reading it ended with, for callers whose libraries turn it into one of their own.
+    `failure` is the storage's error, for callers whose libraries replace it with an error of their own.
     """
 
     def __init__(self, store: Ranged, path: str, version: str = "") -> None:
@@ -28,13 +28,13 @@ class RemoteFile(io.BufferedReader):
 
     @property
     def failure(self) -> StorageError | None:
-        """The storage's error, or None while there was none."""
+        """The storage's error, or None."""
         return self._ranges.failure
 
 
 class Positioned(io.RawIOBase):
-    """A stored file of known size and a position in it, for readers that fetch its bytes by ranges. The size is asked
-    for where no version tells it."""
+    """A stored file's size and the current position, for readers that fetch ranges of bytes. The storage is asked for
+    the size unless the version includes it."""
 
     def __init__(self, store: Ranged, path: str, version: str = "") -> None:
         self._store, self._path, self._version, self._position = store, path, version, 0
@@ -57,7 +57,7 @@ class Positioned(io.RawIOBase):
 
 
 class RangeReader(Positioned):
-    """A remote file read by ranges: it keeps no state that a failed request could leave wrong."""
+    """A remote file read by ranges. It keeps no state that a failed request could corrupt."""
 
     def __init__(self, store: Ranged, path: str, version: str = "") -> None:
         super().__init__(store, path, version)

@@ -1,4 +1,4 @@
-"""What S3 alone can do."""
+"""Reads that only S3 supports: bytes of one version of a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from p2pz_ray.storage.failure import ChangedFileError
 
 
 async def of_version(fs: Any, path: str, etag: str, start: int, stop: int | None) -> bytes:
-    """Bytes of a file of S3 as long as it has this ETag. Raises ChangedFileError where it has another one."""
+    """Bytes of a file on S3 that has this ETag. Raises ChangedFileError if it has another one."""
     bucket, key, _ = fs.split_path(path)
     try:
         part = {} if stop is None else {"Range": f"bytes={start}-{stop - 1}"}

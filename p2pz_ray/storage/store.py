@@ -1,8 +1,8 @@
-"""The one seam to storage: a folder at any fsspec URI.
+"""All access to storage: a folder at any fsspec URI.
 
-Nothing else in the project opens files of a collection or a run, so every promise about storage is kept here:
-an object is never visible half-written, a named pipe never hangs a reader, a passing outage is tried again,
-and whatever fails says so in one sentence.
+Nothing else in the project opens files of a collection or a run, so every guarantee about storage is kept here: no
+reader sees a half-written file, a named pipe never hangs a reader, calls are repeated during short outages, and every
+failure is reported in one sentence.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ T = TypeVar("T")
 _END = 64 * 2**10
 
 ATTEMPTS = 4
-"""Calls of a remote storage before an outage is believed."""
+"""Attempts at a call of remote storage before it counts as failed."""
 FIRST_PAUSE = 0.25
-"""Seconds before the second call, give or take half; doubled before each one after."""
+"""Seconds before the second attempt, plus or minus half; doubled before each further one."""
 
 
 class Store:
@@ -72,7 +72,7 @@ class Store:
         self.root: str = root
 
     def rebased(self, root: str) -> Store:
-        """The same storage seen from another folder, given as the file system takes it."""
+        """The same storage with another root folder, given as the file system's path."""
         other = copy.copy(self)
         other.root = root
         other.uri = root if self.local else str(self.fs.unstrip_protocol(root))
@@ -83,7 +83,7 @@ class Store:
         return f"{self.uri.rstrip('/')}/{path}" if path else self.uri
 
     def full(self, path: str) -> str:
-        """The file's path as the file system takes it."""
+        """The file's path in fsspec's file system."""
         if self.local:
             return os.path.join(self.root, path) if path else self.root
         return f"{self.root.rstrip('/')}/{path}" if path else self.root
@@ -91,8 +91,8 @@ class Store:
     def read(self, path: str, max_bytes: int | None = None, version: str = "") -> bytes:
         """The whole file; `FileError` if it has more than `max_bytes`.
 
-        version: its `fingerprint` when it was planned. Then one request is enough, and raises `ChangedFileError` for
-        another file: S3 compares the version itself, elsewhere the sizes are compared.
+        version: its `fingerprint` when it was planned. With it one request is enough, and a changed file raises
+        `ChangedFileError`: S3 compares the version itself, elsewhere the sizes are compared.
         """
         planned = planned_size(version)
         if self.local:
@@ -114,22 +114,22 @@ class Store:
         return self._attempt(path, "read", lambda: cast(bytes, self.fs.cat_file(self.full(path))))
 
     def _get(self, path: str, start: int, stop: int | None, etag: str) -> bytes:
-        """Bytes of a remote file, as far as it has them; of S3 of the file of this version alone."""
+        """Bytes of a remote file, fewer if it is shorter; on S3 only of the version with this ETag."""
         if self.compares and etag:
             return cast(bytes, sync(self.fs.loop, of_version, self.fs, self.full(path), etag, start, stop))
         return cast(bytes, self.fs.cat_file(self.full(path), start=start, end=stop))
 
     def write(self, path: str, data: bytes) -> None:
-        """Put the whole file, replacing any other; no reader ever sees a part of it."""
+        """Write the whole file, replacing any other; no reader ever sees part of it."""
         if self.local:
             self._attempt(path, "written", lambda: local.replace(self.full(path), data))
         else:
             self._attempt(path, "written", lambda: self.fs.pipe_file(self.full(path), data))
 
     def create(self, path: str, data: bytes) -> bytes:
-        """Put the whole file where there is none; returns what stands: `data`, or what was there first.
+        """Write the whole file unless there is one; returns the content of the file: `data`, or what was there before.
 
-        The storage itself decides who is first, so that of any number of writers exactly one is: see `exclusive`.
+        The storage itself decides which writer is first, so that exactly one of any number is: see `exclusive`.
         """
         try:
             self._create(path, data)
@@ -138,7 +138,7 @@ class Store:
         return data
 
     def exclusive(self, path: str) -> bool:
-        """Whether the storage refuses to put over a file where `create` asks for that; tried on a file that stands."""
+        """Whether the storage really refuses to overwrite in `create`; tried on this file, which must exist."""
         if self.local:
             return local.links(self.full(path))
         try:
@@ -154,15 +154,15 @@ class Store:
             self._attempt(path, "written", lambda: self.fs.pipe_file(self.full(path), data, mode="create"))
 
     def open(self, path: str, version: str = "") -> BinaryIO:
-        """The file as a seekable stream of bytes, read piece by piece as it is asked for; as `read` does, with its
-        `fingerprint` as version without a request for its size."""
+        """The file as a seekable stream that fetches bytes as they are read. With its `fingerprint` as version, no
+        request for the size is needed."""
         if self.local:
             return self._open_local(path)
         return RemoteFile(self, path, version)
 
     def read_range(self, path: str, start: int, stop: int, version: str = "") -> bytes:
-        """Bytes `start` to `stop` (exclusive) of the file, which must have that many; of S3, given a version, of the
-        file of that version alone."""
+        """Bytes `start` to `stop` (exclusive) of the file, which must be long enough; on S3, with a version, only of
+        the file of that version."""
         if self.local:
             with self._open_local(path) as file:
                 file.seek(start)
@@ -171,7 +171,7 @@ class Store:
 
     @property
     def compares(self) -> bool:
-        """Whether the storage itself compares the version of a file that is read with the one that was planned."""
+        """Whether the storage itself checks, on reading, that a file has the planned version."""
         return "s3" in self.fs.protocol
 
     def exists(self, path: str) -> bool:
@@ -190,7 +190,7 @@ class Store:
             return False
 
     def size(self, path: str) -> int:
-        """The file's bytes."""
+        """The file's size in bytes."""
         size = self._info(path)["size"]
         if size is None:
             raise FileError(self.name(path), "Its server doesn't tell its size.")
@@ -201,8 +201,8 @@ class Store:
         return fingerprint(self._info(path))
 
     def contents(self, path: str) -> str:
-        """The same of a table: on a local disk by its size and its end, where formats keep their index, so that a time
-        that was merely touched is no change."""
+        """The same for a table. On a local disk it is made from the size and the file's end, where formats keep their
+        index, so that a new modification time alone is no change."""
         if not self.local:
             return self.fingerprint(path)
         with self._open_local(path) as file:
@@ -211,7 +211,7 @@ class Store:
             return f"{size}-{hashlib.sha256(file.read()).hexdigest()[:16]}"
 
     def list(self, folder: str = "") -> list[str]:
-        """Names of the files in a folder, not of those below it, sorted; [] if there is no such folder."""
+        """Sorted names of the files directly in a folder; [] if there is no such folder."""
         full = self.full(folder)
         if self.local:
             try:
@@ -230,11 +230,11 @@ class Store:
         names = [str(info["name"]).rstrip("/").rsplit("/", 1)[-1] for info in infos if info["type"] == "file"]
         own = full.rstrip("/").rsplit("/", 1)[-1]
         if len(infos) == 1 and names == [own] and str(infos[0]["name"]).strip("/") == full.strip("/"):
-            return []  # asked for a file, some file systems list the file itself
+            return []  # for a file, some file systems list the file itself
         return sorted(name for name in names if name)
 
     def remove(self, path: str) -> None:
-        """Delete the file; that it is gone already is fine."""
+        """Delete the file; does nothing if there is none."""
         call = (lambda: os.remove(self.full(path))) if self.local else (lambda: self.fs.rm_file(self.full(path)))
         try:
             self._attempt(path, "removed", call)
@@ -242,7 +242,7 @@ class Store:
             return
 
     def sweep(self, folder: str) -> None:
-        """Remove from a local folder what writers left that were killed; other storages show no half file."""
+        """Remove files that killed writers left half-written in a local folder; other storages have none."""
         if not self.local:
             return
         with suppress(FileNotFoundError), os.scandir(self.full(folder)) as entries:
@@ -258,18 +258,18 @@ class Store:
             raise self._translated(error, path, "read") from error
 
     def walk(self, depth: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The full path and fsspec's information of every file below a remote folder, to a depth; no more than a page
-        (of S3) or a folder of them is in memory."""
+        """The full path and fsspec's `info` of every file below a remote folder, down to a depth. At most one page (on
+        S3) or one folder is in memory."""
         if self.compares and depth is None and not self.fs.version_aware:
             yield from self._pages()
             return
         folders = [(self.root, 1)]
         while folders:
             folder, at = folders.pop()
-            self.fs.invalidate_cache()  # it would keep all that was listed
+            self.fs.invalidate_cache()  # or it would keep the whole listing in memory
             try:
                 found = self._attempt(folder, "listed", partial(self.fs.ls, folder, detail=True))
-            except MissingFileError:  # one that is gone since its name was seen
+            except MissingFileError:  # deleted since it was listed
                 continue
             for about in found:
                 path = str(about["name"])
@@ -293,7 +293,7 @@ class Store:
     def _info(self, path: str) -> dict[str, Any]:
         if self.local:
             return info(self.stat(path))
-        self.fs.invalidate_cache()  # another machine may have written since
+        self.fs.invalidate_cache()  # another machine may have changed it
         return self._attempt(path, "read", lambda: cast(dict[str, Any], self.fs.info(self.full(path))))
 
     def _open_local(self, path: str) -> BinaryIO:
@@ -313,7 +313,7 @@ class Store:
             raise FileError(self.name(path), f"It has {size:,} bytes, more than the {max_bytes:,} allowed.")
 
     def _attempt(self, path: str, verb: str, call: Callable[[], T]) -> T:
-        """Call the storage; a remote one again, with growing pauses, unless the answer is about this one file."""
+        """Call the storage. Remote calls are repeated with growing pauses unless the error is about this file alone."""
         attempts = 1 if self.local else ATTEMPTS
         for attempt in range(attempts):
             try:
@@ -322,13 +322,14 @@ class Store:
                 translated = self._translated(error, path, verb)
                 if isinstance(translated, FileError) or attempt == attempts - 1:
                     raise translated from error
-                time.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # so that clients don't come in step
+                # Random, so that clients don't retry at the same moment.
+                time.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
         raise AssertionError("unreachable")
 
     def _translated(self, error: Exception, path: str, verb: str) -> StorageError:
-        """The storage's error as a sentence; `FileError` if it is about this file alone."""
+        """The storage's error as one of ours; a `FileError` if it is about this file alone."""
         name = self.name(path)
-        gone = getattr(getattr(error, "response", None), "status_code", None) == 404  # as the hub's client says it
+        gone = getattr(getattr(error, "response", None), "status_code", None) == 404  # from the hub's client
         if gone or isinstance(error, FileNotFoundError):
             return MissingFileError(name, missing(self.full(path)) if self.local else "There is no such file.")
         if isinstance(error, ChangedFileError):

@@ -1,14 +1,14 @@
-"""Locations as people spell them."""
+"""URIs as people write them."""
 
 import re
 from urllib.parse import unquote
 
 MAGIC = re.compile(r"[*?\[]")
-"""What makes a name a pattern."""
+"""Characters that make a name a pattern."""
 
 
 def unquoted(uri: str) -> str:
-    """A `file://` URI as the path that it names, its %20 a space; any other location as it is."""
+    """The path that a `file://` URI names, with %20 as a space; any other location unchanged."""
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme.lower() != "file":
         return uri

@@ -1,11 +1,11 @@
-"""What names one version of a file: its size and whatever its storage tells of a change."""
+"""The version of a file: its size, and an ETag, generation or time from its storage."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# What makes a file its own version, in the order of trust: S3 and HTTP, GCS, the Hugging Face hub, then whatever
-# carries a time.
+# Keys of fsspec's `info` that identify a version, the most reliable first: S3 and HTTP, GCS, the Hugging Face hub,
+# then times.
 _VERSION_KEYS = (
     *("ETag", "etag", "generation", "md5Hash", "version_id", "xet_hash", "blob_id"),
     *("LastModified", "mtime", "updated", "created"),
@@ -13,12 +13,12 @@ _VERSION_KEYS = (
 
 
 def planned_size(version: str) -> int | None:
-    """The bytes of a file of this `fingerprint`, None where that doesn't say."""
+    """The size in bytes that a `fingerprint` includes, or None."""
     size = version.partition("-")[0]
     return int(size) if size.isdigit() else None
 
 
 def fingerprint(info: dict[str, Any]) -> str:
-    """The version of a file that fsspec's `info` describes, as `Store.fingerprint` gives it."""
+    """The version of a file, from fsspec's `info`; see `Store.fingerprint`."""
     version = next((str(info[key]) for key in _VERSION_KEYS if info.get(key)), "")
     return f"{info.get('size')}-{version.strip(chr(34))}"

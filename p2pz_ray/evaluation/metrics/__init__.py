@@ -1,1 +1,1 @@
-"""The metrics, each in a file of its own: pairs in, one value for each pair and column out."""
+"""The metrics, one per file: each turns pairs into columns with one value per pair."""

@@ -8,13 +8,13 @@ from p2pz_ray.evaluation.metrics.metric import Pair, Scores, masked, resized, sp
 from p2pz_ray.perceptual import Perceptual, load_perceptual
 
 SMALLEST = 64
-"""Pixels a side that the networks need: smaller pictures are enlarged."""
+"""Smallest side in pixels that the networks accept; smaller pictures are enlarged."""
 
 
 class BackgroundDistance:
     """background_lpips, or background_stlpips, which is not comparable with it.
 
-    Raises ConfigError where the network is not on this machine.
+    Raises ConfigError if the network is not on this machine.
     """
 
     def __init__(self, name: Perceptual, device: str = "cpu") -> None:

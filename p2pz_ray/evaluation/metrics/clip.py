@@ -25,9 +25,9 @@ MINI = Path(__file__).parents[2] / "mini" / "clip"
 
 
 class ClipScore:
-    """model: "mini" (the miniature's own), a CLIPModel's folder or a hub id. prompt: what words are put into.
+    """model: "mini" (the miniature's own), a CLIPModel's folder or a hub id. prompt: the template for words.
 
-    Raises ConfigError where there is no such model.
+    Raises ConfigError if there is no such model.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class ClipScore:
 
     @torch.no_grad()
     def image(self, pictures: Sequence[Pixels]) -> Tensor:
-        """(B, D) of length 1."""
+        """(B, D) unit vectors."""
         x: Any = self._processor(images=list(pictures), return_tensors="pt")["pixel_values"]
         return F.normalize(_tensor(self._model.get_image_features(pixel_values=x.to(self.device))), dim=1)
 
     @torch.no_grad()
     def text(self, texts: Sequence[str]) -> Tensor:
-        """(B, D) of length 1; each text is encoded once."""
+        """(B, D) unit vectors; each text is encoded once."""
         for text in dict.fromkeys(texts):
             if text not in self._texts:
                 limit = self._model.config.text_config.max_position_embeddings
@@ -97,5 +97,5 @@ class ClipScore:
 
 
 def _tensor(found: Any) -> Tensor:
-    """transformers 5 wraps what transformers 4 gave as it is."""
+    """transformers 5 wraps the tensor that transformers 4 returned directly."""
     return found if isinstance(found, Tensor) else found.pooler_output

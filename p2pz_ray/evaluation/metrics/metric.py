@@ -1,4 +1,4 @@
-"""What every metric is given, a few pairs of equal size, and what it gives back, columns of scores."""
+"""The interface of a metric: from a few pairs of equal size to columns of scores."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ class Pair:
     """A pair to score.
 
     source, edited: (H, W, 3) uint8, both of the same size.
-    words: what is in the source and what should be in the edited picture, None where nothing says so.
-    texts: sentences that say the same, where the collection has its own.
-    mask: (H, W), the source's object; None where unknown.
-    objects: (H, W) each, the objects that one and the same model finds in source and edited picture.
+    words: the object in the source, and the one that should be in the edited picture; None if unknown.
+    texts: sentences that describe the two pictures, if the collection has them.
+    mask: (H, W), the source's object; None if unknown.
+    objects: (H, W) each, the objects that one model finds in source and edited picture.
     """
 
     id: str
@@ -41,10 +41,10 @@ class Metric(Protocol):
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """Each column it gives, and in a few words what makes the scores in it."""
+        """Each column, and in a few words how its scores are computed."""
 
     def __call__(self, pairs: Sequence[Pair]) -> Scores:
-        """One value a pair in each column, None where there can be none. The pairs' pictures have one size."""
+        """A value per pair in each column, None where there is none. All pictures must have the same size."""
 
 
 def unit(pictures: Sequence[Pixels]) -> Tensor:
@@ -53,27 +53,27 @@ def unit(pictures: Sequence[Pixels]) -> Tensor:
 
 
 def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) → `size`, bilinear and antialiased; as it is where it has that size."""
+    """(B, C, H, W) → `size`, bilinear and antialiased; unchanged if it has that size."""
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
 
 
 def without_object(x: Tensor, masks: Sequence[Mask]) -> Tensor:
-    """Pictures with the object black, as PnPInversion's evaluation leaves it out: compared with another picture that
-    is masked alike, only the background can differ."""
+    """Pictures with the object painted black, as in PnPInversion's evaluation. Two pictures with the same mask then
+    differ in the background only."""
     inside = torch.from_numpy(np.stack(masks))[:, None].to(x.device)
     return x.masked_fill(inside, 0.0)
 
 
 def masked(pairs: Sequence[Pair]) -> tuple[list[int], list[Mask]]:
-    """Of the pairs that have a mask which leaves something outside: their places, and those masks."""
+    """The pairs whose mask leaves some background: their indices and masks."""
     found = [(i, pair.mask) for i, pair in enumerate(pairs) if pair.mask is not None and not pair.mask.all()]
     return [i for i, _ in found], [mask for _, mask in found]
 
 
 def spread(values: Tensor, places: Sequence[int], count: int) -> list[float | None]:
-    """Values at their places among `count`, None elsewhere."""
+    """A list of `count` values: these at their indices, None elsewhere."""
     column: list[float | None] = [None] * count
     for place, value in zip(places, values.tolist(), strict=True):
         column[place] = value
@@ -81,7 +81,7 @@ def spread(values: Tensor, places: Sequence[int], count: int) -> list[float | No
 
 
 def alike(pairs: Sequence[Pair], batch: int) -> Iterator[list[int]]:
-    """The places of the pairs in batches of pictures that have one size, in the pairs' order."""
+    """The indices of the pairs in batches of equal picture size, in order."""
     sizes: dict[tuple[int, ...], list[int]] = {}
     for i, pair in enumerate(pairs):
         sizes.setdefault(pair.source.shape, []).append(i)

@@ -1,4 +1,4 @@
-"""The miniature's own measures: its judge, and the object that an edited scene shows, known from the scene itself."""
+"""Metrics for the miniature world: its judge, and the object in a picture, found by comparison with the empty scene."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from p2pz_ray.mini.judge import FOLDER, Judge
 from p2pz_ray.mini.world import KINDS, Scene, backdrop
 
 STANDS_OUT = 0.12
-"""How far, of 0 … 1 in any channel, a pixel must be from the scene without its animal to belong to one."""
+"""How much a pixel must differ, in any channel (0 … 1), from the empty scene to belong to the animal."""
 
 
 class JudgeAccuracy:
@@ -39,7 +39,7 @@ class JudgeAccuracy:
 
 
 def judge_structure() -> StructureDistance:
-    """The structure distance over the judge's maps of 8×8 cells."""
+    """The structure distance with the judge's features on a grid of 8×8 cells."""
     stages = load_judge().stages[:12]  # three of its stages, each of four parts
     return StructureDistance(
         lambda x: cells(stages(x * 2 - 1)), "structure_judge", "the miniature's judge, third stage's maps"
@@ -58,12 +58,12 @@ def load_judge() -> Judge:
 
 
 def animal(picture: Pixels, scene: Scene) -> Mask:
-    """The object of a picture, (H, W, 3) uint8, made from a scene: where it differs from the scene without an animal,
-    its specks removed."""
+    """The object in a picture, (H, W, 3) uint8, of an edited scene: where it differs from the scene without an animal,
+    with specks removed."""
     if picture.shape[0] != picture.shape[1]:
         raise ValueError(f"a scene is square, not {picture.shape[1]} × {picture.shape[0]}")
     empty = backdrop(scene, picture.shape[0])
     far = np.abs(picture.astype(np.int16) - empty.astype(np.int16)).max(axis=2) > STANDS_OUT * 255
-    # A pixel stays if most of the nine around it are in: what an autoencoder blurs is a speck or a line.
+    # A pixel stays if most of its 3×3 neighbourhood is in: blur of the autoencoder is a speck or a thin line.
     grid = torch.from_numpy(far)[None, None].float()
     return (torch.nn.functional.avg_pool2d(grid, 3, 1, 1)[0, 0] > 0.5).numpy() & far

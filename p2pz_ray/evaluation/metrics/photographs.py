@@ -1,14 +1,14 @@
 """A judge for photographs: EfficientNet-lite0, an ImageNet classifier that no generator here was trained with.
 
     efficientnet_lite0_closer    1 where the target word's classes are likelier than the source's, else 0
-    efficientnet_lite0_target    1 where the edited picture's first class is one of the target word's, else 0
-    efficientnet_lite0_source    the same for the source's word: what was not changed
+    efficientnet_lite0_target    1 where the edited picture's top class is one of the target word's, else 0
+    efficientnet_lite0_source    the same for the source's word
 
-Of a thousand classes the first is easily a prop or a style: a painted cat with a tie is a bow tie, and the one horse
-that ImageNet knows is a sorrel. So `closer` asks, as CLIP-Acc does, which of the two words fits better: by the mean
-probability of a word's classes, as dogs have 118 of them and cats five.
+The top one of a thousand classes is often a prop or a style: a painted cat with a tie is a bow tie, and the only horse
+in ImageNet is a sorrel. So `closer` asks, like CLIP-Acc, which of the two words fits better. It compares the mean
+probability over a word's classes, since dogs have 118 of them and cats five.
 
-The weights arrive by package, are checked against their digest and read as tensors alone.
+The weights come as a Python package, are checked against their digest and read as tensors only.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from p2pz_ray.evaluation.metrics.structure import StructureDistance, cells
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 SIDE = 224
 DEEP = 10
-"""The block whose maps, 112 channels of 14×14 cells, stand for a picture's structure."""
+"""The block whose features, 112 channels on 14×14 cells, represent a picture's structure."""
 CLASSES: dict[str, range] = {
     "cat": range(281, 286),
     "dog": range(151, 269),
@@ -64,8 +64,8 @@ class Photographs(nn.Module):
 
 
 class PhotographAccuracy:
-    """What the classifier sees in the edited picture, of the target's word and of the source's; None for a word whose
-    classes aren't known."""
+    """Whether the classifier sees the target's word, or the source's, in the edited picture; None for a word without
+    known classes."""
 
     def __init__(self, device: str = "cpu") -> None:
         self.device, self._net = device, Photographs().to(device)
@@ -96,7 +96,7 @@ class PhotographAccuracy:
 
 
 def photograph_structure(device: str = "cpu") -> StructureDistance:
-    """The structure distance over EfficientNet-lite0's maps, a stand-in where no DINO can be had."""
+    """The structure distance with EfficientNet-lite0's features, a stand-in if there is no DINO."""
     made = f"EfficientNet-lite0, maps of block {DEEP}, not comparable with DINO's"
     return StructureDistance(Photographs().to(device).structure, "structure_efficientnet_lite0", made, device=device)
 

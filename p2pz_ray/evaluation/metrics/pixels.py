@@ -1,6 +1,6 @@
 """Differences of pixels: mean squared error, PSNR and SSIM, of whole pictures and of their backgrounds.
 
-    background_*: both pictures with the source's object black, as PnPInversion's evaluation has it
+    background_*: with the source's object black in both pictures, as in PnPInversion's evaluation
 
 SSIM is Wang et al.'s (2004): a Gaussian window of 11 pixels with σ 1.5, K₁ 0.01, K₂ 0.03, the mean over all windows
 that lie inside the picture and over the three channels.
@@ -16,7 +16,7 @@ from p2pz_ray.evaluation.metrics.metric import Pair, Scores, masked, spread, uni
 
 WINDOW, SIGMA = 11, 1.5
 NO_DIFFERENCE = 100.0
-"""PSNR in decibels of equal pictures, instead of an infinity that no mean survives."""
+"""PSNR in decibels of equal pictures: infinity would spoil every mean."""
 
 
 class PixelDifference:

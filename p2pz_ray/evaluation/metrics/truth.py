@@ -1,8 +1,8 @@
-"""How far edited pictures are from the exact right answer, which the miniature world knows.
+"""The error of edited pictures against the exact truth, which is known in the miniature world.
 
-A collection of the miniature carries, for each edit, a column `truth_EDIT`: the same scene with the edit made. An
-edited picture's error is its mean squared difference from that, over the whole picture and over the background, beside
-the error of the source left as it is: an edit that is no closer to the truth than no edit has done nothing good.
+A collection of the miniature has a column `truth_EDIT` for each edit: the same scene with the edit made. An edited
+picture's error is its mean squared difference from that, over the whole picture and over the background. It is compared
+with the error of the unedited source: an edit that is no closer to the truth than no edit is useless.
 """
 
 import io
@@ -29,9 +29,9 @@ from p2pz_ray.picture.codec import FORMATS, DecodePolicy, decode, encode
 class PairError:
     """Mean squared errors against the truth, of pixel values 0 … 1, over the three channels.
 
-    edited, copy: of the edited picture and of the source left as it is, over the whole picture.
-    edited_background, copy_background: the same outside the object of both; None where the collection has no mask,
-    or nothing lies outside.
+    edited, copy: of the edited picture and of the unedited source, over the whole picture.
+    edited_background, copy_background: the same outside the objects of source and truth; None if the collection has no
+    mask, or there is no background.
     """
 
     edited: float
@@ -42,7 +42,7 @@ class PairError:
 
 @dataclass(frozen=True)
 class TruthSummary:
-    """Means of many pairs' errors. closer: how many edited pictures are closer to the truth than the copy is."""
+    """Means of many pairs' errors. closer: number of edited pictures that are closer to the truth than their source."""
 
     pairs: int
     closer: int
@@ -53,7 +53,7 @@ class TruthSummary:
 
     @classmethod
     def of(cls, errors: Sequence[PairError]) -> "TruthSummary":
-        """Raises `ValueError` for no errors: there is no mean of nothing."""
+        """Raises `ValueError` for no errors."""
         if not errors:
             raise ValueError("no pairs to summarize")
         edited = [error.edited_background for error in errors if error.edited_background is not None]
@@ -76,11 +76,11 @@ def psnr(error: float) -> float:
 class Truth:
     """The counterfactuals of a miniature collection (Parquet: a file, a folder or a glob), looked up by id.
 
-    targets: for an edit, the word it leads to; by default what follows the last "2" of its name.
-    fit: how the run fitted images to the model's size; truths and masks are fitted alike.
+    targets: edit → its target word; by default the part of its name after the last "2".
+    fit: how the run fitted images to the model's size; truths and masks are fitted in the same way.
     edits: the edits that every file has a `truth_EDIT` column for.
 
-    Raises `ConfigError` if there is no Parquet file at the URI, or one that has no ids or no truth.
+    Raises `ConfigError` if there is no Parquet file at the URI, or one without ids or truths.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Truth:
         return self._cells.cell(id, f"truth_{edit}")
 
     def error(self, id: str, edit: str, source: bytes, edited: bytes) -> PairError | None:
-        """How far an edited picture, and its source left as it is, are from the truth; None if there is none.
+        """The errors of an edited picture and of its unedited source; None if there is no truth.
 
         Raises `ImageError`, naming the pair, if one of the pictures can't be decoded.
         """
@@ -126,8 +126,8 @@ class Truth:
         return PairError(whole[0], whole[1], outside[0], outside[1])
 
     def objects(self, id: str, *pictures: bytes | None) -> list[Mask] | None:
-        """The object of each picture made from a scene, (H, W), found by what the scene looks like without one; None
-        where the collection has no such scene, a picture is missing or isn't square, as scenes are."""
+        """The object in each picture of a scene, (H, W), found by comparison with the empty scene. None if the
+        collection has no such scene, or a picture is missing or not square, as scenes are."""
         scene = self._cells.cell(id, "scene")
         if scene is None or not all(pictures):
             return None
@@ -155,7 +155,7 @@ class Truth:
 
 
 class TruthScores:
-    """What of the truth stands among a pair's scores."""
+    """The scores of a pair that need the truth."""
 
     columns: Mapping[str, str] = {
         "truth_mse": "mean squared error against the exact counterfactual, 0 … 1",
@@ -188,5 +188,5 @@ def _unit(pixels: Pixels) -> NDArray[np.float32]:
 
 
 def _covered(mask: bytes, policy: DecodePolicy) -> NDArray[np.bool_]:
-    """A mask picture as (H, W) bool: whatever it touches at all, also after resampling."""
+    """A mask picture as (H, W) bool: every pixel that it touches at all, also after resampling."""
     return decode(mask, policy).max(axis=2) > 0
