@@ -44,8 +44,8 @@ FIRST_PAUSE = 0.25
 """Seconds before the second call, give or take half; doubled before each one after."""
 
 _END = 64 * 2**10
-# What makes a file its own version, in the order of trust: GCS, whose ETag changes with more than the file, S3 and HTTP,
-# the Hugging Face hub, then whatever carries a time.
+# What makes a file its own version, in the order of trust: GCS (whose ETag changes with more than the file), S3 and
+# HTTP, the Hugging Face hub, then whatever carries a time.
 _VERSION_KEYS = (
     *("generation", "ETag", "etag", "md5Hash", "version_id", "xet_hash", "blob_id"),
     *("LastModified", "mtime", "updated", "created"),
