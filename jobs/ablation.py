@@ -9,10 +9,10 @@ import json
 import sys
 from typing import Any
 
-from p2pz_ray.collection.store import Store
 from p2pz_ray.config import load
 from p2pz_ray.errors import ConfigError, P2PZError
-from p2pz_ray.evaluation.ablation import (
+from p2pz_ray.evaluation.evaluate import evaluate
+from p2pz_ray.report.ablation import (
     AblationConfig,
     caption,
     evaluation,
@@ -23,9 +23,9 @@ from p2pz_ray.evaluation.ablation import (
     variants,
     words_of,
 )
-from p2pz_ray.evaluation.evaluate import evaluate
 from p2pz_ray.running.cluster import connected
-from p2pz_ray.running.run import translate
+from p2pz_ray.storage.store import Store
+from p2pz_ray.translation.run import translate
 
 
 def ablate(config: AblationConfig) -> dict[str, Any]:

@@ -24,15 +24,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from p2pz_ray.collection.codec import encode
 from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, InversionSettings
-from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.checkpoint.files import locate
 from p2pz_ray.editing.passes import attention_gradient
-from p2pz_ray.evaluation.truth import Truth, TruthSummary
+from p2pz_ray.evaluation.metrics.truth import Truth, TruthSummary
 from p2pz_ray.lab.rivals import diffusers_pipeline, edited_by
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini.edit import WorldEdit
 from p2pz_ray.mini.judge import Judge
+from p2pz_ray.picture.codec import encode
 
 Pixels = NDArray[np.uint8]
 ENCODER = ("down_blocks", "mid_block")

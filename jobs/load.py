@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.config import load
+from p2pz_ray.config.serve import ServeConfig, is_loopback
 from p2pz_ray.errors import ConfigError, P2PZError
-from p2pz_ray.serving.config import ServeConfig, is_loopback
+from p2pz_ray.picture.codec import DecodePolicy, decode, encode
 
 PICTURES = 16
 MOST_CLIENTS, MOST_SECONDS = 256, 600
@@ -155,7 +155,7 @@ def bulk(config: ServeConfig, kind: str, edit: str, size: int) -> float:
 
 
 def pictures() -> list[bytes]:
-    from p2pz_ray.serving.scenes import scene
+    from p2pz_ray.serving.web.scenes import scene
 
     return [encode(scene("cat", seed, 64)[0]) for seed in range(PICTURES)]
 

@@ -16,13 +16,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.collection.reader import read_partition
 from p2pz_ray.collection.schema import collection_schema, table_bytes
-from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ConfigError, ImageError, P2PZError
-from p2pz_ray.evaluation.saliency import Saliency
+from p2pz_ray.evaluation.metrics.saliency import Saliency
+from p2pz_ray.picture.codec import DecodePolicy, decode, encode
+from p2pz_ray.storage.store import Store
 
 
 def main(arguments: list[str] | None = None) -> int:

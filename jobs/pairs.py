@@ -14,8 +14,8 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 
 from p2pz_ray.collection.schema import IMAGE, table_bytes
-from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.storage.store import Store
 
 SCHEMA = pa.schema([("id", pa.string()), ("image", IMAGE), ("edited_image", IMAGE)])
 ENDS = {"_source": "image", "_edited": "edited_image"}

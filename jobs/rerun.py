@@ -16,8 +16,8 @@ from benchmark import machine, seconds
 
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.mini.dataset import write_world
-from p2pz_ray.running.prepare import prepare
-from p2pz_ray.running.translator import Translator
+from p2pz_ray.translation.prepare import prepare
+from p2pz_ray.translation.translator import Translator
 
 
 def main(arguments: list[str] | None = None) -> int:

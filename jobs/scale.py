@@ -19,7 +19,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import statistics
 import sys
 import tempfile
@@ -30,21 +29,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-from fsspec.spec import AbstractFileSystem
+from bucket import keys
+from measured import PER_PARTITION, Row, config_of, peak
 
-from p2pz_ray.collection.manifest import Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.schema import collection_schema
+from p2pz_ray.commit.folder import RunFolder
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig
-from p2pz_ray.running.engine import Edited, Picture
-from p2pz_ray.running.job import Job
+from p2pz_ray.engines.edited import Edited, Picture
+from p2pz_ray.engines.job import Job
 
-Row = tuple[str, str, str]
-PER_PARTITION = 100
 STUDENT = Path(__file__).parents[1] / "configs" / "mini" / "distill-cat2dog.yaml"
 REPLICAS = 64
 IMAGES = 16
@@ -89,10 +87,10 @@ class Sleeper:
 
 def sleepers(seconds: float) -> None:
     """Have this process's runs use sleepers."""
-    from p2pz_ray.running import cluster
+    from p2pz_ray.translation import replica
 
     Sleeper.seconds = seconds
-    cluster.Replica = Sleeper  # type: ignore[assignment,misc]
+    replica.Replica = Sleeper  # type: ignore[assignment,misc]
 
 
 def write_collection(folder: Path, images: int) -> Path:
@@ -113,21 +111,12 @@ def write_collection(folder: Path, images: int) -> Path:
     return folder
 
 
-def config_of(collection: Path, output: Path, **more: Any) -> TranslateConfig:
-    settings: dict[str, Any] = {
-        "input": {"uri": str(collection), "images_per_partition": PER_PARTITION},
-        "edits": {"cat2dog": {"source": "cat", "target": "dog", "count": 8}},
-        "output": str(output),
-    }
-    return TranslateConfig.model_validate(settings | more)
-
-
 def overhead(scratch: Path) -> list[Row]:
     """`p2pz translate` with one replica against a loop that reads, decodes, edits, encodes and writes; both on one
     thread, from the first partition's beginning to the last one's end. The model's own speed wavers from minute to
     minute on a shared machine, so both are also compared by what they take in units of their model's time."""
     from p2pz_ray.mini.dataset import write_world
-    from p2pz_ray.running.run import translate
+    from p2pz_ray.translation.run import translate
 
     world = scratch / "world"
     write_world(str(world), IMAGES, seed=1)
@@ -155,11 +144,12 @@ def plain_loop(config: TranslateConfig) -> tuple[float, float]:
     import torch
 
     from p2pz_ray import Editor
-    from p2pz_ray.collection.codec import DecodePolicy, decode, encode
     from p2pz_ray.collection.reader import read_partition
-    from p2pz_ray.running.direction import load_direction
-    from p2pz_ray.running.pairs import Pairs, image_seed
-    from p2pz_ray.running.prepare import prepare
+    from p2pz_ray.engines.direction import load_direction
+    from p2pz_ray.engines.seed import image_seed
+    from p2pz_ray.picture.codec import DecodePolicy, decode, encode
+    from p2pz_ray.translation.pairs import Pairs
+    from p2pz_ray.translation.prepare import prepare
 
     torch.set_num_threads(1)
     prepared = prepare(config)
@@ -200,14 +190,14 @@ def feeding(scratch: Path, images: int = 64) -> list[Row]:
     import numpy as np
     import torch
     import yaml
-
-    from p2pz_ray.collection.codec import encode
-    from p2pz_ray.collection.store import Store
     from p2pz_ray.distill.config import DistillConfig
+
     from p2pz_ray.mini.world import render, sample_scene
-    from p2pz_ray.running import translator
+    from p2pz_ray.picture.codec import encode
+    from p2pz_ray.storage.store import Store
     from p2pz_ray.student.repertoire import Repertoire, Skill
     from p2pz_ray.student.student import build_generator, save_student
+    from p2pz_ray.translation import translator
 
     torch.set_num_threads(1)
     load_engine, rng = translator.load_engine, np.random.default_rng(0)
@@ -252,8 +242,8 @@ def feeding(scratch: Path, images: int = 64) -> list[Row]:
 def _through_a_replica(folder: Path, output: Path, size: int, **more: Any) -> tuple[float, float]:
     """Seconds that a replica takes for a folder of images once it is loaded, and those of them that its model takes."""
     from p2pz_ray.collection.plan import make_plan
-    from p2pz_ray.running.translator import Translator
     from p2pz_ray.student import Student
+    from p2pz_ray.translation.translator import Translator
 
     settings = config_of(folder, output, input={"uri": str(folder)}, **more)
     partitions = make_plan(str(folder), images_per_partition=16).partitions
@@ -277,7 +267,7 @@ def _manifests(config: TranslateConfig) -> list[Manifest]:
 
 def replicas(scratch: Path, seconds: float = 8.0, rounds: int = 25) -> list[Row]:
     """Sleepers, measured between the first and the last commit of a run's middle, when all of them are loaded."""
-    from p2pz_ray.running.run import translate
+    from p2pz_ray.translation.run import translate
 
     sleepers(seconds)
     collection = write_collection(scratch / "many", PER_PARTITION * REPLICAS * rounds)
@@ -296,7 +286,7 @@ def replicas(scratch: Path, seconds: float = 8.0, rounds: int = 25) -> list[Row]
 
 
 def plan(scratch: Path) -> list[Row]:
-    from p2pz_ray.running.prepare import prepare
+    from p2pz_ray.translation.prepare import prepare
 
     collection = write_collection(scratch / "million", 1_000_000)
     config = config_of(collection, scratch / "planned")
@@ -320,94 +310,9 @@ def plan(scratch: Path) -> list[Row]:
     return [(f"{what}: planned", f"{planned:.1f} s", ""), (f"{what}: begun again", f"{resumed:.1f} s", "at most 10 s")]
 
 
-class Keys(AbstractFileSystem):  # type: ignore[misc]
-    """A storage of image files that have names, sizes and ETags and no content, 10,000 in each of its folders."""
-
-    protocol = "keys"
-    cachable = False
-    count = 10_000_000
-    folder = 10_000
-
-    def ls(self, path: str, detail: bool = True, **_: Any) -> Any:
-        name = self._strip_protocol(path)
-        if "/" not in name:
-            folders = range(0, self.count, self.folder)
-            return [{"name": f"{name}/{i:010}", "size": 0, "type": "directory"} for i in folders]
-        first = int(name.rpartition("/")[2])
-        numbers = range(first, min(self.count, first + self.folder))
-        return [
-            {"name": f"{name}/{i:012}.jpg", "size": i + 10, "type": "file", "ETag": f'"{i * 0x9E3779B97F4A7C15:032x}"'}
-            for i in numbers
-        ]
-
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
-        return {"name": self._strip_protocol(path), "size": 0, "type": "directory"}
-
-
-def keys(scratch: Path, count: int = 10_000_000) -> list[Row]:
-    with multiprocessing.get_context("spawn").Pool(1) as elsewhere:
-        return elsewhere.apply(_keys, (scratch, count))
-
-
-def _keys(scratch: Path, count: int) -> list[Row]:
-    from p2pz_ray.collection.store import Store
-    from p2pz_ray.running.prepare import prepare
-
-    Keys.count = count
-    fsspec.register_implementation("keys", Keys)
-    images = 64
-    config = config_of(Path(), scratch / "run", input={"uri": "keys://bucket", "images_per_partition": images})
-    idle = _peak()
-    began = time.perf_counter()
-    prepared = prepare(config)
-    planned, most = time.perf_counter() - began, _peak()
-    assert prepared is not None
-    job, made = prepared
-    ids = made.ids
-    manifests = {
-        id: Manifest(id, "0", f"data/{id}-0.parquet", images, images, images, 0, "0" * 64, job.fingerprint, 0.0, 1.0)
-        for id in ids[: len(ids) // 2]
-    }
-    for manifest in manifests.values():
-        for name in (manifest.file, f"manifest/{manifest.partition}.json"):
-            target = scratch / "run" / name
-            target.parent.mkdir(exist_ok=True)
-            target.touch()  # what is sealed isn't read
-    job.folder.seal(manifests)
-    read: set[str] = set()
-    opened = Store._open_local
-
-    def counting(store: Store, path: str) -> Any:
-        read.add(store.full(path))
-        return opened(store, path)
-
-    Store._open_local = counting  # type: ignore[method-assign]
-    began = time.perf_counter()
-    prepared = prepare(config)
-    assert prepared is not None
-    job, made = prepared
-    done = job.folder.manifests(made.ids, job.fingerprint)
-    left = [partition for partition in made.partitions if partition.id not in done]
-    assert len(left) == len(ids) - len(done)
-    assert left[0].whole().id == left[0].id
-    resumed = time.perf_counter() - began
-    what = f"{count:,} image files in {len(ids):,} partitions"
-    return [
-        (f"{what}: planned", f"{planned / 60:.1f} min", "at most 10 min"),
-        ("… memory of the driver", f"{most:,.0f} MB, {idle:,.0f} of them before", "at most 2,000 MB"),
-        ("… begun again, half of them done", f"{resumed:.1f} s", ""),
-        ("… files read for that", f"{len(read)}", "at most 20"),
-    ]
-
-
-def _peak() -> float:
-    """The most memory that this process ever had, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def status(scratch: Path) -> list[Row]:
     from p2pz_ray.collection.partition import Plan, Source
-    from p2pz_ray.running.status import status as look
+    from p2pz_ray.translation.status import status as look
 
     folder = RunFolder(str(scratch / "run"))
     sources = (Source(f"part-{i // 100:05}.parquet", "1-1", None, i % 100, 0, 64, i % 100 * 64) for i in range(156_000))
@@ -440,7 +345,7 @@ def _scores(pairs: int, partition: int = 64) -> list[Row]:
     from p2pz_ray.evaluation.sums import Sums
 
     rng = np.random.default_rng(0)
-    idle = _peak()
+    idle = peak()
     sums, spent = Sums(), 0.0
     for first in range(0, pairs, partition):
         # Two edits of each image, and scores such as CLIP's, a distance and a share.
@@ -455,14 +360,14 @@ def _scores(pairs: int, partition: int = 64) -> list[Row]:
     assert sums.rows == sums.estimates()["structure"].count == pairs
     what = f"scores of {pairs:,} pairs merged"
     return [
-        (f"{what}: memory of the driver", f"{_peak():,.0f} MB, {idle:,.0f} of them before", "at most 1,000 MB"),
+        (f"{what}: memory of the driver", f"{peak():,.0f} MB, {idle:,.0f} of them before", "at most 1,000 MB"),
         ("… time for that", f"{spent:.0f} s", ""),
     ]
 
 
 def memory(scratch: Path) -> list[Row]:
     """This process is the driver: what its peak grows by when a small run is followed by a large one."""
-    from p2pz_ray.running.run import translate
+    from p2pz_ray.translation.run import translate
 
     sleepers(0.0)
     peaks = []
@@ -472,7 +377,7 @@ def memory(scratch: Path) -> list[Row]:
             elsewhere.apply(write_collection, (folder / "world", images))
         config = config_of(folder / "world", folder / "run", replicas={"count": 8, "cpus": 0.1})
         assert translate(config).images == images
-        peaks.append(_peak())
+        peaks.append(peak())
     what = "the driver's memory, 1,000,000 images over 1,000"
     return [(what, f"{peaks[1] - peaks[0]:+.0f} MB of {peaks[0]:.0f}", "at most 200 MB")]
 

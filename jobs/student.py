@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from p2pz_ray import Editor, Student
-from p2pz_ray.collection.codec import encode
 from p2pz_ray.editing import InversionSettings
-from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.checkpoint.files import locate
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.lab.bench import Task
 from p2pz_ray.lab.rivals import diffusers_pipeline
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini.edit import WorldEdit
+from p2pz_ray.picture.codec import encode
 from p2pz_ray.student.student import to_tensor
 
 Pixels = NDArray[np.uint8]

@@ -3,13 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from p2pz_ray.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, Inversion, InversionSettings
     from p2pz_ray.jobs import direction, distill, evaluate, plan, translate
     from p2pz_ray.run import Run
     from p2pz_ray.student import Student
 
-__version__ = "0.1.0"
 __all__ = [
     "EditDirection",
     "Editor",

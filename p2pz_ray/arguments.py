@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Collection, Sequence
 
-from p2pz_ray import __version__
+from p2pz_ray.version import __version__
 
 FORMATS = ("webdataset", "imagefolder", "instructpix2pix", "img2img-turbo", "parquet")
 _DUPLICATES = "keep only the first of sources that are closer than this many grey levels; 0 keeps all; default: 1"
@@ -90,7 +90,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _keys(job: str) -> str:
     """A line for each key of the job's configuration, with its default."""
-    from p2pz_ray.config_reference import JOBS, keys
+    from p2pz_ray.config.reference import JOBS, keys
 
     wide = max(60, shutil.get_terminal_size().columns)
     lines = []

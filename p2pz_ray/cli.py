@@ -17,6 +17,7 @@ from typing import Any
 
 from p2pz_ray.arguments import parsed
 from p2pz_ray.errors import ConfigError, P2PZError, StoppedError
+from p2pz_ray.patience import doing
 
 DONE, FAILED, WRONG, TOO_MANY_FAILED = 0, 1, 2, 3
 RETRIED = "P2PZ_RETRIED"
@@ -49,7 +50,8 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def demo(given: argparse.Namespace) -> int:
-    from p2pz_ray.demo import demo
+    with doing("Loading PyTorch and Ray"):
+        from p2pz_ray.demo import demo
 
     demo(given.out, *([given.count] if given.count else []))
     return DONE
@@ -66,7 +68,8 @@ def world(given: argparse.Namespace) -> int:
 
 def direction(given: argparse.Namespace) -> int:
     from p2pz_ray.config import DirectionConfig
-    from p2pz_ray.jobs import configuration, direction
+    from p2pz_ray.config.given import configuration
+    from p2pz_ray.jobs import direction
 
     path, settings = _split(given.settings)
     config = configuration(path, tuple(settings), DirectionConfig)
@@ -78,7 +81,8 @@ def direction(given: argparse.Namespace) -> int:
 
 def translate(given: argparse.Namespace) -> int:
     from p2pz_ray.config import TranslateConfig
-    from p2pz_ray.jobs import configuration, translate
+    from p2pz_ray.config.given import configuration
+    from p2pz_ray.jobs import translate
 
     path, settings = _split(given.settings)
     config = configuration(path, tuple(settings), TranslateConfig)
@@ -120,21 +124,23 @@ def plan(given: argparse.Namespace) -> int:
 
 
 def report(given: argparse.Namespace) -> int:
-    from p2pz_ray.config_file import storage_options
-    from p2pz_ray.evaluation.compare import write_comparison
-    from p2pz_ray.evaluation.report import write_report
+    from p2pz_ray.config.file import storage_options
+    from p2pz_ray.report.comparison import write_comparison
+    from p2pz_ray.report.report import write_report
 
     options = storage_options(given.storage_options)
-    if given.other is None:
-        print(write_report(given.run, storage_options=options, truth_uri=given.truth, student_uri=given.student))
-    else:
-        print(write_comparison(given.run, given.other, storage_options=options))
+    with doing("Writing the report"):
+        if given.other is None:
+            written = write_report(given.run, storage_options=options, truth_uri=given.truth, student_uri=given.student)
+        else:
+            written = write_comparison(given.run, given.other, storage_options=options)
+    print(written)
     return DONE
 
 
 def status(given: argparse.Namespace) -> int:
-    from p2pz_ray.config_file import storage_options
-    from p2pz_ray.running.status import status, watch
+    from p2pz_ray.config.file import storage_options
+    from p2pz_ray.translation.status import status, watch
 
     options = storage_options(given.storage_options)
     if given.watch:
@@ -146,7 +152,7 @@ def status(given: argparse.Namespace) -> int:
 
 
 def export(given: argparse.Namespace) -> int:
-    from p2pz_ray.config_file import storage_options
+    from p2pz_ray.config.file import storage_options
     from p2pz_ray.export.job import export
 
     print(
@@ -169,7 +175,7 @@ def export(given: argparse.Namespace) -> int:
 
 def serve(given: argparse.Namespace) -> int:
     from p2pz_ray.config import load
-    from p2pz_ray.serving.config import ServeConfig
+    from p2pz_ray.config.serve import ServeConfig
 
     config = load(*(_split(given.settings) if given.settings else (None, ())), ServeConfig)
     missing = [name for name in ("fastapi", "mcp") if importlib.util.find_spec(name) is None]
@@ -184,8 +190,8 @@ def serve(given: argparse.Namespace) -> int:
 def submit(given: argparse.Namespace) -> int:
     if given.stop is None and given.follow is None:
         from p2pz_ray.config import DirectionConfig, TranslateConfig, load
-        from p2pz_ray.distill.config import DistillConfig
-        from p2pz_ray.evaluation.config import EvaluateConfig
+        from p2pz_ray.config.distill import DistillConfig
+        from p2pz_ray.config.evaluate import EvaluateConfig
         from p2pz_ray.running.reach import check_reaches
 
         path, overrides = _split(given.settings)

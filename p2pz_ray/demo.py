@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.report import write_report
-from p2pz_ray.evaluation.sheet import write_sheet
 from p2pz_ray.mini.dataset import write_world
+from p2pz_ray.report.report import write_report
+from p2pz_ray.report.sheet import write_sheet
 from p2pz_ray.running.progress import duration
-from p2pz_ray.running.run import translate
+from p2pz_ray.translation.run import translate
 
 COUNT = 16
 REPLICAS = 2

@@ -9,55 +9,23 @@ A configuration is a file's path or URI, a mapping of the same keys, or one that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
-from p2pz_ray.config import DirectionConfig, TranslateConfig, load, validated
-from p2pz_ray.config_file import keys_of
-from p2pz_ray.errors import ConfigError
+from p2pz_ray.config import DirectionConfig, TranslateConfig
+from p2pz_ray.config.given import Given, configuration
+from p2pz_ray.patience import doing
 
 if TYPE_CHECKING:
+    from p2pz_ray.config.evaluate import EvaluateConfig
     from p2pz_ray.distill.run import Distilled
     from p2pz_ray.editing import EditDirection
-    from p2pz_ray.evaluation.config import EvaluateConfig
-    from p2pz_ray.running.forecast import Forecast
     from p2pz_ray.running.progress import Reached
-    from p2pz_ray.running.run import Summary
+    from p2pz_ray.translation.forecast import Forecast
+    from p2pz_ray.translation.run import Summary
 
-C = TypeVar("C", bound=BaseModel)
-Given = str | Mapping[str, Any] | BaseModel | None
-"""A file's path or URI, a mapping, a loaded configuration; None: the settings alone."""
-
-
-def configuration(given: Given, settings: tuple[str, ...], kind: type[C]) -> C:
-    """A job's arguments as its typed configuration. Raises ConfigError with one sentence."""
-    if isinstance(given, kind) and not settings:
-        return given
-    if isinstance(given, BaseModel):
-        given = given.model_dump()
-    try:
-        if isinstance(given, Mapping):
-            return validated(dict(given), settings, kind)
-        return load(None if given is None else str(given), settings, kind)
-    except ConfigError:
-        if job := _other_job(given, kind):
-            raise ConfigError(f"{given} is a configuration of p2pz {job}: give this job one of its own.") from None
-        raise
-
-
-def _other_job(given: Given, kind: type[BaseModel]) -> str | None:
-    """Another job that knows all of a file's keys, if this job doesn't; else None."""
-    if not isinstance(given, str):
-        return None
-    from p2pz_ray.config_reference import JOBS
-
-    found = keys_of(given)
-    if not found or found <= set(kind.model_fields):
-        return None
-    return next((job for job, config in JOBS.items() if found <= set(config.model_fields)), None)
+LOADING = "Loading PyTorch and Ray"
 
 
 def translate(config: Given, *settings: str, on_progress: Callable[[Reached], None] | None = None) -> Summary:
@@ -70,7 +38,8 @@ def translate(config: Given, *settings: str, on_progress: Callable[[Reached], No
     interrupted. Failed images raise nothing: see `summary.failed_share`.
     """
     found = configuration(config, settings, TranslateConfig)
-    from p2pz_ray.running.run import translate as run
+    with doing(LOADING):
+        from p2pz_ray.translation.run import translate as run
 
     return run(found, on_progress)
 
@@ -78,9 +47,11 @@ def translate(config: Given, *settings: str, on_progress: Callable[[Reached], No
 def direction(config: Given, *settings: str) -> EditDirection:
     """Make an edit direction and save it. Raises as `translate` does."""
     found = configuration(config, settings, DirectionConfig)
-    from p2pz_ray.running.direction import write_direction
+    with doing(LOADING):
+        from p2pz_ray.engines.direction import write_direction
 
-    return write_direction(found)
+    with doing("Making the direction"):
+        return write_direction(found)
 
 
 @dataclass(frozen=True)
@@ -99,33 +70,32 @@ class Evaluation:
 def evaluate(config: Given, *settings: str, say: Callable[[str], None] = print) -> Evaluation:
     """Score the pairs of a run that have no scores yet, and write metrics and report. Raises as `translate` does."""
     found = configuration(config, settings, _evaluate_config())
-    from p2pz_ray.evaluation.evaluate import evaluate as run
-    from p2pz_ray.running.cluster import connected
+    with doing(LOADING):
+        from p2pz_ray.evaluation.evaluate import evaluate as run
+        from p2pz_ray.running.cluster import connected
 
     with connected(found):
         metrics = run(found, say)
     if not found.report:
         return Evaluation(metrics, None)
-    from p2pz_ray.evaluation.report import write_report
+    from p2pz_ray.report.report import write_report
 
-    written = write_report(
-        found.run,
-        storage_options=found.storage_options,
-        truth_uri=found.collection.uri if found.collection and found.metrics.truth else None,
-        student_uri=found.student,
-        pictures=found.pictures,
-    )
+    with doing("Writing the report"):
+        written = write_report(
+            found.run,
+            storage_options=found.storage_options,
+            truth_uri=found.collection.uri if found.collection and found.metrics.truth else None,
+            student_uri=found.student,
+            pictures=found.pictures,
+        )
     return Evaluation(metrics, str(written))
 
 
 def distill(config: Given, *settings: str) -> Distilled:
     """Train a student, or resume a training; prints the progress. Raises as `translate` does."""
-    from p2pz_ray.distill.config import DistillConfig
+    from p2pz_ray.distill.job import distill as run
 
-    found = configuration(config, settings, DistillConfig)
-    from p2pz_ray.distill.run import distill as run
-
-    return run(found)
+    return run(config, *settings)
 
 
 def plan(config: Given, *settings: str, measure: int | None = None, price: float | None = None) -> Forecast:
@@ -135,12 +105,13 @@ def plan(config: Given, *settings: str, measure: int | None = None, price: float
     price: per replica hour, in any currency. Raises ConfigError where the configuration is wrong.
     """
     found = configuration(config, settings, TranslateConfig)
-    from p2pz_ray.running.forecast import forecast
+    with doing(LOADING):
+        from p2pz_ray.translation.forecast import forecast
 
     return forecast(found, measure, price)
 
 
 def _evaluate_config() -> type[EvaluateConfig]:
-    from p2pz_ray.evaluation.config import EvaluateConfig
+    from p2pz_ray.config.evaluate import EvaluateConfig
 
     return EvaluateConfig

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import ray.data
 
-    from p2pz_ray.collection.manifest import Manifest
-    from p2pz_ray.running.status import Status
+    from p2pz_ray.commit.manifest import Manifest
+    from p2pz_ray.translation.status import Status
 
 
 class Run:
@@ -41,7 +41,7 @@ class Run:
 
     def status(self) -> Status:
         """The run's progress, from its manifests."""
-        from p2pz_ray.running.status import status
+        from p2pz_ray.translation.status import status
 
         return status(self.uri, self._options)
 
@@ -92,7 +92,7 @@ class Run:
         return datasets.load_dataset("parquet", data_files=files, split="train", streaming=streaming, **options)
 
     def _opened(self) -> Any:
-        from p2pz_ray.evaluation.run import Run as Opened
+        from p2pz_ray.commit.run import Run as Opened
 
         return Opened(self.uri, self._options)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.errors import P2PZError
 
 Files = dict[str, bytes]

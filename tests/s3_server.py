@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from p2pz_ray.collection.store import Store
+from p2pz_ray.storage.store import Store
 
 
 @contextmanager

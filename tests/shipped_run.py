@@ -1,9 +1,9 @@
 """Shipped configurations, run whole in a process of their own whose hub is the one that HF_ENDPOINT names.
 
-    python tests/shipped_run.py FOLDER
+    python tests/shipped_run.py FOLDER NAME …
 
-FOLDER/cats holds the collection; FOLDER/sd15 and so on are written: sd15 by four replicas at once, and evaluated; the
-others in this process.
+FOLDER/cats holds the collection; FOLDER/sd15 and so on are written: those that are named by four replicas at once, the
+others in this process. What replicas wrote of sd15 is evaluated.
 """
 
 import sys
@@ -20,18 +20,19 @@ SMALL = ["image.size=64", "device=cpu", "dtype=float32", "replicas={count: 4, cp
 EVALUATED = [f"{key}=null" for key in ("metrics.structure", "metrics.background", "metrics.accuracy", "masks.model")]
 
 
-def main(folder: str) -> None:
+def main(folder: str, *by_replicas: str) -> None:
     for name in NAMES:
         file, output = str(CONFIGS / name / "cat2dog.yaml"), f"{folder}/{name}"
         steps = [] if name == "sd-turbo" else ["inversion.steps=2"]
         placed = [f"input.uri={folder}/cats", f"output={output}", "input.images_per_partition=1"]
+        if name not in by_replicas:
+            translated(load(file, [*SMALL, *steps, *placed], TranslateConfig).model_dump())
+            continue
+        done = p2pz_ray.translate(file, *SMALL, *steps, *placed)
         if name == "sd15":
-            done = p2pz_ray.translate(file, *SMALL, *steps, *placed)
             evaluated = str(CONFIGS / name / "evaluate-cat2dog.yaml")
             scored = p2pz_ray.evaluate(evaluated, f"run={output}", *EVALUATED, "report=false")
             assert scored.metrics["pairs"]["scored"] == done.ok, scored.metrics
-        else:
-            translated(load(file, [*SMALL, *steps, *placed], TranslateConfig).model_dump())
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from p2pz_ray.collection.codec import encode
-from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.schema import collection_schema, pairs_schema, table_bytes
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.mini.world import Scene, render, sample_scene
+from p2pz_ray.picture.codec import encode
 
 TARGETS = {"cat2dog": "dog", "cat2horse": "horse"}
 

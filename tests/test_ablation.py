@@ -10,7 +10,7 @@ import torch
 from p2pz_ray import Editor
 from p2pz_ray.config import load
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.ablation import (
+from p2pz_ray.report.ablation import (
     AblationConfig,
     caption,
     evaluation,

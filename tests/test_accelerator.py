@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from p2pz_ray.student.config import GeneratorConfig
+from p2pz_ray.config.generator import GeneratorConfig
 
 JOBS = Path(__file__).parents[1] / "jobs"
 

@@ -19,11 +19,11 @@ from PIL import Image
 from test_serving import base64_of, config_for, service_for
 from tiny_job import tiny_settings, translated
 
-from p2pz_ray.collection.codec import encode
 from p2pz_ray.config import TranslateConfig, load
+from p2pz_ray.picture.codec import encode
 from p2pz_ray.running.submit import JobServer
-from p2pz_ray.serving.api import build_app
-from p2pz_ray.serving.service import Service
+from p2pz_ray.serving.web.api import build_app
+from p2pz_ray.serving.web.service import Service
 
 Call = Callable[..., Any]
 

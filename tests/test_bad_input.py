@@ -19,14 +19,14 @@ import yaml
 from PIL import Image
 
 from p2pz_ray import EditDirection
-from p2pz_ray.collection.codec import DecodePolicy, decode
-from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.collection.reader import read_partition
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig, load
 from p2pz_ray.errors import ImageError, P2PZError
-from p2pz_ray.running.status import status
+from p2pz_ray.picture.codec import DecodePolicy, decode
+from p2pz_ray.translation.status import status
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 30  # seconds until a case counts as hanging

@@ -11,7 +11,7 @@ import pytest
 from small_run import examples, write_truth
 from test_distill import config, settings
 
-from p2pz_ray.distill.config import DistillConfig
+from p2pz_ray.config.distill import DistillConfig
 from p2pz_ray.distill.run import distill
 from p2pz_ray.errors import ConfigError
 

@@ -22,7 +22,7 @@ from ray_machines import WORKERS, Machines, machines
 from tiny_job import committed_files, data_files, pairs_of, tiny_settings
 
 from p2pz_ray.config import TranslateConfig
-from p2pz_ray.running.run import translate
+from p2pz_ray.translation.run import translate
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 ROOT = Path(__file__).parents[1]

@@ -21,10 +21,10 @@ from tiny_job import pairs_of, tiny_settings
 
 from p2pz_ray import EditDirection, __version__
 from p2pz_ray.cli import RETRIED, VERBS, main
-from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.schema import collection_schema
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig
-from p2pz_ray.config_reference import JOBS, keys
+from p2pz_ray.config.reference import JOBS, keys
 from p2pz_ray.errors import ConfigError, P2PZError, StoppedError
 from p2pz_ray.mini import MODEL
 from p2pz_ray.mini.world import Scene, render
@@ -365,7 +365,7 @@ def test_where_a_job_is_tried_again_what_no_try_can_mend_ends_it_as_done_with_it
     assert main(nothing) == 0
     assert capsys.readouterr().err == f"{said}p2pz: Another try would not help, so the exit code is 0 instead of 2.\n"
     for raised, code in ((P2PZError("gone"), 1), (StoppedError("Stopped.", 15), 143), (KeyboardInterrupt(), 130)):
-        monkeypatch.setattr("p2pz_ray.running.status.status", _raising(raised))
+        monkeypatch.setattr("p2pz_ray.translation.status.status", _raising(raised))
         assert main(["status", "run"]) == code
 
 

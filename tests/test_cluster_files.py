@@ -1,6 +1,8 @@
 """The files of cluster/: each is what its reader takes, they agree with each other, and none opens a door."""
 
 import copy
+import gzip
+import json
 import re
 import shlex
 import tomllib
@@ -20,7 +22,6 @@ from p2pz_ray.config import TranslateConfig, load
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "cluster"
-CRDS = ROOT.parent / "shared" / "kuberay" / "ray.io_rayjobs.yaml"
 MANIFEST = CLUSTER / "rayjob-translate.yaml"
 LAUNCHERS = [CLUSTER / "aws.yaml", CLUSTER / "gcp.yaml"]
 IMAGE = f"REGISTRY/p2pz-ray:{__version__}"
@@ -45,13 +46,15 @@ def versions() -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------------- KubeRay
 
 
+def kuberay(kind: str) -> Any:
+    """A validator of a kind that knows no other fields than KubeRay does, as an API server that is asked strictly."""
+    schema = json.loads(gzip.decompress(Path(__file__).with_name("kuberay").joinpath(f"{kind}.json.gz").read_bytes()))
+    return jsonschema.Draft202012Validator(closed(schema))
+
+
 @pytest.fixture(scope="module")
 def rayjob() -> Any:
-    """A validator of RayJobs that knows no other fields than KubeRay does, as an API server that is asked strictly."""
-    if not CRDS.exists():
-        pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
-    [version] = [version for version in read(CRDS)["spec"]["versions"] if version["name"] == "v1"]
-    return jsonschema.Draft202012Validator(closed(version["schema"]["openAPIV3Schema"]))
+    return kuberay("rayjob")
 
 
 def closed(schema: Any) -> Any:

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from p2pz_ray.collection import codec
-from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.errors import ConfigError, ImageError
+from p2pz_ray.picture import codec
+from p2pz_ray.picture.codec import DecodePolicy, decode, encode
 
 POLICY = DecodePolicy((32, 32))
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from orders import Actor, BrokenPromiseError, Files, Promises, check, explore
 
-from p2pz_ray.collection.manifest import Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition, Plan, Source
+from p2pz_ray.commit.folder import RunFolder
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.errors import P2PZError
 
 PARTITION = Partition.of("files", [Source("a.png", "1-1")])

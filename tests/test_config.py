@@ -7,12 +7,12 @@ import pytest
 import yaml
 
 from p2pz_ray.config import DirectionConfig, TranslateConfig, difference, fingerprint, load, record
-from p2pz_ray.distill.config import DistillConfig
+from p2pz_ray.config.distill import DistillConfig
+from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.editing.settings import GuidanceSettings, InversionSettings
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.ablation import AblationConfig
-from p2pz_ray.evaluation.config import EvaluateConfig
 from p2pz_ray.language.sentences import Template, TextFile
+from p2pz_ray.report.ablation import AblationConfig
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = ["input.uri=photos", "edits.cat2dog={source: cat, target: dog}", "output=runs/x"]

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from p2pz_ray.config_reference import keys, renewed
-from p2pz_ray.distill.config import DistillConfig
+from p2pz_ray.config.distill import DistillConfig
+from p2pz_ray.config.reference import keys, renewed
 
 README = Path(__file__).parents[1] / "configs" / "README.md"
 
 
 def test_the_reference_is_todays() -> None:
     text = README.read_text(encoding="utf-8")
-    assert renewed(text) == text, "run: python -m p2pz_ray.config_reference configs/README.md"
+    assert renewed(text) == text, "run: python -m p2pz_ray.config.reference configs/README.md"
 
 
 def test_a_section_that_is_given_a_default_shows_its_values() -> None:

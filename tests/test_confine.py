@@ -9,14 +9,14 @@ import torch
 from tiny_job import tiny_settings, translated
 
 from p2pz_ray import Editor, GuidanceSettings, InversionSettings
-from p2pz_ray.collection.codec import DecodePolicy, decode
+from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.editing.confine import Wanted
 from p2pz_ray.editing.direction import EditDirection
-from p2pz_ray.evaluation.config import EvaluateConfig
-from p2pz_ray.evaluation.report import write_report
-from p2pz_ray.evaluation.saliency import overlap
+from p2pz_ray.evaluation.metrics.saliency import overlap
 from p2pz_ray.evaluation.scorer import COLUMNS, Scorer
 from p2pz_ray.mini.world import Scene, render
+from p2pz_ray.picture.codec import DecodePolicy, decode
+from p2pz_ray.report.report import write_report
 
 CONFINE = GuidanceSettings(confine="attention")
 

@@ -17,8 +17,8 @@ from tiny_job import tiny_settings, translated
 from p2pz_ray import EditDirection, Editor, InversionSettings
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.editing.canny import edges
+from p2pz_ray.editing.checkpoint.kind import read_json
 from p2pz_ray.editing.control import Control, check_control
-from p2pz_ray.editing.kind import read_json
 from p2pz_ray.editing.paper import guided
 from p2pz_ray.errors import ConfigError
 

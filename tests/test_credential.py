@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tiny_job import tiny_settings, translated
 
-from p2pz_ray.collection.codec import encode
-from p2pz_ray.collection.credential import Signer
-from p2pz_ray.collection.mark import SOURCE_TYPE, Provenance
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.picture.codec import encode
+from p2pz_ray.picture.credential import Signer
+from p2pz_ray.picture.mark import SOURCE_TYPE, Provenance
 
 c2pa = pytest.importorskip("c2pa")
 FROM = Provenance("mini", "1.2", "cat2dog", "cat → dog")

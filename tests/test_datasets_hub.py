@@ -11,8 +11,8 @@ import pytest
 from datasets_hub import hub_server
 
 from p2pz_ray.collection import Item, Store, encode, make_plan, read_partition
-from p2pz_ray.collection.store import fingerprint
 from p2pz_ray.errors import P2PZError
+from p2pz_ray.storage.version import fingerprint
 
 PNG = encode(np.full((16, 16, 3), 90, np.uint8))
 URI = "hf://datasets/me/cats"

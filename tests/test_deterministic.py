@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from tiny_job import tiny_settings, translated
 
 from p2pz_ray.config import TranslateConfig
-from p2pz_ray.running.engine import Diffusion
+from p2pz_ray.engines.engine import Diffusion
 
 
 @pytest.fixture(autouse=True)

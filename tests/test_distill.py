@@ -22,18 +22,18 @@ from PIL import Image
 from small_run import examples, write_truth
 
 from p2pz_ray.cli import main
-from p2pz_ray.collection.codec import DecodePolicy, decode, encode
-from p2pz_ray.collection.failure import StorageError
-from p2pz_ray.collection.manifest import RunFolder
-from p2pz_ray.collection.store import Store
+from p2pz_ray.commit.folder import RunFolder
+from p2pz_ray.config.distill import DistillConfig, TrainingConfig
 from p2pz_ray.distill import loop
 from p2pz_ray.distill.checkpoint import Checkpoints
-from p2pz_ray.distill.config import DistillConfig, TrainingConfig
 from p2pz_ray.distill.peers import Peers
 from p2pz_ray.distill.run import distill
 from p2pz_ray.distill.shards import Shards, prepare_pairs
 from p2pz_ray.distill.trainer import Trainer, schedule
 from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.picture.codec import DecodePolicy, decode, encode
+from p2pz_ray.storage.failure import StorageError
+from p2pz_ray.storage.store import Store
 from p2pz_ray.student import Student
 from p2pz_ray.student.repertoire import Repertoire
 

@@ -13,16 +13,16 @@ import pytest
 import torch
 from small_run import Example, examples, image, pair, write_run, write_truth
 
-from p2pz_ray.collection.codec import encode
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.commit.folder import RunFolder
+from p2pz_ray.config.distill import DistillConfig, PairsConfig
+from p2pz_ray.config.generator import GeneratorConfig
 from p2pz_ray.distill.condition import Condition
-from p2pz_ray.distill.config import DistillConfig, PairsConfig
 from p2pz_ray.distill.pairs import PairSource
 from p2pz_ray.distill.shards import Order, Shards, Turns, prepare_pairs
 from p2pz_ray.editing import EditDirection
+from p2pz_ray.engines.direction import load_direction, save_direction
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.running.direction import load_direction, save_direction
-from p2pz_ray.student.config import GeneratorConfig
+from p2pz_ray.picture.codec import encode
 from p2pz_ray.student.student import to_pixels, to_tensor
 
 SCENES = examples(24)

@@ -11,9 +11,9 @@ import ray.data
 from PIL import Image
 from tiny_job import tiny_settings, translated
 
-from p2pz_ray.collection.codec import DecodePolicy, decode
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.running.edit_batch import EditBatch
+from p2pz_ray.picture.codec import DecodePolicy, decode
+from p2pz_ray.translation.edit_batch import EditBatch
 
 COLUMNS = ["status", "error", "source_image", "caption", "seed"]
 

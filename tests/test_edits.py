@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from tiny_job import pairs_of, tiny_settings, translated
 
-from p2pz_ray.collection.codec import DecodePolicy, decode
 from p2pz_ray.config import TranslateConfig, load
+from p2pz_ray.engines.direction import load_direction
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.running.direction import load_direction
-from p2pz_ray.running.prepare import prepare
-from p2pz_ray.running.translator import Translator
+from p2pz_ray.picture.codec import DecodePolicy, decode
+from p2pz_ray.translation.prepare import prepare
+from p2pz_ray.translation.translator import Translator
 
 IMAGES = 3
 POLICY = DecodePolicy((64, 64))
@@ -128,8 +128,8 @@ def test_edits_that_make_no_sense_are_refused_in_one_sentence(tmp_path: Path, ed
 def test_without_a_batch_size_batches_double_while_there_is_room_and_memory_that_runs_out_ends_it(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("p2pz_ray.running.translator.SMALLEST", 1)
-    monkeypatch.setattr("p2pz_ray.running.translator.room_for_twice", lambda device: True)
+    monkeypatch.setattr("p2pz_ray.translation.translator.SMALLEST", 1)
+    monkeypatch.setattr("p2pz_ray.translation.translator.room_for_twice", lambda device: True)
     given = {**tiny_settings(tmp_path, tiny_model, images=12, per_partition=12), "batch_size": None}
     prepared = prepare(TranslateConfig.model_validate(given))
     assert prepared is not None

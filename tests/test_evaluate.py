@@ -10,13 +10,13 @@ import ray
 from small_run import examples, pair, write_run, write_truth
 
 from p2pz_ray.cli import main
+from p2pz_ray.commit.run import Run
 from p2pz_ray.config import load
+from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.distill.condition import Condition
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.evaluation import evaluate as job
-from p2pz_ray.evaluation.config import EvaluateConfig
 from p2pz_ray.evaluation.evaluate import evaluate, score_partition, scorer
-from p2pz_ray.evaluation.run import Run
 
 
 def config(tmp_path, **more) -> EvaluateConfig:

@@ -17,16 +17,16 @@ from small_run import TARGETS, Example, examples, moved, pair, write_run
 
 from p2pz_ray.arguments import FORMATS
 from p2pz_ray.cli import main
-from p2pz_ray.collection.codec import encode
-from p2pz_ray.collection.mark import SOURCE_TYPE, Provenance, xmp
-from p2pz_ray.collection.store import Store
+from p2pz_ray.commit.run import Run
 from p2pz_ray.errors import ConfigError, P2PZError
-from p2pz_ray.evaluation.run import Run
 from p2pz_ray.evaluation.scores import ScoreFolder
 from p2pz_ray.export import forms, hub
 from p2pz_ray.export.forms import Format, writer
 from p2pz_ray.export.job import export
 from p2pz_ray.export.pair import Kept, half
+from p2pz_ray.picture.codec import encode
+from p2pz_ray.picture.mark import SOURCE_TYPE, Provenance, xmp
+from p2pz_ray.storage.store import Store
 
 MARK = xmp(Provenance("mini", "0", "cat2dog"))
 

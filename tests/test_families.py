@@ -13,9 +13,9 @@ from tiny_families import POOLED, as_refiner, save_tiny_sd2, save_tiny_sdxl
 from p2pz_ray import EditDirection, Editor, GuidanceSettings, InversionSettings
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.editing.text import TextEncoder
+from p2pz_ray.engines.direction import load_direction
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.running.direction import load_direction
-from p2pz_ray.running.prepare import prepare
+from p2pz_ray.translation.prepare import prepare
 
 WORDS = ["a photo of a cat", "the cat sleeps in the snow, near a very old house"]
 

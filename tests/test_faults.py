@@ -14,12 +14,12 @@ import ray
 import yaml
 from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_settings
 
-from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig
-from p2pz_ray.running import cluster
-from p2pz_ray.running.replica import Replica
-from p2pz_ray.running.run import translate
+from p2pz_ray.translation import replica as replica_module
+from p2pz_ray.translation.replica import Replica
+from p2pz_ray.translation.run import translate
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,7 @@ class Poisoned(Replica):
 def test_a_killed_replica_costs_nothing_but_time(
     tmp_path: Path, tiny_model: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "Replica", SuddenDeath)
+    monkeypatch.setattr(replica_module, "Replica", SuddenDeath)
     summary = translate(tiny_config(tmp_path, tiny_model))
     assert (tmp_path / "run" / "died").exists()
     assert (summary.ok, summary.failed) == (12, 0)
@@ -68,7 +68,7 @@ def test_a_killed_replica_costs_nothing_but_time(
 def test_a_partition_that_kills_its_replica_each_time_becomes_error_rows(
     tmp_path: Path, tiny_model: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "Replica", Poisoned)
+    monkeypatch.setattr(replica_module, "Replica", Poisoned)
     settings = tiny_settings(tmp_path, tiny_model)
     settings["replicas"] = {"count": 1, "max_task_retries": 1}
     summary = translate(TranslateConfig.model_validate(settings))

@@ -13,8 +13,8 @@ from p2pz_ray import Editor, GuidanceSettings, InversionSettings
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.editing.inversion import Inversion
 from p2pz_ray.errors import ImageError
-from p2pz_ray.running.prepare import prepare
-from p2pz_ray.running.translator import Translator
+from p2pz_ray.translation.prepare import prepare
+from p2pz_ray.translation.translator import Translator
 
 CAPTIONS = ["a cat", "a cat on the grass", "the cat sleeps"]
 

@@ -13,11 +13,11 @@ import pytest
 from p2pz_ray.collection import Partition, StorageError, Store, encode, make_plan
 from p2pz_ray.collection.in_order import in_order
 from p2pz_ray.config import TranslateConfig
-from p2pz_ray.running import translator as module
-from p2pz_ray.running.engine import Edited, Picture
-from p2pz_ray.running.job import Job
-from p2pz_ray.running.line import Line
-from p2pz_ray.running.translator import Translator
+from p2pz_ray.engines.edited import Edited, Picture
+from p2pz_ray.engines.job import Job
+from p2pz_ray.translation import translator as module
+from p2pz_ray.translation.line import Line
+from p2pz_ray.translation.translator import Translator
 
 PNG = encode(np.full((16, 16, 3), 90, np.uint8))
 LONG = 60.0

@@ -8,8 +8,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from p2pz_ray.editing import checkpoint
-from p2pz_ray.editing.checkpoint import fingerprint, identity
+from p2pz_ray.editing.checkpoint import files as checkpoint
+from p2pz_ray.editing.checkpoint.files import fingerprint, identity
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

@@ -10,12 +10,13 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from tiny_job import pairs_of, tiny_settings, translated
 from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
-from p2pz_ray.collection.codec import DecodePolicy, decode
-from p2pz_ray.collection.manifest import RunFolder
-from p2pz_ray.config import SafetyConfig, TranslateConfig
+from p2pz_ray.commit.folder import RunFolder
+from p2pz_ray.config import TranslateConfig
+from p2pz_ray.config.engine import SafetyConfig
+from p2pz_ray.engines.safety import Safety
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.running.prepare import prepare
-from p2pz_ray.running.safety import Safety
+from p2pz_ray.picture.codec import DecodePolicy, decode
+from p2pz_ray.translation.prepare import prepare
 
 POLICY = DecodePolicy((64, 64))
 SMALL: dict[str, Any] = {

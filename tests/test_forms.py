@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from p2pz_ray import Editor, InversionSettings
-from p2pz_ray.editing.lora import Lora
+from p2pz_ray.editing.checkpoint.lora import Lora
+from p2pz_ray.editing.checkpoint.weights import wanted
 from p2pz_ray.editing.text import TextEncoder
-from p2pz_ray.editing.weights import wanted
 from p2pz_ray.errors import ConfigError
 
 UNET, VAE, TEXT = "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from p2pz_ray.config.distill import AugmentationConfig, DiscriminatorConfig
+from p2pz_ray.config.generator import GeneratorConfig
 from p2pz_ray.distill.augmentation import Augmentation
 from p2pz_ray.distill.average import average, decay
-from p2pz_ray.distill.config import AugmentationConfig, DiscriminatorConfig
 from p2pz_ray.distill.discriminator import Discriminator
 from p2pz_ray.distill.losses import discriminator_loss, generator_loss, l1, r1_penalty
-from p2pz_ray.student.config import GeneratorConfig
 from p2pz_ray.student.generator import CoModGenerator, Lot
 from p2pz_ray.student.layers import Filter, ModulatedConv, width
 from p2pz_ray.student.mobile import MobileGenerator

@@ -17,11 +17,11 @@ from tiny_job import tiny_settings
 
 from p2pz_ray import Editor
 from p2pz_ray.config import DirectionConfig, TranslateConfig
-from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.checkpoint.files import locate
+from p2pz_ray.engines.direction import write_direction
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.running.direction import write_direction
-from p2pz_ray.running.ingredients import Ingredients, Wanted, found_here
-from p2pz_ray.running.prepare import prepare
+from p2pz_ray.translation.ingredients import Ingredients, Wanted, found_here
+from p2pz_ray.translation.prepare import prepare
 
 NAME = "stable/one"
 PARTS = ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model")

@@ -18,8 +18,8 @@ from s3_server import s3_server
 from p2pz_ray.collection import Columns, Item, Plan, Store, encode, make_plan, read_partition
 from p2pz_ray.collection.understood import understood
 from p2pz_ray.config import TranslateConfig
+from p2pz_ray.engines.job import columns_of
 from p2pz_ray.errors import ConfigError, P2PZError
-from p2pz_ray.running.job import columns_of
 
 PNG = encode(np.full((16, 16, 3), 90, np.uint8))
 

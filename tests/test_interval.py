@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from small_run import examples, pair, write_run
 
+from p2pz_ray.commit.run import Run
 from p2pz_ray.evaluation.interval import Estimate, mean, share, share_of
-from p2pz_ray.evaluation.run import Run
 from p2pz_ray.evaluation.scores import ScoreFolder
 from p2pz_ray.evaluation.summary import sums_of
 

@@ -15,8 +15,8 @@ from tiny_job import pairs_of, tiny_settings
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.running.log import LOG
-from p2pz_ray.running.prepare import prepare
-from p2pz_ray.running.translator import Translator
+from p2pz_ray.translation.prepare import prepare
+from p2pz_ray.translation.translator import Translator
 
 IMAGES, STEPS = 3, 2
 HORSE = {"cat2horse": {"source": "cat", "target": "horse", "count": 4}}

@@ -25,22 +25,22 @@ from tiny_job import pairs_of, tiny_settings, translated
 import p2pz_ray
 from p2pz_ray.amount import count, size
 from p2pz_ray.cli import main
-from p2pz_ray.collection.codec import encode
-from p2pz_ray.collection.mark import SOURCE_TYPE, xmp
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.collection.schema import Columns
-from p2pz_ray.collection.store import Store
 from p2pz_ray.collection.understood import understood
+from p2pz_ray.commit.run import Run as Opened
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
 from p2pz_ray.errors import ConfigError, P2PZError
-from p2pz_ray.evaluation.run import Run as Opened
 from p2pz_ray.evaluation.scores import ScoreFolder
+from p2pz_ray.picture.codec import encode
+from p2pz_ray.picture.mark import SOURCE_TYPE, xmp
 from p2pz_ray.running import progress as progress_module
-from p2pz_ray.running.forecast import Forecast, forecast
-from p2pz_ray.running.prepare import make_partitions, prepare
 from p2pz_ray.running.progress import Progress, Reached
-from p2pz_ray.running.status import watch
-from p2pz_ray.running.translator import provenance
+from p2pz_ray.storage.store import Store
+from p2pz_ray.translation.forecast import Forecast, forecast
+from p2pz_ray.translation.prepare import make_partitions, prepare
+from p2pz_ray.translation.provenance import provenance
+from p2pz_ray.translation.status import status, watch
 
 ROOT = Path(__file__).parents[1]
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
@@ -126,9 +126,9 @@ def test_a_wrong_configuration_is_one_sentence(job: str) -> None:
 
 
 def test_distill_is_a_job_after_its_modules_were_imported_too() -> None:
-    import p2pz_ray.distill.config
+    import p2pz_ray.distill.run
 
-    assert p2pz_ray.distill.config.DistillConfig
+    assert p2pz_ray.distill.run.Distilled
     with pytest.raises(ConfigError):
         p2pz_ray.distill({})
 
@@ -243,13 +243,28 @@ def test_status_is_watched_until_the_end_and_said_as_json(
     rows = [[pair(s.id, s.picture(), s.picture())] for s in examples(2)]
     write_run(tmp_path, rows[:1], planned=2, complete=False)
     pauses = iter([lambda: None, lambda: write_run(tmp_path, rows)])
-    monkeypatch.setattr("p2pz_ray.running.status.time.sleep", lambda _: next(pauses)())
+    monkeypatch.setattr("p2pz_ray.translation.status.time.sleep", lambda _: next(pauses)())
     assert main(["status", str(tmp_path), "--watch", "--json"]) == 0
     shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(one["done"], one["finished"]) for one in shown] == [(1, False), (2, True)]
     assert watch(str(tmp_path), lambda _: None).done == 2
     assert main(["status", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["total"] == 2
+
+
+def test_the_status_of_a_run_without_a_driver_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [[pair(s.id, s.picture(), s.picture())] for s in examples(2)]
+    write_run(tmp_path, rows[:1], planned=2, complete=False)
+    [manifest] = Opened(str(tmp_path)).manifests
+    long = max(60.0, 3 * (manifest.finished - manifest.started))
+    monkeypatch.setattr("p2pz_ray.translation.status.time.time", lambda: manifest.finished + long - 1)
+    assert not status(str(tmp_path)).stalled
+    monkeypatch.setattr("p2pz_ray.translation.status.time.time", lambda: manifest.finished + long + 1)
+    assert status(str(tmp_path)).stalled
+    assert "its driver is probably gone" in str(status(str(tmp_path)))
+    assert " left" not in str(status(str(tmp_path)))
+    write_run(tmp_path, rows)
+    assert not status(str(tmp_path)).stalled
 
 
 # ------------------------------------------------------------------------------------------------ what is edited

@@ -13,7 +13,7 @@ from PIL import Image
 from p2pz_ray import Editor
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.running.prepare import prepare
+from p2pz_ray.translation.prepare import prepare
 
 
 def written(scheduler: Any) -> dict[str, Any]:

@@ -5,10 +5,11 @@ import sys
 import numpy as np
 import pytest
 
+from p2pz_ray.editing import GuidanceSettings, InversionSettings
 from p2pz_ray.lab import __main__ as command
 from p2pz_ray.lab import bench as benches
 from p2pz_ray.lab.bench import TASKS, Bench, Outcome, Task, change, swapped_word
-from p2pz_ray.lab.figures import changed, measured
+from p2pz_ray.lab.figures import PAPER, changed, measured
 from p2pz_ray.lab.parts import PARTS, Part, outcome_of
 from p2pz_ray.mini import MODEL
 from p2pz_ray.mini.judge import FOLDER
@@ -54,6 +55,12 @@ def test_a_change_is_of_pairs_and_relative_to_the_baseline() -> None:
 def test_a_swapped_word_is_the_edits(bench: Bench) -> None:
     edit = bench.task("cat2dog").edit
     assert swapped_word("a photo of a black cat at night", edit) == "a photo of a black dog at night"
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+def test_every_part_can_be_laid_over_the_papers_settings(part: Part) -> None:
+    InversionSettings(**{**PAPER["inversion"], **part.inversion})
+    GuidanceSettings(**{**PAPER["guidance"], **part.guidance})
 
 
 @pytest.mark.slow

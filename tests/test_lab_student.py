@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from p2pz_ray.collection.store import Store
+from p2pz_ray.config.generator import GeneratorConfig
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.lab import __main__ as command
 from p2pz_ray.lab import bench as benches
@@ -17,8 +17,8 @@ from p2pz_ray.lab.bench import Bench, Pixels
 from p2pz_ray.lab.students import Taught, high_frequencies, tables
 from p2pz_ray.mini import MODEL
 from p2pz_ray.mini.judge import FOLDER
+from p2pz_ray.storage.store import Store
 from p2pz_ray.student import Student
-from p2pz_ray.student.config import GeneratorConfig
 from p2pz_ray.student.repertoire import Repertoire, Skill
 from p2pz_ray.student.student import build_generator, save_student
 

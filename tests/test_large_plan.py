@@ -11,11 +11,11 @@ import pytest
 from p2pz_ray.collection import FileError, Partition, Plan, Source, StorageError, Store, encode, make_plan
 from p2pz_ray.collection import shards as shards_module
 from p2pz_ray.collection import sorted as sorted_module
-from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.schema import Columns
 from p2pz_ray.collection.shards import Shards
 from p2pz_ray.collection.sorted import Among, Entry, Sorted, by_stem
 from p2pz_ray.collection.understood import understood
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.errors import ConfigError
 
 PNG = encode(np.full((8, 8, 3), 90, np.uint8))

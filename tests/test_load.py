@@ -13,7 +13,7 @@ import uvicorn
 from test_serving import config_for, service_for
 from test_student_engine import write_student
 
-from p2pz_ray.serving.api import build_app
+from p2pz_ray.serving.web.api import build_app
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from tiny_clip import save_tiny_clip
 from transformers import CLIPModel, CLIPTokenizer, ViTConfig, ViTModel
 
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation import clip, miniature
-from p2pz_ray.evaluation.background import BackgroundDistance
-from p2pz_ray.evaluation.clip import ClipScore
-from p2pz_ray.evaluation.metric import Pair, alike
-from p2pz_ray.evaluation.pixels import PixelDifference
-from p2pz_ray.evaluation.saliency import MaskOverlap, Saliency, overlap
-from p2pz_ray.evaluation.structure import dino
+from p2pz_ray.evaluation.metrics import clip, miniature
+from p2pz_ray.evaluation.metrics.background import BackgroundDistance
+from p2pz_ray.evaluation.metrics.clip import ClipScore
+from p2pz_ray.evaluation.metrics.metric import Pair, alike
+from p2pz_ray.evaluation.metrics.pixels import PixelDifference
+from p2pz_ray.evaluation.metrics.saliency import MaskOverlap, Saliency, overlap
+from p2pz_ray.evaluation.metrics.structure import dino
 from p2pz_ray.mini.world import backdrop
 from p2pz_ray.perceptual import load_perceptual
 

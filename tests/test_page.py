@@ -15,9 +15,9 @@ import uvicorn
 from test_serving import service_for
 from test_student_engine import write_skilled, write_student
 
-from p2pz_ray.serving.api import build_app
-from p2pz_ray.serving.config import ServeConfig
+from p2pz_ray.config.serve import ServeConfig
 from p2pz_ray.serving.engines import ServedEditor
+from p2pz_ray.serving.web.api import build_app
 
 pytest.importorskip("playwright")
 from axe_playwright_python.base import AXE_SCRIPT

@@ -34,11 +34,11 @@ from p2pz_ray.collection import (
     encode,
     make_plan,
     read_partition,
-    store,
     table_bytes,
 )
-from p2pz_ray.collection.table import BATCH_ROWS
+from p2pz_ray.collection.table_format import BATCH_ROWS
 from p2pz_ray.errors import ConfigError, ImageError, P2PZError
+from p2pz_ray.storage import store
 
 PNG = encode(np.full((16, 16, 3), 90, np.uint8))
 
@@ -752,7 +752,7 @@ def test_rows_without_an_id_are_named_by_file_and_row(tmp_path: Path) -> None:
 
 
 def test_ids_with_equal_hashes_are_not_taken_for_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("p2pz_ray.collection.plan._hash", lambda id: len(id))
+    monkeypatch.setattr("p2pz_ray.collection.table_plan._hash", lambda id: len(id))
     Store(str(tmp_path)).write("t.parquet", parquet(rows(["ab", "cd", "x", "ab"])))
     items = read(str(tmp_path), make_plan(str(tmp_path)))
     assert [item.error is None for item in items] == [True, True, True, False]

@@ -10,9 +10,14 @@ import torch
 from PIL import Image
 
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation import task_table
-from p2pz_ray.evaluation.metric import Pair, unit
-from p2pz_ray.evaluation.photographs import CLASSES, PhotographAccuracy, Photographs, photograph_structure
+from p2pz_ray.evaluation.metrics.metric import Pair, unit
+from p2pz_ray.evaluation.metrics.photographs import (
+    CLASSES,
+    PhotographAccuracy,
+    Photographs,
+    photograph_structure,
+)
+from p2pz_ray.report import task_table
 
 PAIRS = Path(__file__).parents[2] / "shared" / "data" / "official_pairs"
 THERE = all(
@@ -96,6 +101,6 @@ def test_a_folder_that_holds_no_whole_pair_is_one_sentence(tmp_path, capsys, mon
     Image.fromarray(noise(0, 32)).save(source)
     assert "cat2dog_1_edited.png is missing" in said()
     Image.fromarray(noise(1, 24)).save(edited)
-    assert "24 × 24 pixels large and its source 32 × 32" in said()
+    assert "24 × 24 pixels and its source 32 × 32" in said()
     edited.write_bytes(b"no picture")
     assert "cat2dog_1_edited.png is no readable picture" in said()

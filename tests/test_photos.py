@@ -6,7 +6,7 @@ import pytest
 from tiny_job import pairs_of
 
 from p2pz_ray.config import TranslateConfig, load
-from p2pz_ray.running.run import translate
+from p2pz_ray.translation.run import translate
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT.parent / "shared" / "data" / "photos"

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.pie import decode_mask, main, read_mapping, table, write_collection
-from p2pz_ray.evaluation.pixels import PixelDifference
+from p2pz_ray.evaluation.metrics.pixels import PixelDifference
+from p2pz_ray.report.pie import decode_mask, main, read_mapping, table, write_collection
 
 
 @pytest.fixture

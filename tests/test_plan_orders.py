@@ -8,9 +8,9 @@ import pytest
 from orders import Actor, BrokenPromiseError, Files, Promises, check, explore
 
 from p2pz_ray.collection import shards as shards_module
-from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.shards import Shards, gathered
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.errors import P2PZError
 
 

@@ -15,19 +15,20 @@ import ray
 import torch
 from ray.exceptions import ActorUnavailableError
 
-from p2pz_ray.collection.failure import StorageError
-from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition, Source
-from p2pz_ray.config import ReplicasConfig
+from p2pz_ray.commit.manifest import Manifest
+from p2pz_ray.config.processes import ReplicasConfig
 from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.running import crew as crew_module
 from p2pz_ray.running import member as member_module
 from p2pz_ray.running import pool as pool_module
+from p2pz_ray.running.cluster import check_gpu
 from p2pz_ray.running.member import Member
 from p2pz_ray.running.metrics import DriverMetrics
 from p2pz_ray.running.pool import Pool
 from p2pz_ray.running.progress import Progress
-from p2pz_ray.running.replica import check_gpu
 from p2pz_ray.running.waiting import Waiting
+from p2pz_ray.storage.failure import StorageError
 
 pytestmark = pytest.mark.slow
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors can't import this file
@@ -117,7 +118,7 @@ def play(tmp_path: Path, local_ray: None) -> Iterator[Callable[..., Play]]:
 
     yield make
     for each in played:
-        for member in each.pool.members:
+        for member in each.pool.crew.members:
             member.release()
 
 
@@ -150,11 +151,13 @@ def test_what_is_slow_at_the_end_is_given_to_an_idle_replica_too_and_counts_once
 def test_replicas_without_work_are_let_go_down_to_the_fewest(play: Callable[..., Play]) -> None:
     playing = play(4)
     left: list[int] = []
-    playing.run(["sleep 0.1", "sleep 0.1", "sleep 0.1", "sleep 6"], lambda _: left.append(len(playing.pool.members)))
+    playing.run(
+        ["sleep 0.1", "sleep 0.1", "sleep 0.1", "sleep 6"], lambda _: left.append(len(playing.pool.crew.members))
+    )
     assert left[-1] == 2  # the one at work and its spare
     kept = play(3, count=3, min=None, max=None)
     left.clear()
-    kept.run(["sleep 0.1", "sleep 0.1", "sleep 2"], lambda _: left.append(len(kept.pool.members)))
+    kept.run(["sleep 0.1", "sleep 0.1", "sleep 2"], lambda _: left.append(len(kept.pool.crew.members)))
     assert left[-1] == 3
 
 
@@ -221,22 +224,22 @@ def test_a_replica_that_never_loads_is_given_up_and_a_run_without_any_other_ends
 def test_a_replica_whose_machine_is_being_replaced_is_waited_for_and_one_that_dies_of_loading_is_not(
     play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = play(1).pool
-    [member] = pool.members
+    crew = play(1).pool.crew
+    [member] = crew.members
     member.load()
 
     def unavailable(_: Any) -> None:
         raise ActorUnavailableError("The actor is restarting.", None)
 
     monkeypatch.setattr(ray, "get", unavailable)
-    monkeypatch.setattr(member, "trying", time.monotonic() - 10 * pool_module.LOADING)
-    for _ in range(3 * pool_module.LOADS):
-        pool._loaded(member)
+    monkeypatch.setattr(member, "trying", time.monotonic() - 10 * crew_module.LOADING)
+    for _ in range(3 * crew_module.LOADS):
+        crew.take_load(member)
     assert not member.given_up
-    for _ in range(pool_module.LOADS):
+    for _ in range(crew_module.LOADS):
         assert not member.given_up
         member.moved = time.monotonic()  # its process lived, and loaded
-        pool._loaded(member)
+        crew.take_load(member)
     assert member.given_up
 
 
@@ -267,13 +270,13 @@ def test_one_that_fails_while_others_still_load_does_not_end_the_run(
 def test_a_request_that_no_machine_can_meet_is_said_and_given_up(
     play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "UNPLACED", 0.1)
-    monkeypatch.setattr(pool_module, "GIVEN_UP", 1.2)
+    monkeypatch.setattr(crew_module, "UNPLACED", 0.1)
+    monkeypatch.setattr(crew_module, "GIVEN_UP", 1.2)
     playing = play(1)
-    playing.pool.members[0].release()
-    playing.pool.lacking = lambda: "No machine of the cluster has 1 GPUs for a replica."
+    playing.pool.crew.members[0].release()
+    playing.pool.crew.lacking = lambda: "No machine of the cluster has 1 GPUs for a replica."
     actor = ray.remote(concurrency_groups={"watch": 1})(Player).options(num_gpus=1).remote(playing.folder)
-    playing.pool.members = [Member(actor)]
+    playing.pool.crew.members = [Member(actor)]
     with pytest.raises(P2PZError, match=r"has 1 GPUs for a replica\. None has come within"):
         playing.run(["sleep 0"])
     assert "The run waits" in playing.said.getvalue()

@@ -17,16 +17,16 @@ from tiny_job import committed_files, data_files, pairs_of, tiny_settings, trans
 from tiny_pipelines import save_tiny_instructpix2pix, save_tiny_kontext
 
 import p2pz_ray
-from p2pz_ray.collection.codec import DecodePolicy, decode
-from p2pz_ray.collection.manifest import Manifest
 from p2pz_ray.collection.partition import Partition
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.editing.pipeline import Pipeline
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.sentences import swapped
-from p2pz_ray.running import cluster
-from p2pz_ray.running.prepare import prepare
-from p2pz_ray.running.replica import Replica
+from p2pz_ray.picture.codec import DecodePolicy, decode
+from p2pz_ray.translation import replica as replica_module
+from p2pz_ray.translation.prepare import prepare
+from p2pz_ray.translation.replica import Replica
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # replicas can't import this file
 POLICY = DecodePolicy((64, 64))
@@ -187,7 +187,7 @@ def test_another_teachers_run_is_killed_goes_on_is_scored_and_teaches_a_student(
     given = settings(tmp_path, Path("mini") if pipeline == SDEDIT else checkpoints[pipeline], pipeline)
     alone = translated({**given, "output": str(tmp_path / "alone")})
     config = TranslateConfig.model_validate(given)
-    monkeypatch.setattr(cluster, "Replica", DiesOnce)
+    monkeypatch.setattr(replica_module, "Replica", DiesOnce)
     assert p2pz_ray.translate(config).ok == 8
     assert (tmp_path / "run" / "died").exists()
     rows = pairs_of(tmp_path / "run")

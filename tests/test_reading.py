@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from p2pz_ray.collection import IMAGE, Plan, Store, make_plan, read_partition
-from p2pz_ray.collection import table as tables
+from p2pz_ray.collection import IMAGE, Plan, Store, make_plan, read_partition, table_format
 
 ROWS = 1100
 PICTURE = 4000  # bytes
@@ -78,8 +77,8 @@ def test_a_table_is_read_once_however_many_partitions_it_has(
     folder: Store, form: str, piece: int, stepwise: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if stepwise:  # as row groups are that are larger than a test can be
-        monkeypatch.setattr(tables, "_WHOLE_BYTES", 0)
-        monkeypatch.setattr(tables, "_BUFFER_BYTES", 100_000)
+        monkeypatch.setattr(table_format, "_WHOLE_BYTES", 0)
+        monkeypatch.setattr(table_format, "_BUFFER_BYTES", 100_000)
     name, data = encoded(form, piece)
     folder.write(name, data)
     storage = Counted(folder.fs, monkeypatch)

@@ -16,7 +16,7 @@ from test_student import many, saved
 from p2pz_ray.arguments import parsed
 from p2pz_ray.cli import VERBS, main
 from p2pz_ray.config import load
-from p2pz_ray.config_reference import JOBS
+from p2pz_ray.config.reference import JOBS
 from p2pz_ray.mini.dataset import write_world
 from p2pz_ray.run import Run
 from p2pz_ray.student import Student

@@ -16,14 +16,17 @@ from PIL import Image
 from small_run import TARGETS, camouflaged, examples, moved, pair, write_run, write_truth
 
 import p2pz_ray.evaluation
+from p2pz_ray.amount import number
 from p2pz_ray.cli import main
-from p2pz_ray.collection.codec import DecodePolicy, decode, encode
+from p2pz_ray.commit.run import Run
 from p2pz_ray.errors import ConfigError, P2PZError
-from p2pz_ray.evaluation import Run, cards, write_report
-from p2pz_ray.evaluation.charts import number, rates_over_time
-from p2pz_ray.evaluation.compare import write_comparison
 from p2pz_ray.evaluation.scores import ScoreFolder
 from p2pz_ray.evaluation.tally import KEPT_IDS, busy_seconds, evenly
+from p2pz_ray.picture.codec import DecodePolicy, decode, encode
+from p2pz_ray.report import cards
+from p2pz_ray.report.charts import rates_over_time
+from p2pz_ray.report.comparison import write_comparison
+from p2pz_ray.report.report import write_report
 
 
 class Page(HTMLParser):
@@ -148,7 +151,7 @@ def test_the_numbers_count_every_pair_though_few_are_shown(tmp_path):
     rows += [pair(f"odd-{i}", scene.picture(), scene.picture(), status="flagged", error="Odd.") for i in range(3)]
     write_run(tmp_path, [rows[i : i + 25] for i in range(0, 100, 25)], times=[(0, 30), (10, 40), (90, 100), (90, 95)])
     page = reported(tmp_path, pictures=5)
-    for words in ("images 100", "ok 90", "failed 7", "7 %", "flagged 3", "3 %", "images a second 2.00 all"):
+    for words in ("images 100", "ok 90", "failed 7", "7 %", "flagged 3", "3 %", "images per second 2.00 all"):
         assert words in page.text, words
     assert len(page.pictures("edited")) == 5
     assert "5 of 93 pairs" in page.text
@@ -168,6 +171,21 @@ def test_the_pictures_are_spread_evenly_over_the_run_and_over_its_edits(tmp_path
     assert [f"id-{i:03}" in page.text for i in range(5, 100, 10)] == [True] * 10
     assert evenly(3, 10) == [0, 1, 2]
     assert evenly(1000, 2) == [250, 750]
+
+
+def test_the_strengths_of_a_picture_stand_side_by_side(tmp_path):
+    names = ["cat2dog-40", "cat2dog-70", "cat2dog-100"]
+    grey = {name: np.full((64, 64, 3), level, np.uint8) for name, level in zip(names, (10, 20, 30), strict=True)}
+    rows = [pair(f"id-{i}", examples(1)[0].picture(), grey[name], edit=name) for i in range(4) for name in names]
+    edits = {n: {"source": "cat", "target": "dog", "strength": int(n[8:]) / 100} for n in [*reversed(names)]}
+    write_run(tmp_path, [rows[:6], rows[6:]], config={"edits": edits})
+    page = reported(tmp_path, pictures=2)
+    assert [item["data-edit"] for item in page.all("li") if "data-edit" in item] == ["cat2dog-100"] * 2
+    assert page.text.count("cat → dog") == 2  # as the page's title and as its heading
+    shots = [img["alt"] for img in page.all("img")]
+    assert shots == ["source", "40\u00a0%", "70\u00a0%", "edited"] * 2
+    for name, said in zip(names, shots[1:4], strict=True):
+        np.testing.assert_array_equal(page.pictures(said), [grey[name]] * 2)
 
 
 def test_failures_are_grouped_by_their_sentence_with_the_ids_that_share_it(tmp_path):
@@ -293,12 +311,13 @@ def test_time_counts_once_where_partitions_overlap_and_not_where_nothing_ran(tmp
 
 
 def test_evaluation_knows_of_running_and_of_ray_only_where_it_is_distributed():
-    for path in Path(p2pz_ray.evaluation.__file__).parent.glob("*.py"):
-        distributed = path.name == "evaluate.py"
+    package = Path(p2pz_ray.evaluation.__file__).parents[1]
+    for path in [*package.glob("evaluation/**/*.py"), *package.glob("report/*.py")]:
+        distributed, work = path.name == "evaluate.py", ("p2pz_ray.running", "p2pz_ray.translation")
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert distributed or not [name for name in names if name.startswith("p2pz_ray.running")]
+            assert distributed or not [name for name in names if name.startswith(work)]
             assert distributed or not [name for name in names if name.split(".")[0] == "ray"]
 
 
@@ -368,8 +387,8 @@ def test_a_students_pictures_stand_beside_the_teachers(tmp_path):
     page = reported(tmp_path / "teacher", student_uri=str(tmp_path / "student"))
     np.testing.assert_array_equal(page.pictures("student"), learned)
     assert "cat2dog student made by" in page.text
-    assert "psnr neither way is better 30.0 5.16 to 54.8 · 3 11.0 8.52 to 13.5 · 3 a test" in page.text
-    assert "mse neither way is better 0.200 -0.0484 to 0.448 · 3 – a test" in page.text
+    assert "psnr neither is better 30.0 5.16 to 54.8 · 3 11.0 8.52 to 13.5 · 3 a test" in page.text
+    assert "mse neither is better 0.200 -0.0484 to 0.448 · 3 – a test" in page.text
 
 
 def test_a_students_own_report_names_the_student(tmp_path):
@@ -409,7 +428,7 @@ def test_runs_without_a_pair_in_common_are_refused_and_scores_of_other_makers_no
     scored(tmp_path / "a", {"psnr": [1]})
     scored(tmp_path / "c", {"psnr": [2]}, made_by="something else")
     page = Page(Path(write_comparison(str(tmp_path / "a"), str(tmp_path / "c"))).read_text("utf-8"))
-    assert "No score that the same thing made" in page.text
+    assert "The runs have no score in common" in page.text
 
 
 def test_the_page_opens_in_a_browser_without_a_complaint(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from s3_server import s3_server
 
 from p2pz_ray.collection import IMAGE, Plan, Store, encode, make_plan, read_partition
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.config import TranslateConfig, difference, fingerprint, record
 from p2pz_ray.errors import ConfigError, P2PZError
 

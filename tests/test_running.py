@@ -22,30 +22,32 @@ from ray.util.metrics import Counter, Histogram, Metric
 from s3_server import s3_server
 from tiny_job import committed_files, data_files, pairs_of, tiny_config, tiny_settings
 
-from p2pz_ray.collection.codec import encode
-from p2pz_ray.collection.failure import StorageError
-from p2pz_ray.collection.manifest import SEALED, Manifest, RunFolder
 from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.schema import collection_schema, table_bytes
-from p2pz_ray.collection.store import Store
+from p2pz_ray.commit.folder import SEALED, RunFolder
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.model import TextEncoder
+from p2pz_ray.engines import direction as direction_module
+from p2pz_ray.engines.direction import edit_directions, load_direction, recipe
+from p2pz_ray.engines.seed import image_seed
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.mini.world import Scene, render
-from p2pz_ray.running import direction as direction_module
+from p2pz_ray.picture.codec import encode
 from p2pz_ray.running import log
-from p2pz_ray.running import prepare as prepare_module
-from p2pz_ray.running import run as run_module
-from p2pz_ray.running.direction import edit_directions, load_direction, recipe
 from p2pz_ray.running.metrics import DriverMetrics, ReplicaMetrics
-from p2pz_ray.running.pairs import image_seed
-from p2pz_ray.running.prepare import prepare
 from p2pz_ray.running.progress import Progress, duration
-from p2pz_ray.running.run import translate
-from p2pz_ray.running.status import status
-from p2pz_ray.running.translator import Ahead, Translator
 from p2pz_ray.serving.metrics import EngineMetrics, IngressMetrics
+from p2pz_ray.storage.failure import StorageError
+from p2pz_ray.storage.store import Store
+from p2pz_ray.translation import prepare as prepare_module
+from p2pz_ray.translation import run as run_module
+from p2pz_ray.translation.ahead import Ahead
+from p2pz_ray.translation.prepare import prepare
+from p2pz_ray.translation.run import translate
+from p2pz_ray.translation.status import status
+from p2pz_ray.translation.translator import Translator
 
 ROOT = Path(__file__).parents[1]
 

@@ -22,7 +22,7 @@ from p2pz_ray.config import TranslateConfig
 from p2pz_ray.editing.model import DiffusionModel, TextEncoder
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.checkpoint import load_pretrained
-from p2pz_ray.running.prepare import prepare
+from p2pz_ray.translation.prepare import prepare
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [*ROOT.glob("p2pz_ray/**/*.py"), *ROOT.glob("jobs/*.py")]

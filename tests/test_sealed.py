@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from p2pz_ray.collection import Partition, Plan, Source
-from p2pz_ray.collection.manifest import SEALED, Manifest, RunFolder
+from p2pz_ray.commit.folder import SEALED, RunFolder
+from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.errors import P2PZError
-from p2pz_ray.running.status import status
+from p2pz_ray.translation.status import status
 
 PLAN = Plan(tuple(Partition.of("files", [Source(f"{i:03}.png", "1-1")]) for i in range(60)))
 IDS = [partition.id for partition in PLAN.partitions]

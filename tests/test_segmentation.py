@@ -8,10 +8,10 @@ from small_run import examples, pair
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
+from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.config import EvaluateConfig
+from p2pz_ray.evaluation.metrics.segmentation import Segmentation
 from p2pz_ray.evaluation.scorer import Scorer
-from p2pz_ray.evaluation.segmentation import Segmentation
 
 WORDS = {"cat2dog": {"source": "cat", "target": "dog"}}
 

@@ -23,7 +23,7 @@ from test_serving import pixels_of
 from test_student_engine import write_student
 from tiny_job import tiny_settings, translated
 
-from p2pz_ray.collection.codec import DecodePolicy, decode
+from p2pz_ray.picture.codec import DecodePolicy, decode
 
 IMAGES = 8
 pytestmark = pytest.mark.slow

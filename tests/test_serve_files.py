@@ -5,14 +5,13 @@ from typing import Any
 import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
-from test_cluster_files import CLUSTER, CRDS, IMAGE, closed, read
+from test_cluster_files import CLUSTER, IMAGE, kuberay, read
 
+from p2pz_ray.config.serve import ServeConfig
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.serving import deployment
-from p2pz_ray.serving.config import ServeConfig
 
 MANIFEST = CLUSTER / "rayservice.yaml"
-SCHEMA = CRDS.with_name("ray.io_rayservices.yaml")
 
 
 def deployed(file: str) -> Any:
@@ -22,12 +21,7 @@ def deployed(file: str) -> Any:
 
 
 def test_the_manifest_is_a_rayservice_to_kuberay() -> None:
-    import jsonschema
-
-    if not SCHEMA.exists():
-        pytest.skip(f"KubeRay's CRDs are not at {SCHEMA}")
-    [version] = [version for version in read(SCHEMA)["spec"]["versions"] if version["name"] == "v1"]
-    validator = jsonschema.Draft202012Validator(closed(version["schema"]["openAPIV3Schema"]))
+    validator = kuberay("rayservice")
     manifest = read(MANIFEST)
     assert [f"{error.json_path}: {error.message}" for error in validator.iter_errors(manifest)] == []
     manifest["spec"]["upgradeStrategy"]["typ"] = "None"

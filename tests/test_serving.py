@@ -16,18 +16,19 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from test_student_engine import write_skilled, write_student
 
-from p2pz_ray.collection.codec import encode
-from p2pz_ray.config import EditConfig, load
+from p2pz_ray.config import load
+from p2pz_ray.config.edits import EditConfig
+from p2pz_ray.config.serve import ServeConfig, is_loopback
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.serving.api import build_app
-from p2pz_ray.serving.config import ServeConfig, is_loopback
+from p2pz_ray.picture.codec import encode
 from p2pz_ray.serving.engines import ServedEditor, ServedStudents
 from p2pz_ray.serving.gathering import Gathering, Waiting
 from p2pz_ray.serving.prepare import prepare
-from p2pz_ray.serving.prompt import read, title
-from p2pz_ray.serving.refusal import busy
-from p2pz_ray.serving.service import Service
 from p2pz_ray.serving.task import Answer, Progress, Task
+from p2pz_ray.serving.web.api import build_app
+from p2pz_ray.serving.web.prompt import read, title
+from p2pz_ray.serving.web.refusal import busy
+from p2pz_ray.serving.web.service import Service
 
 STEPS = 2
 OWN = "http://localhost"
@@ -479,8 +480,8 @@ def test_clients_that_go_away_stop_the_steps(service: Service, cat: np.ndarray) 
         engine = ServedEditor(service.offer.config)
         engine.metrics.steps.inc = lambda count: steps.append(count)  # type: ignore[method-assign]
         body = {"image": base64_of(encode(cat)), "edits": ["cat2dog"], "steps": 50, "stream": True}
-        from p2pz_ray.serving.request import EditRequest
-        from p2pz_ray.serving.request import asked as understood
+        from p2pz_ray.serving.web.body import EditRequest
+        from p2pz_ray.serving.web.request import asked as understood
 
         watching = engine.watch(understood(EditRequest.model_validate(body), service.offer).tasks[0])
         async for told in watching:

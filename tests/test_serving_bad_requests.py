@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_serving import OWN, Slow, base64_of, config_for
 
-from p2pz_ray.collection.codec import encode
-from p2pz_ray.serving.api import build_app
+from p2pz_ray.picture.codec import encode
 from p2pz_ray.serving.prepare import prepare
-from p2pz_ray.serving.service import Service
 from p2pz_ray.serving.task import Answer, Task
+from p2pz_ray.serving.web.api import build_app
+from p2pz_ray.serving.web.service import Service
 
 PNG = encode(np.zeros((64, 64, 3), np.uint8))
 EACH = settings(max_examples=170, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

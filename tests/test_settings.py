@@ -7,7 +7,7 @@ import pytest
 
 from p2pz_ray import GuidanceSettings, InversionSettings
 from p2pz_ray.config import TranslateConfig, record
-from p2pz_ray.config_file import load
+from p2pz_ray.config.file import load
 from p2pz_ray.errors import ConfigError
 
 WRONG = [

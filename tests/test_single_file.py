@@ -13,12 +13,12 @@ from tiny_job import tiny_settings, translated
 from torch import Tensor
 
 from p2pz_ray import Editor, InversionSettings
-from p2pz_ray.collection.codec import DecodePolicy, decode
 from p2pz_ray.config import TranslateConfig
-from p2pz_ray.editing import checkpoint
-from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.checkpoint import files as checkpoint
+from p2pz_ray.editing.checkpoint.files import locate
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.running.prepare import prepare
+from p2pz_ray.picture.codec import DecodePolicy, decode
+from p2pz_ray.translation.prepare import prepare
 
 CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
 

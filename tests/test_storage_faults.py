@@ -14,10 +14,10 @@ import yaml
 from faulty_s3 import KINDS, faulty_s3
 from tiny_job import committed_files, data_files, pairs_of, tiny_settings
 
-from p2pz_ray.collection.store import Store
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.running import pool
-from p2pz_ray.running.run import translate
+from p2pz_ray.storage.store import Store
+from p2pz_ray.translation.run import translate
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 ROOT = Path(__file__).parents[1]

@@ -11,10 +11,10 @@ import pytest
 from gcs_server import gcs_server
 from s3_server import s3_server
 
-from p2pz_ray.collection import local, store
-from p2pz_ray.collection.failure import FileError, MissingFileError, StorageError
-from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.storage import local, store
+from p2pz_ray.storage.failure import FileError, MissingFileError, StorageError
+from p2pz_ray.storage.store import Store
 
 
 @pytest.fixture(scope="module")

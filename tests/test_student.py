@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import p2pz_ray
-from p2pz_ray.collection.store import Store
+from p2pz_ray.config.generator import GeneratorConfig
 from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.storage.store import Store
 from p2pz_ray.student import export
-from p2pz_ray.student.config import GeneratorConfig
 from p2pz_ray.student.repertoire import Repertoire, Skill
 from p2pz_ray.student.student import Student, build_generator, save_student
 

@@ -13,19 +13,19 @@ from tiny_job import committed_files, data_files, pairs_of, tiny_settings, trans
 
 from p2pz_ray import Editor
 from p2pz_ray.cli import main
-from p2pz_ray.collection.codec import DecodePolicy, decode
-from p2pz_ray.collection.manifest import RunFolder
-from p2pz_ray.collection.store import Store
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.config import TranslateConfig
+from p2pz_ray.config.generator import GeneratorConfig
 from p2pz_ray.editing.model import TextEncoder
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.running.prepare import prepare
-from p2pz_ray.running.run import translate
-from p2pz_ray.running.translator import Translator
+from p2pz_ray.picture.codec import DecodePolicy, decode
+from p2pz_ray.storage.store import Store
 from p2pz_ray.student import Student
-from p2pz_ray.student.config import GeneratorConfig
 from p2pz_ray.student.repertoire import Repertoire, Skill
 from p2pz_ray.student.student import build_generator, save_student
+from p2pz_ray.translation.prepare import prepare
+from p2pz_ray.translation.run import translate
+from p2pz_ray.translation.translator import Translator
 
 POLICY = DecodePolicy((64, 64))
 IMAGES = 5

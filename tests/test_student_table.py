@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from p2pz_ray.collection.store import Store
-from p2pz_ray.student.config import GeneratorConfig
+from p2pz_ray.config.generator import GeneratorConfig
+from p2pz_ray.storage.store import Store
 from p2pz_ray.student.export import export_student
 from p2pz_ray.student.repertoire import Repertoire, Skill
 from p2pz_ray.student.student import build_generator, save_student

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from small_run import Example, camouflaged, examples, moved, write_truth
 
-from p2pz_ray.collection.codec import DecodePolicy, decode, encode
 from p2pz_ray.errors import ConfigError, ImageError
-from p2pz_ray.evaluation import PairError, Truth, TruthSummary, psnr
+from p2pz_ray.evaluation.metrics.truth import PairError, Truth, TruthSummary, psnr
+from p2pz_ray.picture.codec import DecodePolicy, decode, encode
 
 
 @pytest.fixture(scope="module")

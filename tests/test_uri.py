@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from p2pz_ray.collection.store import Store
-from p2pz_ray.uri import lies_inside, unquoted
+from p2pz_ray.storage.inside import lies_inside
+from p2pz_ray.storage.store import Store
+from p2pz_ray.storage.uri import unquoted
 
 
 @pytest.mark.parametrize(

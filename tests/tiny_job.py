@@ -5,11 +5,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.mini.dataset import write_world
-from p2pz_ray.running.prepare import prepare
-from p2pz_ray.running.translator import Translator
+from p2pz_ray.translation.prepare import prepare
+from p2pz_ray.translation.translator import Translator
 
 Row = dict[str, Any]
 

@@ -1,7 +1,5 @@
 """Collections of images at any fsspec URI: storage, safe decoding, columns, and the plan of partitions."""
 
-from p2pz_ray.collection.codec import DecodePolicy, decode, encode
-from p2pz_ray.collection.failure import FileError, MissingFileError, StorageError
 from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.plan import make_plan
 from p2pz_ray.collection.reader import Item, read_partition
@@ -13,7 +11,9 @@ from p2pz_ray.collection.schema import (
     pairs_schema,
     table_bytes,
 )
-from p2pz_ray.collection.store import Store
+from p2pz_ray.picture.codec import DecodePolicy, decode, encode
+from p2pz_ray.storage.failure import FileError, MissingFileError, StorageError
+from p2pz_ray.storage.store import Store
 
 __all__ = [
     "IMAGE",

@@ -18,9 +18,9 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p2pz_ray.collection.failure import shown
-from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.storage.failure import shown
+from p2pz_ray.storage.store import Store
 
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(\.\d{10}\.\d{10})?\.parquet")

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 
 from fsspec.utils import glob_translate
 
-from p2pz_ray.collection.failure import FileError, shown
-from p2pz_ray.collection.local import info, irregular
 from p2pz_ray.collection.sorted import Entry
-from p2pz_ray.collection.store import Store, fingerprint
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.storage.failure import FileError, shown
+from p2pz_ray.storage.local import info, irregular
+from p2pz_ray.storage.store import Store
+from p2pz_ray.storage.version import fingerprint
 
 _MAGIC = re.compile(r"[*?\[]")
 

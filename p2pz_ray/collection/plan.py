@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from p2pz_ray.collection.failure import FileError, StorageError, shown
 from p2pz_ray.collection.forms import img2dataset, sidecar, tar
 from p2pz_ray.collection.forms.metadata import is_metadata
 from p2pz_ray.collection.leftovers import leftovers
 from p2pz_ray.collection.listing import locate, walk
-from p2pz_ray.collection.partition import Kind, Partition, Plan, Source, file_id, row_id
+from p2pz_ray.collection.packing import packed, partitions_of
+from p2pz_ray.collection.partition import Kind, Partition, Plan, Source, file_id
 from p2pz_ray.collection.schema import Columns
 from p2pz_ray.collection.shards import gathered
 from p2pz_ray.collection.sorted import Among, Entry, Sorted, by_stem
-from p2pz_ray.collection.store import Store
-from p2pz_ray.collection.table import TableFile, table_version
+from p2pz_ray.collection.table_plan import free_id, plan_tables
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.uri import MAGIC
+from p2pz_ray.storage.failure import FileError, StorageError, shown
+from p2pz_ray.storage.store import Store
+from p2pz_ray.storage.uri import MAGIC
 
 _DECODED = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp"),
@@ -40,9 +37,6 @@ _KINDS: dict[Kind, tuple[str, ...]] = {
     "tar": (".tar",),
 }
 _KIND_OF = {extension: kind for kind, extensions in _KINDS.items() for extension in extensions}
-
-READERS = 16
-"""Tables looked into at once."""
 
 
 def make_plan(
@@ -115,7 +109,7 @@ def make_plan(
         planned, empty = _plan_tars(store, entries, columns, images_per_partition, max_images, known, skipped)
         left += empty + names.companions
     else:
-        planned = _plan_tables(store, kind, entries, columns, images_per_partition, max_images, known, skipped)
+        planned = plan_tables(store, kind, entries, columns, images_per_partition, max_images, known, skipped)
         left = max(0, left - sum(partition.rows for partition in planned)) + names.companions
     partitions = gathered(itertools.chain(planned, failures))
     if kind == "files":
@@ -221,7 +215,7 @@ class _Pictures:
         renamed = self._renamed()
         kind: Kind = "captioned" if self._names.companions and any(s.piece for s in self._sources()) else "files"
         self.alone = 0
-        for pack in _packed(itertools.islice(self._sources(), self._most), per_partition):
+        for pack in packed(itertools.islice(self._sources(), self._most), per_partition):
             given = [(row, renamed[source.path]) for row, source in enumerate(pack) if source.path in renamed]
             yield Partition.of(kind, pack, given)
 
@@ -247,7 +241,7 @@ class _Pictures:
         for path in sorted(self._names.escaped):
             id = file_id(path)
             if id in taken:
-                renamed[path] = _free(id, 2, taken.__contains__)[0]
+                renamed[path] = free_id(id, 2, taken.__contains__)[0]
             taken.add(renamed.get(path, id))
         return renamed
 
@@ -278,7 +272,7 @@ def _plan_tars(
     known: frozenset[str],
     unreadable: dict[str, str] | None,
 ) -> tuple[list[Partition], int]:
-    """The partitions of tars, a run of samples each; and how many samples have no picture. See `_plan_tables`."""
+    """The partitions of tars, a run of samples each; and how many samples have no picture. See `plan_tables`."""
     partitions: list[Partition] = []
     wanted, empty = max_images, 0
     for entry in entries:
@@ -298,7 +292,7 @@ def _plan_tars(
         found = found[:wanted]
         wanted = None if wanted is None else wanted - len(found)
         if entry.path not in known:
-            partitions += _named(
+            partitions += partitions_of(
                 "tar", tar.sources(entry.path, version, found, per_partition), tar.renamed(entry.path, found)
             )
     return partitions, empty
@@ -309,153 +303,3 @@ def _kind(path: str) -> Kind | None:
     if extension in (".jsonl", ".csv"):
         return ("jsonl" if extension == ".jsonl" else "csv") if is_metadata(path) else None
     return _KIND_OF.get(extension)
-
-
-def _plan_tables(
-    store: Store,
-    kind: Kind,
-    entries: list[Entry],
-    columns: Columns,
-    per_partition: int,
-    max_images: int | None,
-    known: frozenset[str],
-    unreadable: dict[str, str] | None,
-) -> list[Partition]:
-    """unreadable: takes the tables that can't be read, with the reason; None raises that."""
-    pieces: list[Source] = []
-    hashes: list[np.ndarray] = []
-    wanted = max_images
-
-    def looked_into(entry: Entry) -> list[tuple[Source, np.ndarray]] | ConfigError | FileError:
-        try:
-            return _pieces(store, kind, entry, columns, wanted)
-        except (ConfigError, FileError) as error:
-            return error
-
-    # A remote storage answers slowly, but many at once; where only so many rows are wanted, one file after another.
-    with ThreadPoolExecutor(1 if store.local else READERS) as readers:
-        looked: Iterable[Any] = (readers.map if max_images is None else map)(looked_into, entries)
-        for entry, found in zip(entries, looked, strict=True):
-            if isinstance(found, Exception):
-                if unreadable is None or entry.path in known:
-                    raise found
-                unreadable[entry.path] = str(found)
-                continue
-            pieces += [source for source, _ in found]
-            hashes += [own for _, own in found]
-            if wanted is not None:
-                wanted -= sum(source.rows for source, _ in found)
-                if not wanted:
-                    break
-    ranges = [part for piece in pieces if piece.path not in known for part in _split(piece, per_partition)]
-    renamed = _renamed(store, kind, columns, pieces, hashes)
-    first = sum(piece.rows for piece in pieces if piece.path in known)
-    return _named(kind, _packed(ranges, per_partition), renamed, first)
-
-
-def _pieces(
-    store: Store, kind: Kind, entry: Entry, columns: Columns, wanted: int | None
-) -> list[tuple[Source, np.ndarray]]:
-    """The pieces of a table, the first `wanted` rows of them, each with the hashes of its rows' ids."""
-    if entry.problem:
-        raise ConfigError(f"{shown(store.name(entry.path))}: {entry.problem}")
-    # Not the listing's: some storage words the same version differently there.
-    version, offset, found = table_version(store, entry.path, kind), 0, []
-    with TableFile(store, entry.path, kind, columns, version) as table:
-        for piece, rows in enumerate(table.pieces()):
-            stop = rows if wanted is None else min(rows, wanted)
-            if stop:
-                source = Source(entry.path, version, None, piece, 0, stop, offset)
-                ids = _ids(table, source)
-                found.append((source, np.array([_hash(id) for id in ids], dtype=np.uint64)))
-            offset += rows
-            if wanted is not None:
-                wanted -= stop
-                if not wanted:
-                    break
-    return found
-
-
-def _renamed(
-    store: Store, kind: Kind, columns: Columns, pieces: list[Source], hashes: list[np.ndarray]
-) -> dict[int, str]:
-    """New ids, by row of the collection, for all but the first row of each id.
-
-    Equal hashes only point at rows that might share an id; their ids themselves are read again to decide.
-    """
-    if not pieces:
-        return {}
-    ordered = np.sort(np.concatenate(hashes))
-    suspects = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    renamed: dict[int, str] = {}
-    given: set[str] = set()
-    count: dict[str, int] = {}
-
-    def taken(id: str) -> bool:
-        value = _hash(id)
-        place = int(np.searchsorted(ordered, np.uint64(value)))
-        return id in given or (place < len(ordered) and int(ordered[place]) == value)
-
-    first = 0
-    for piece, own in zip(pieces, hashes, strict=True):
-        rows = np.flatnonzero(np.isin(own, suspects)) if len(suspects) else ()
-        if len(rows):
-            with TableFile(store, piece.path, kind, columns) as table:
-                ids = _ids(table, piece)
-            for row in map(int, rows):
-                id = ids[row]
-                if id in count:
-                    renamed[first + row], count[id] = _free(id, count[id] + 1, taken)
-                    given.add(renamed[first + row])
-                else:
-                    count[id] = 1
-        first += piece.rows
-    return renamed
-
-
-def _free(id: str, number: int, taken: Callable[[str], bool]) -> tuple[str, int]:
-    """`id#number`, or with the next number that no other id has; and that number."""
-    while taken(f"{id}#{number}"):
-        number += 1
-    return f"{id}#{number}", number
-
-
-def _ids(table: TableFile, piece: Source) -> list[str]:
-    ids = table.ids(piece.piece, piece.start, piece.stop)
-    return [row_id(piece.path, piece.offset + piece.start + i) if id is None else id for i, id in enumerate(ids)]
-
-
-def _hash(id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest())
-
-
-def _split(piece: Source, per_partition: int) -> Iterator[Source]:
-    """A piece as ranges of nearly equal length, each near the rows of a partition."""
-    parts = max(1, round(piece.rows / per_partition))
-    for i in range(parts):
-        yield replace(piece, start=piece.rows * i // parts, stop=piece.rows * (i + 1) // parts)
-
-
-def _packed(sources: Iterable[Source], per_partition: int) -> Iterator[list[Source]]:
-    """Neighbours together, as long as they don't exceed the rows of a partition."""
-    pack: list[Source] = []
-    rows = 0
-    for source in sources:
-        if pack and rows + source.rows > per_partition:
-            yield pack
-            pack, rows = [], 0
-        pack.append(source)
-        rows += source.rows
-    if pack:
-        yield pack
-
-
-def _named(kind: Kind, packs: Iterable[list[Source]], renamed: dict[int, str], first: int = 0) -> list[Partition]:
-    """The packs as partitions; `first` is the row of the collection with which they begin."""
-    partitions = []
-    for pack in packs:
-        stop = first + sum(source.rows for source in pack)
-        inside = [(row - first, renamed[row]) for row in range(first, stop) if row in renamed] if renamed else []
-        partitions.append(Partition.of(kind, pack, inside))
-        first = stop
-    return partitions

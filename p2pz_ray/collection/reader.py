@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from p2pz_ray.collection.failure import ChangedFileError, FileError, StorageError, shown
 from p2pz_ray.collection.forms import img2dataset, sidecar, tar
 from p2pz_ray.collection.in_order import in_order
 from p2pz_ray.collection.listing import locate
 from p2pz_ray.collection.partition import Kind, Partition, Source, file_id, row_id
 from p2pz_ray.collection.schema import Columns
-from p2pz_ray.collection.store import Store
-from p2pz_ray.collection.table import UNREADABLE, Row, TableFile, table_version
+from p2pz_ray.collection.table import Row, TableFile, table_version
+from p2pz_ray.collection.table_format import UNREADABLE
 from p2pz_ray.errors import ConfigError, ImageError, P2PZError, first_line
+from p2pz_ray.storage.failure import ChangedFileError, FileError, StorageError, shown
+from p2pz_ray.storage.store import Store
 
 REQUESTS = 16
 """Files of pictures that are read at once."""

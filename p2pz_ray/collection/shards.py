@@ -18,10 +18,10 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p2pz_ray.collection.failure import FileError, shown
 from p2pz_ray.collection.partition import Extent, Kind, Partition, Source, Stored
-from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ConfigError, first_line
+from p2pz_ray.storage.failure import FileError, shown
+from p2pz_ray.storage.store import Store
 
 FOLDER = "plan"
 INLINE = 100_000

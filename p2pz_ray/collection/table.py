@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import io
-import mmap
 import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.ipc
-import pyarrow.parquet as pq
 
-from p2pz_ray.collection.cells import pictures, plain, texts
-from p2pz_ray.collection.failure import shown
+from p2pz_ray.collection.cells import pictures, texts
 from p2pz_ray.collection.forms.metadata import as_named, rows
-from p2pz_ray.collection.schema import Columns, check_schema, is_bytes
-from p2pz_ray.collection.store import RemoteFile, Store
+from p2pz_ray.collection.schema import Columns, check_schema
+from p2pz_ray.collection.table_format import BATCH_ROWS, UNREADABLE, ArrowFile, ArrowStream, ParquetRows, Rows
 from p2pz_ray.errors import ConfigError, first_line
+from p2pz_ray.storage.failure import shown
+from p2pz_ray.storage.remote_file import RemoteFile
+from p2pz_ray.storage.store import Store
 
 PROBLEM = "error_message"
 """The column in which img2dataset says why a picture isn't there."""
-BATCH_ROWS = 16
-"""Rows read at a time: memory holds a few pictures, not a row group of them."""
-
-# What Arrow raises for broken files.
-UNREADABLE = (pa.ArrowException, OSError, ValueError, IndexError, KeyError, TypeError, MemoryError)
 
 # One picture repeated may compress to next to nothing, but beyond this a row count is damage, and counting it out
 # could take for ever.
 _ROWS_A_BYTE = 1000
-_BUFFER_BYTES = 4 * 2**20
-_WHOLE_BYTES = 4 * _BUFFER_BYTES
-"""Of a row group up to which it is fetched whole."""
 _ARROW_FILE = b"ARROW1"
 
 
@@ -175,14 +167,14 @@ class TableFile:
     def _type(self, name: str) -> pa.DataType:
         return self._reader.schema.field(name).type
 
-    def _opened(self, kind: str, local: bool) -> _Parquet | _ArrowFile | _ArrowStream | _Rows:
+    def _opened(self, kind: str, local: bool) -> ParquetRows | ArrowFile | ArrowStream | Rows:
         if kind in ("jsonl", "csv"):
-            return _Rows(rows(self._file.read(), kind))
+            return Rows(rows(self._file.read(), kind))
         if kind == "parquet":
-            return _Parquet(self._file)
+            return ParquetRows(self._file)
         if self._file.read(len(_ARROW_FILE)) == _ARROW_FILE:
-            return _ArrowFile(self._file, local)
-        return _ArrowStream(self._file, local)
+            return ArrowFile(self._file, local)
+        return ArrowStream(self._file, local)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -196,170 +188,3 @@ class TableFile:
 
     def _broken(self, error: Exception) -> ConfigError:
         return ConfigError(f"{self.name} isn't a readable table ({first_line(error)}): write it again or leave it out.")
-
-
-class _Parquet:
-    """Small row groups are fetched whole, in as few requests as may be; of large ones the columns in steps."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        source = pa.PythonFile(file, mode="r")
-        self._steps = pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-        self._whole = pq.ParquetFile(source, metadata=self._steps.metadata, pre_buffer=True)
-        self.schema: pa.Schema = self._steps.schema_arrow
-        self._at: tuple[int, list[str]] | None = None  # what is being read: a row group and columns,
-        self._batches: Iterator[pa.RecordBatch] = iter(())  # what comes of it,
-        self._batch, self._first = _nothing(), 0  # and the last of that with the row at which it begins
-
-    def pieces(self, names: list[str]) -> Iterator[int]:
-        metadata = self._steps.metadata
-        return (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-
-    def read(self, piece: int, start: int, stop: int, names: list[str]) -> Iterator[pa.RecordBatch]:
-        if self._at != (piece, names) or start < self._first:
-            file = self._whole if self._bytes(piece) <= _WHOLE_BYTES else self._steps
-            self._batches = file.iter_batches(BATCH_ROWS, row_groups=[piece], columns=names, use_threads=False)
-            self._at, self._batch, self._first = (piece, names), _nothing(), 0
-        try:
-            while True:
-                yield from _part(self._batch, start - self._first, stop - self._first)
-                end = self._first + self._batch.num_rows
-                if end >= stop:
-                    return
-                following = next(self._batches, None)
-                if following is None:
-                    raise ValueError(f"row group {piece} ends after {end} of {stop} rows")
-                self._batch, self._first = following, end
-        except UNREADABLE:
-            self._at = None
-            raise
-
-    def _bytes(self, piece: int) -> int:
-        group = self._steps.metadata.row_group(piece)
-        return sum(group.column(i).total_compressed_size for i in range(group.num_columns))
-
-
-class _Rows:
-    """Rows that are all in memory: the small tables that describe pictures beside them."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table.combine_chunks()
-        self.schema: pa.Schema = table.schema
-
-    def pieces(self, names: list[str]) -> Iterator[int]:
-        return iter([self._table.num_rows])
-
-    def read(self, piece: int, start: int, stop: int, names: list[str]) -> Iterator[pa.RecordBatch]:
-        if self._table.num_rows < stop:
-            raise ValueError(f"it has {self._table.num_rows} of {stop} rows")
-        for batch in self._table.slice(start, stop - start).select(names).to_batches():
-            yield from _part(batch, 0, batch.num_rows)
-
-
-class _ArrowFile:
-    def __init__(self, file: BinaryIO, local: bool) -> None:
-        self._file, self._local = file, local
-        self.schema: pa.Schema = pa.ipc.open_file(_source(file, local)).schema
-        self._names: list[str] | None = None
-        self._reader: Any = None
-        self._at, self._batch = -1, _nothing()
-
-    def pieces(self, names: list[str]) -> Iterator[int]:
-        # A batch's rows are only known from the batch: read of it what is wanted, or else its narrowest column.
-        narrow = [field.name for field in self.schema if not pa.types.is_nested(field.type)]
-        narrow.sort(key=lambda name: is_bytes(self.schema.field(name).type))
-        self._open(names or narrow[:1])
-        for piece in range(self._reader.num_record_batches):
-            yield self._held(piece, names or narrow[:1]).num_rows
-
-    def read(self, piece: int, start: int, stop: int, names: list[str]) -> Iterator[pa.RecordBatch]:
-        batch = self._held(piece, names)
-        if batch.num_rows < stop:
-            raise ValueError(f"record batch {piece} has {batch.num_rows} of {stop} rows")
-        yield from _part(batch.select(names), start, stop)
-
-    def _held(self, piece: int, names: list[str]) -> pa.RecordBatch:
-        if self._names != names:
-            self._open(names)
-        if self._at != piece:
-            self._batch, self._at = _nothing(), -1  # two of them needn't be in memory
-            self._batch, self._at = self._reader.get_batch(piece), piece
-        return self._batch
-
-    def _open(self, names: list[str]) -> None:
-        options = _fields(self.schema, names)
-        self._reader = pa.ipc.open_file(_source(self._file, self._local), options=options)
-        self._names, self._at = names, -1
-
-
-class _ArrowStream:
-    """The stream format (what `datasets` saves) has no index: it is read from front to back, and what lies before a
-    batch must be read past."""
-
-    def __init__(self, file: BinaryIO, local: bool) -> None:
-        self._file, self._local = file, local
-        self.schema: pa.Schema = pa.ipc.open_stream(_source(file, local)).schema
-        self._names: list[str] | None = None
-        self._stream: Any = None
-        self._at, self._batch = -1, _nothing()
-
-    def pieces(self, names: list[str]) -> Iterator[int]:
-        self._open(names or self.schema.names[:1])
-        while self._advance():
-            yield self._batch.num_rows
-
-    def read(self, piece: int, start: int, stop: int, names: list[str]) -> Iterator[pa.RecordBatch]:
-        if self._names != names or self._at > piece:
-            self._open(names)
-        while self._at < piece:
-            if not self._advance():
-                raise ValueError(f"it ends before record batch {piece}")
-        if self._batch.num_rows < stop:
-            raise ValueError(f"record batch {piece} has {self._batch.num_rows} of {stop} rows")
-        yield from _part(self._batch.select(names), start, stop)
-
-    def _open(self, names: list[str]) -> None:
-        options = _fields(self.schema, names)
-        self._stream = pa.ipc.open_stream(_source(self._file, self._local), options=options)
-        self._names, self._at, self._batch = names, -1, _nothing()
-
-    def _advance(self) -> bool:
-        """Read the next batch; False at the end."""
-        self._batch = _nothing()
-        try:
-            self._batch = self._stream.read_next_batch()
-        except StopIteration:
-            self._names = None
-            return False
-        except UNREADABLE:
-            self._names = None  # what comes after it stands at no known place
-            raise
-        self._at += 1
-        return True
-
-
-def _nothing() -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([], names=[])
-
-
-def _source(file: BinaryIO, local: bool) -> Any:
-    """The file from its beginning as Arrow reads it: mapped where local, so that only what is used is read."""
-    file.seek(0)
-    if local:
-        return pa.BufferReader(pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
-    return pa.PythonFile(file, mode="r")
-
-
-def _fields(schema: pa.Schema, names: list[str]) -> pa.ipc.IpcReadOptions:
-    return pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in names])
-
-
-def _part(batch: pa.RecordBatch, start: int, stop: int) -> Iterator[pa.RecordBatch]:
-    """Rows `start` to `stop` of a batch, as far as it has them, a few at a time and safe to look into."""
-    first, last = max(0, start), min(batch.num_rows, stop)
-    for row in range(first, last, BATCH_ROWS):
-        part = batch.slice(row, min(BATCH_ROWS, last - row))
-        # Text becomes bytes first: a caption that isn't UTF-8 must not condemn the rows around it.
-        columns = [plain(column) for column in part.columns]
-        for column in columns:
-            column.validate(full=True)  # offsets in a broken file may point anywhere in memory
-        yield pa.RecordBatch.from_arrays(columns, names=part.schema.names)

@@ -8,12 +8,12 @@ from itertools import groupby
 from typing import Any
 
 from p2pz_ray.amount import count, size
-from p2pz_ray.collection.failure import shown
 from p2pz_ray.collection.listing import locate
 from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.schema import Columns
-from p2pz_ray.collection.store import Store
 from p2pz_ray.collection.table import TableFile
+from p2pz_ray.storage.failure import shown
+from p2pz_ray.storage.store import Store
 
 _FORMS = {
     "files": "image file",

@@ -10,7 +10,7 @@ from typing import Any
 
 class _Job(ModuleType):
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        from p2pz_ray.jobs import distill
+        from p2pz_ray.distill.job import distill
 
         return distill(*arguments, **options)
 

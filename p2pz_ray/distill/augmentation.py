@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from p2pz_ray.distill.config import AugmentationConfig
+from p2pz_ray.config.distill import AugmentationConfig
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.config import record
-from p2pz_ray.distill.config import DistillConfig, TrainingConfig
+from p2pz_ray.config.distill import DistillConfig, TrainingConfig
 from p2pz_ray.errors import ConfigError
 
 SHEET = "source, teacher, student"

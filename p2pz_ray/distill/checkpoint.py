@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.errors import P2PZError, first_line
 
 _NAME = re.compile(r"step-(\d{8,})\.pt")

@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from p2pz_ray.distill.config import DiscriminatorConfig
+from p2pz_ray.config.distill import DiscriminatorConfig
 from p2pz_ray.student.layers import Conv, Linear, leaky, width
 
 

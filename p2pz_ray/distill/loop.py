@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from p2pz_ray.collection.codec import encode
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.commit.folder import RunFolder
+from p2pz_ray.config.distill import DistillConfig
 from p2pz_ray.distill.board import Board
 from p2pz_ray.distill.checkpoint import Checkpoints
-from p2pz_ray.distill.config import DistillConfig
 from p2pz_ray.distill.peers import Peers
 from p2pz_ray.distill.shards import Shards
 from p2pz_ray.distill.trainer import DivergedError, Trainer
 from p2pz_ray.errors import P2PZError
+from p2pz_ray.picture.codec import encode
 from p2pz_ray.running.progress import duration
 from p2pz_ray.student.student import save_student, to_pixels
 

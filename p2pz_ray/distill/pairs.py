@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p2pz_ray.collection.manifest import RunFolder
 from p2pz_ray.collection.schema import Columns, check_schema
-from p2pz_ray.collection.store import Store
+from p2pz_ray.commit.folder import RunFolder
+from p2pz_ray.config.distill import PairsConfig
 from p2pz_ray.distill.condition import Condition
-from p2pz_ray.distill.config import PairsConfig
 from p2pz_ray.distill.taught import parts_of_run
 from p2pz_ray.errors import ConfigError, first_line
+from p2pz_ray.storage.store import Store
 from p2pz_ray.student.repertoire import Parts
 
 BATCH_ROWS = 32

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from p2pz_ray.collection.manifest import RunFolder
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.config import difference, record
+from p2pz_ray.config.distill import DistillConfig
 from p2pz_ray.distill.board import check_boards
-from p2pz_ray.distill.config import DistillConfig
 from p2pz_ray.distill.loop import train
 from p2pz_ray.distill.peers import Peers
 from p2pz_ray.distill.shards import prepare_pairs

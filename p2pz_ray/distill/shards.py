@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from p2pz_ray.collection.alike import Alike
-from p2pz_ray.collection.codec import FORMATS, DecodePolicy, decode, encode
-from p2pz_ray.collection.manifest import RunFolder
-from p2pz_ray.distill.config import DistillConfig, check_size
+from p2pz_ray.commit.folder import RunFolder
+from p2pz_ray.config.distill import DistillConfig, check_size
 from p2pz_ray.distill.pairs import Candidate, PairSource
 from p2pz_ray.distill.taught import repertoire
 from p2pz_ray.errors import ConfigError, ImageError
+from p2pz_ray.picture.alike import Alike
+from p2pz_ray.picture.codec import FORMATS, DecodePolicy, decode, encode
 from p2pz_ray.student.repertoire import Repertoire, Skill
 from p2pz_ray.student.student import to_tensor
 

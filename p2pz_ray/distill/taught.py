@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from p2pz_ray.collection.manifest import INGREDIENTS, RunFolder
-from p2pz_ray.config import swept_from
+from p2pz_ray.commit.folder import INGREDIENTS, RunFolder
+from p2pz_ray.config.edits import swept_from
+from p2pz_ray.engines.direction import load_direction
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.running.direction import load_direction
 from p2pz_ray.student.repertoire import Parts, Repertoire, Skill
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from p2pz_ray.config.distill import DistillConfig, LossesConfig, TrainingConfig
 from p2pz_ray.distill.augmentation import Augmentation, Draw, noises
 from p2pz_ray.distill.average import average, decay
-from p2pz_ray.distill.config import DistillConfig, LossesConfig, TrainingConfig
 from p2pz_ray.distill.discriminator import Discriminator
 from p2pz_ray.distill.losses import discriminator_loss, generator_loss, l1, r1_penalty
 from p2pz_ray.distill.peers import Peers

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from p2pz_ray.editing.canny import edges
-from p2pz_ray.editing.checkpoint import fingerprint
-from p2pz_ray.editing.kind import read_json
+from p2pz_ray.editing.checkpoint.files import fingerprint
+from p2pz_ray.editing.checkpoint.kind import read_json
+from p2pz_ray.editing.checkpoint.weights import variant_in
 from p2pz_ray.editing.text import UNLOADABLE
-from p2pz_ray.editing.weights import variant_in
 from p2pz_ray.errors import ConfigError, first_line
 
 KINDS: dict[str, Any] = {"ControlNetModel": ControlNetModel, "T2IAdapter": T2IAdapter}

@@ -10,20 +10,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from p2pz_ray.editing import official, paper
 from p2pz_ray.editing.attention import CrossAttentionMaps
-from p2pz_ray.editing.checkpoint import identity, locate, locate_vae
+from p2pz_ray.editing.checkpoint.files import identity, locate, locate_vae
+from p2pz_ray.editing.checkpoint.lora import Lora
 from p2pz_ray.editing.confine import Wanted, confined
 from p2pz_ray.editing.control import Control, Controls, Hint
 from p2pz_ray.editing.direction import EditDirection
 from p2pz_ray.editing.fault import faults, of_trajectory, remedy
 from p2pz_ray.editing.inversion import Inversion, Watch, invert
-from p2pz_ray.editing.lora import Lora
 from p2pz_ray.editing.mask import Mask, blended, cells_of
 from p2pz_ray.editing.model import DiffusionModel
+from p2pz_ray.editing.pixels import Pictures, pixels_of, sources_of
 from p2pz_ray.editing.schedule import Schedule
 from p2pz_ray.editing.settings import GuidanceSettings, InversionSettings
 from p2pz_ray.editing.text import Condition
@@ -31,8 +31,6 @@ from p2pz_ray.errors import ConfigError, ImageError
 
 LARGE = 8
 """Times the pixels that a model was trained at, from which on an image is warned of."""
-
-Pictures = NDArray[np.uint8] | Sequence[Image.Image] | Sequence[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,7 @@ class Editor:
         An image whose latents are no picture's any more stands in the inversion's `faults`. Images much larger than the
         model was trained at are warned of. Raises ValueError where the counts or sizes don't fit.
         """
-        pixels = _pixels(images)
+        pixels = pixels_of(images)
         if isinstance(captions, str):
             raise ValueError(f"captions is one text, {captions!r}: give a list with one caption for each image")
         if not len(pixels) == len(captions) == len(seeds):
@@ -252,7 +250,7 @@ class Editor:
         ]
         edited = pictures.reshape(B, K, *pictures.shape[1:])
         if shares is not None:
-            edited = blended(edited, _sources(inversion), shares, self.guidance.feather)
+            edited = blended(edited, sources_of(inversion), shares, self.guidance.feather)
         return Edits(edited, tuple(tuple(said[i * K : (i + 1) * K]) for i in range(B)), shares)
 
     def edit_latents(
@@ -318,36 +316,16 @@ class Editor:
         if self.guidance.confine == "none":
             return given
         wanted = [Wanted.of(self.model, direction) for direction in directions]
-        size = _sources(inversion).shape[1:3]
+        size = sources_of(inversion).shape[1:3]
         found = confined(self.model, inversion, scaled, wanted, self.guidance, (size[0], size[1]))
         return found if given is None else np.minimum(given, found)
 
     def _shares(self, masks: Mask, inversion: Inversion, K: int) -> NDArray[np.float32]:
         """Masks (B, H, W) for each of K edits, (B, K, H, W) float32."""
-        wanted = _sources(inversion).shape[:3]
+        wanted = sources_of(inversion).shape[:3]
         if masks.shape != wanted or masks.dtype not in (np.bool_, np.float32, np.float64):
             raise ValueError(f"masks are {masks.dtype} {masks.shape}: give bool {wanted}, one a picture and its size")
         shares = masks.astype(np.float32)
         if not (np.isfinite(shares).all() and shares.min() >= 0 and shares.max() <= 1):
             raise ValueError("masks hold values outside 0 … 1: give the share of the noise levels that may change")
         return np.repeat(shares[:, None], K, axis=1)
-
-
-def _sources(inversion: Inversion) -> NDArray[np.uint8]:
-    if inversion.images is None:
-        raise ValueError("this inversion doesn't hold its pictures, which masks need: make it with Editor.invert")
-    return inversion.images
-
-
-def _pixels(images: Pictures) -> NDArray[np.uint8]:
-    if isinstance(images, np.ndarray):
-        pixels = images
-    else:
-        each = [np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image for image in images]
-        sizes = {np.shape(image) for image in each}
-        if len(sizes) != 1:
-            raise ValueError(f"images of {len(sizes)} sizes in one batch: give one or more, resized to one")
-        pixels = np.stack(each)
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
-        raise ValueError(f"images are {pixels.dtype} {pixels.shape}: give (B, H, W, 3) uint8")
-    return pixels

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from p2pz_ray.editing.attention import CrossAttentionMaps
+from p2pz_ray.editing.checkpoint.kind import check_kind, read_json
+from p2pz_ray.editing.checkpoint.lora import Lora, fuse
+from p2pz_ray.editing.checkpoint.weights import variant_in
 from p2pz_ray.editing.control import Controls
-from p2pz_ray.editing.kind import check_kind, read_json
-from p2pz_ray.editing.lora import Lora, fuse
 from p2pz_ray.editing.text import UNLOADABLE, Condition, TextEncoder, is_xl
-from p2pz_ray.editing.weights import variant_in
 from p2pz_ray.errors import ConfigError, first_line
 
 __all__ = ["DiffusionModel", "TextEncoder", "chosen_device"]

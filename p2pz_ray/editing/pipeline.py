@@ -17,10 +17,10 @@ from PIL import Image
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
+from p2pz_ray.editing.checkpoint.kind import read_json
+from p2pz_ray.editing.checkpoint.weights import variant_in
 from p2pz_ray.editing.fault import remedy
-from p2pz_ray.editing.kind import read_json
 from p2pz_ray.editing.text import UNLOADABLE
-from p2pz_ray.editing.weights import variant_in
 from p2pz_ray.errors import ConfigError, ImageError, first_line
 
 GIVEN = ("self", "image", "prompt", "generator", "output_type", "return_dict", "num_images_per_prompt", "kwargs")

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from p2pz_ray.editing.lora import Lora, fuse
-from p2pz_ray.editing.weights import variant_in
+from p2pz_ray.editing.checkpoint.lora import Lora, fuse
+from p2pz_ray.editing.checkpoint.weights import variant_in
 from p2pz_ray.errors import ConfigError, first_line
 
 SENTENCES = 64  # sentences embedded at once

@@ -7,26 +7,25 @@ from typing import Any
 
 import ray
 
-from p2pz_ray.collection.manifest import Manifest
+from p2pz_ray.commit.manifest import Manifest
+from p2pz_ray.commit.run import Run
+from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.errors import P2PZError, StoppedError
-from p2pz_ray.evaluation.config import EvaluateConfig
-from p2pz_ray.evaluation.run import Run
 from p2pz_ray.evaluation.scorer import COLUMNS, Scorer
 from p2pz_ray.evaluation.scores import ScoreFolder, fingerprint
 from p2pz_ray.evaluation.summary import METRICS, summarize, sums_of
 from p2pz_ray.evaluation.sums import Sums
 from p2pz_ray.evaluation.tally import Tally
-from p2pz_ray.running.cluster import gpus, lacking
+from p2pz_ray.running.cluster import check_gpu, gpus, lacking
 from p2pz_ray.running.metrics import DriverMetrics
 from p2pz_ray.running.pool import Pool
 from p2pz_ray.running.progress import Progress
-from p2pz_ray.running.replica import check_gpu
 from p2pz_ray.running.stop import interruptible
 
 
 @dataclass(frozen=True)
 class Unscored:
-    """A partition of a run, as work for a replica."""
+    """A partition of a run that has no scores yet: the unit of work for a replica."""
 
     manifest: Manifest
 
@@ -40,7 +39,7 @@ class Unscored:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a partition's scores came to. images, rows, failed: its pairs, and those that can't be read."""
+    """The sums of a partition's scores. images, rows: its pairs; failed: those whose pictures can't be read."""
 
     sums: Sums
 
@@ -56,7 +55,7 @@ class Scored:
 
 
 class ScoringReplica:
-    """A Ray actor: the metrics' models, loaded once, and the partitions that are handed to it."""
+    """A Ray actor that loads the metrics' models once and scores partitions."""
 
     def __init__(self, config: EvaluateConfig, threads: int) -> None:
         import torch
@@ -67,7 +66,7 @@ class ScoringReplica:
 
     @ray.method(max_task_retries=1)
     def load(self) -> dict[str, Any]:
-        """Load the metrics, unless they are loaded; returns where they stand."""
+        """Load the metrics, unless they are loaded; returns the node it runs on."""
         here = ray.get_runtime_context()
         if self._made is None:
             check_gpu(here.get_accelerator_ids().get("GPU", []), self._config.device)
@@ -76,7 +75,7 @@ class ScoringReplica:
         return {"node": here.get_node_id()}
 
     def score(self, work: Unscored) -> Scored:
-        """Score a partition and put its scores; returns their sums. Pictures never leave this process."""
+        """Score a partition and write its scores; returns their sums. Pictures never leave this process."""
         self.load()
         assert self._made is not None
         run, made = self._made
@@ -84,15 +83,15 @@ class ScoringReplica:
 
     @ray.method(concurrency_group="watch")
     def underway(self) -> int:
-        """Answered while `score` works; a partition is scored in a moment."""
+        """Shows that it is alive; progress within a partition is not counted."""
         return 0
 
 
 def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Score what is committed of a run and isn't scored yet, and write RUN/metrics.json, which is returned.
+    """Score the committed partitions of a run that have no scores yet, then write and return RUN/metrics.json.
 
-    Ray must be connected. Raises ConfigError for no run, or a model or collection that isn't there; P2PZError where
-    a partition can't be scored.
+    Ray must be connected. Raises ConfigError if the run, a model or a collection is missing; P2PZError if a partition
+    can't be scored.
     """
     run = Run(config.run, config.storage_options)
     folder = ScoreFolder(run.store)
@@ -100,7 +99,7 @@ def evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> dict
     missing = {manifest.partition for manifest in left}
     sums = sums_of(run, [manifest for manifest in run.manifests if manifest.partition not in missing])
     if left:
-        scorer(config, run)  # what is wrong with the configuration is said here, and once
+        scorer(config, run)  # raises what is wrong with the configuration here, once
         say(f"Scoring {len(left):,} of {len(run.manifests):,} partitions")
         _work_off(config, left, lambda scored: sums.add(scored.sums))
     folder.sweep(run.manifests)
@@ -117,7 +116,7 @@ def scorer(config: EvaluateConfig, run: Run) -> Scorer:
 
 
 def score_partition(made: Scorer, run: Run, manifest: Manifest) -> Sums:
-    """Score a partition of a run and put its scores; returns their sums."""
+    """Score a partition of a run and write its scores; returns their sums."""
     rows = [row for batch in run.batches(manifest, COLUMNS) for row in batch.to_pylist()]
     scores, unreadable = made.score(rows)
     keys = [(row["id"], row["edit"]) for row in rows]
@@ -127,7 +126,7 @@ def score_partition(made: Scorer, run: Run, manifest: Manifest) -> Sums:
 
 
 def _work_off(config: EvaluateConfig, manifests: Sequence[Manifest], done: Callable[[Scored], None]) -> None:
-    """Have replicas score partitions; `done` is called with what each came to."""
+    """Have replicas score partitions; `done` is called with the sums of each."""
     wanted = config.replicas
     actor = ray.remote(concurrency_groups={"watch": 1})(ScoringReplica).options(
         num_cpus=wanted.cpus, num_gpus=gpus(config), max_restarts=wanted.max_restarts, max_task_retries=0
@@ -151,5 +150,5 @@ def _work_off(config: EvaluateConfig, manifests: Sequence[Manifest], done: Calla
 
 
 def _deadly(work: Unscored, sentence: str) -> Scored:
-    """A partition that ends its replica each time ends the job: scores have no error rows."""
+    """Ends the job for a partition that keeps killing its replica: scores have no error rows."""
     raise P2PZError(f"{work.manifest.file} can't be scored. {sentence} See Ray's logs, and try a smaller batch_size.")

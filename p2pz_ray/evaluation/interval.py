@@ -1,7 +1,7 @@
-"""Means and shares of pairs with the interval that holds the true one with 95 %.
+"""Means and shares over pairs, with 95 % confidence intervals.
 
-Several edits of one image are no independent pairs: a picture that is hard is so under each of them. Where the images
-are given, what is summed is what each image is off by.
+Several edits of one image are not independent: a difficult picture is difficult under each of them. So where the images
+are given, the intervals are computed from one deviation per image (clustered by image).
 """
 
 import math
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Z = 1.959964  # of a normal distribution's 95 %
-# Of Student's t with 1, 2, … 29 degrees of freedom.
+Z = 1.959964  # the normal distribution's quantile for 95 %
+# The same of Student's t with 1, 2, … 29 degrees of freedom.
 _T = (
     *(12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157, 2.228139),
     *(2.200985, 2.178813, 2.160369, 2.144787, 2.131450, 2.119905, 2.109816, 2.100922, 2.093024, 2.085963),
@@ -21,8 +21,7 @@ _T = (
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `count` pairs and the interval that holds the true one with 95 %, None where a single image tells
-    nothing of how much they differ."""
+    """A mean over `count` pairs and its 95 % interval; None for the ends if there is only one image."""
 
     mean: float
     low: float | None
@@ -31,7 +30,8 @@ class Estimate:
 
 
 def mean(values: NDArray[np.float64], images: NDArray[np.intp] | None = None) -> Estimate | None:
-    """By Student's t over the images; None for no values. images: each value's, None where all are different ones."""
+    """The mean, with Student's t over the images; None for no values. images: the image of each value; None means that
+    each has its own."""
     if not len(values):
         return None
     middle, off = _off_by(values, images)
@@ -39,7 +39,7 @@ def mean(values: NDArray[np.float64], images: NDArray[np.intp] | None = None) ->
 
 
 def estimate(middle: float, count: int, images: int, off: float) -> Estimate:
-    """A mean by Student's t over the images. off: Σ over images of the square of what their values' sum is off by."""
+    """A mean with Student's t over the images. off: Σ over images of the squared sum of their values' deviations."""
     if images == 1:
         return Estimate(middle, None, None, count)
     freedom = images - 1
@@ -48,9 +48,9 @@ def estimate(middle: float, count: int, images: int, off: float) -> Estimate:
 
 
 def share(hits: int, count: int, worth: float | None = None) -> Estimate | None:
-    """A share with Wilson's interval, which holds for few pairs and near 0 and 1 too; None for no pairs.
+    """A share with Wilson's interval, which is valid for few pairs and near 0 and 1 too; None for no pairs.
 
-    worth: how many independent pairs tell as much as these, None where they are independent.
+    worth: the effective number of independent pairs; None if all are independent.
     """
     if not count:
         return None
@@ -61,7 +61,7 @@ def share(hits: int, count: int, worth: float | None = None) -> Estimate | None:
 
 
 def share_of(hits: NDArray[np.bool_], images: NDArray[np.intp] | None = None) -> Estimate | None:
-    """The share of pairs that are true. images: as for `mean`."""
+    """The share of hits. images: as for `mean`."""
     values = hits.astype(np.float64)
     if not len(values) or images is None:
         return share(int(hits.sum()), len(hits))
@@ -70,14 +70,14 @@ def share_of(hits: NDArray[np.bool_], images: NDArray[np.intp] | None = None) ->
 
 
 def share_estimate(p: float, count: int, images: int, off: float) -> Estimate | None:
-    """A share as `estimate` makes a mean."""
-    # Where all are alike nothing tells whether an image's edits are, so they are taken for one.
+    """The counterpart of `estimate` for a share."""
+    # If all values are equal, nothing shows how much an image's edits differ: count each image once.
     worth = count**2 * p * (1 - p) / off if 0 < p < 1 and off > 0 else images
     return share(round(p * count), count, min(worth, count))
 
 
 def _off_by(values: NDArray[np.float64], images: NDArray[np.intp] | None) -> tuple[float, NDArray[np.float64]]:
-    """The mean, and the sum of what each image's values differ from it by."""
+    """The mean, and for each image the sum of its values' deviations from it."""
     middle = float(values.mean())
     off: NDArray[np.float64] = values - middle
     if images is None:
@@ -86,5 +86,5 @@ def _off_by(values: NDArray[np.float64], images: NDArray[np.intp] | None) -> tup
 
 
 def _t(freedom: int) -> float:
-    """Of Student's t, 95 %; from 30 degrees of freedom on by the first term of its expansion."""
+    """Student's t quantile for 95 %; from 30 degrees of freedom on, the first term of its expansion."""
     return _T[freedom - 1] if freedom <= len(_T) else Z + (Z**3 + Z) / (4 * freedom)

@@ -1,4 +1,4 @@
-"""The scores of a partition's pairs, by all metrics that a configuration asks for."""
+"""Scores a partition's pairs with all metrics of a configuration."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,27 +6,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from p2pz_ray.collection.codec import DecodePolicy, decode, encode
+from p2pz_ray.collection.lookup import Lookup
+from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.errors import ImageError
-from p2pz_ray.evaluation.config import EvaluateConfig
-from p2pz_ray.evaluation.lookup import Lookup
-from p2pz_ray.evaluation.metric import Mask, Metric, Pair, Scores, alike
-from p2pz_ray.evaluation.saliency import MaskOverlap, Saliency
-from p2pz_ray.evaluation.truth import Truth, TruthScores, picture_size
+from p2pz_ray.evaluation.metrics.metric import Mask, Metric, Pair, Scores, alike
+from p2pz_ray.evaluation.metrics.saliency import MaskOverlap, Saliency
+from p2pz_ray.evaluation.metrics.truth import Truth, TruthScores, picture_size
+from p2pz_ray.picture.codec import DecodePolicy, decode, encode
 
 if TYPE_CHECKING:
-    from p2pz_ray.evaluation.segmentation import Segmentation
+    from p2pz_ray.evaluation.metrics.segmentation import Segmentation
 
 COLUMNS = ["id", "edit", "status", "source_image", "edited_image", "mask"]
 
 
 class Scorer:
-    """Loads what the metrics need, once; `score` then scores rows of a run.
+    """Loads the metrics' models once; `score` then scores rows of a run.
 
-    edits: the run's own edits, name → {source, target, …}, for words that the configuration doesn't give.
-    fit: how the run fitted images to the model's size; masks and truths are fitted alike.
+    edits: the run's edits, name → {source, target, …}, for words that the configuration doesn't give.
+    fit: how the run fitted images to the model's size; masks and truths are fitted in the same way.
 
-    Raises ConfigError for a model, package or collection that is not there.
+    Raises ConfigError for a missing model, package or collection.
     """
 
     def __init__(self, config: EvaluateConfig, edits: Mapping[str, Mapping[str, Any]], fit: Any = "crop") -> None:
@@ -48,19 +48,19 @@ class Scorer:
 
     @property
     def columns(self) -> dict[str, str]:
-        """Each score, and what makes it."""
+        """Each score, and what computes it."""
         columns: dict[str, str] = {}
         for metric in self.metrics:
             columns.update(metric.columns)
         return columns | (dict(TruthScores.columns) if self.config.metrics.truth else {})
 
     def score(self, rows: Sequence[Mapping[str, Any]]) -> tuple[Scores, int]:
-        """One value a row in each column, None where there is none, as for rows that aren't ok; and how many rows had
-        pictures that can't be read."""
+        """A value per row in each column, None where there is no score, as for rows that aren't ok; and the number of
+        rows whose pictures can't be read."""
         scores: Scores = {name: [None] * len(rows) for name in self.columns}
         places, pairs, broken = [], [], 0
         for place, row in enumerate(rows):
-            if row["status"] != "ok":  # a flagged one holds its picture, a blur of it, or none
+            if row["status"] != "ok":  # a flagged row holds its picture, a blur of it, or nothing
                 continue
             try:
                 pairs.append(self._pair(row))
@@ -90,7 +90,7 @@ class Scorer:
         if self._saliency:
             objects = self._saliency(source), self._saliency(edited)
         elif self._segmentation and words:
-            # An object that isn't seen before the edit can't be said to have stayed in its place.
+            # Without an object before the edit, the overlap would mean nothing.
             before, after = (self._segmentation(*seen) for seen in zip((source, edited), words, strict=True))
             objects = (before, after) if before.any() else None
         elif self._truth and self.config.masks.by == "world":
@@ -130,7 +130,7 @@ class Scorer:
 
 
 def words_of(config: EvaluateConfig, edits: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
-    """Edit → source and target word: as configured here, else as the run was."""
+    """Edit → source and target word: from this configuration, else from the run's."""
     words = {
         name: (str(edit["source"]), str(edit["target"]))
         for name, edit in edits.items()
@@ -140,29 +140,29 @@ def words_of(config: EvaluateConfig, edits: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _metrics(config: EvaluateConfig, device: str) -> list[Metric]:
-    # Each is loaded only where it is asked for: their packages are optional.
+    # Each is imported only if it is used: their packages are optional.
     wanted, made = config.metrics, list[Metric]()
     if wanted.clip:
-        from p2pz_ray.evaluation.clip import ClipScore
+        from p2pz_ray.evaluation.metrics.clip import ClipScore
 
         model = wanted.clip.model
         made.append(ClipScore(model.name, model.revision, prompt=wanted.clip.prompt, device=device))
     if wanted.structure:
         made.append(_structure(config, device))
     if wanted.background:
-        from p2pz_ray.evaluation.background import BackgroundDistance
+        from p2pz_ray.evaluation.metrics.background import BackgroundDistance
 
         made.append(BackgroundDistance(wanted.background, device))
     if wanted.accuracy == "efficientnet-lite0":
-        from p2pz_ray.evaluation.photographs import PhotographAccuracy
+        from p2pz_ray.evaluation.metrics.photographs import PhotographAccuracy
 
         made.append(PhotographAccuracy(device))
     elif wanted.accuracy == "judge":
-        from p2pz_ray.evaluation.miniature import JudgeAccuracy
+        from p2pz_ray.evaluation.metrics.miniature import JudgeAccuracy
 
         made.append(JudgeAccuracy())
     if wanted.pixels:
-        from p2pz_ray.evaluation.pixels import PixelDifference
+        from p2pz_ray.evaluation.metrics.pixels import PixelDifference
 
         made.append(PixelDifference())
     if config.masks.by not in (None, "run"):
@@ -174,7 +174,7 @@ def _metrics(config: EvaluateConfig, device: str) -> list[Metric]:
 def _segmentation(config: EvaluateConfig, device: str) -> "Segmentation | None":
     if config.masks.model is None or config.masks.by in ("u2netp", "world", "run"):
         return None
-    from p2pz_ray.evaluation.segmentation import Segmentation
+    from p2pz_ray.evaluation.metrics.segmentation import Segmentation
 
     return Segmentation(config.masks.model.name, config.masks.model.revision, device)
 
@@ -183,14 +183,14 @@ def _structure(config: EvaluateConfig, device: str) -> Metric:
     wanted = config.metrics.structure
     assert wanted is not None
     if wanted.model.name == "efficientnet-lite0":
-        from p2pz_ray.evaluation.photographs import photograph_structure
+        from p2pz_ray.evaluation.metrics.photographs import photograph_structure
 
         return photograph_structure(device)
     if wanted.model.name == "judge":
-        from p2pz_ray.evaluation.miniature import judge_structure
+        from p2pz_ray.evaluation.metrics.miniature import judge_structure
 
         return judge_structure()
-    from p2pz_ray.evaluation.structure import dino
+    from p2pz_ray.evaluation.metrics.structure import dino
 
     return dino(wanted.model.name, wanted.model.revision, wanted.scale, device)
 

@@ -1,10 +1,10 @@
-"""Scores beside a run: one Parquet file a partition, put whole, that says itself what it was made from.
+"""The scores of a run: one Parquet file per partition, written whole, which records what it was made from.
 
-    RUN/scores/{partition}.parquet    id, edit, one column a score; in the schema's metadata what made each, the
-                                      fingerprint of the configuration and the digest of the pairs that were scored
+    RUN/scores/{partition}.parquet    id, edit, one column per score; the schema's metadata holds what computed each,
+                                      the fingerprint of the configuration and the digest of the scored pairs
 
-A file with another fingerprint or other pairs counts as missing and is made anew, so that evaluating twice, or after a
-kill, ends with the same files.
+A file with another fingerprint or of other pairs counts as missing and is made again. So evaluating twice, or after a
+kill, gives the same files.
 """
 
 import hashlib
@@ -15,28 +15,29 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p2pz_ray.collection.manifest import READERS, Manifest
 from p2pz_ray.collection.schema import table_bytes
-from p2pz_ray.collection.store import Store
+from p2pz_ray.commit.folder import READERS
+from p2pz_ray.commit.manifest import Manifest
+from p2pz_ray.config.evaluate import EvaluateConfig
 from p2pz_ray.errors import P2PZError, first_line
-from p2pz_ray.evaluation.config import EvaluateConfig
-from p2pz_ray.evaluation.metric import Scores
+from p2pz_ray.evaluation.metrics.metric import Scores
+from p2pz_ray.storage.store import Store
 
 FOLDER = "scores"
 _FINGERPRINT, _PAIRS, _BROKEN, _SCORE = b"p2pz:fingerprint", b"p2pz:pairs", b"p2pz:unreadable", "score:"
-_AT_ONCE = 8 * READERS  # files read ahead of who asks for them
+_AT_ONCE = 8 * READERS  # files read ahead
 _MEASURED = ("collection", "words", "masks", "metrics")
-"""What of a configuration changes a score."""
+"""The sections of a configuration that change a score."""
 
 
 def fingerprint(config: EvaluateConfig) -> str:
-    """16 hex digits that change with whatever could change a score."""
+    """16 hex digits that change with everything that could change a score."""
     measured = config.model_dump(mode="json", include=set(_MEASURED))
     return hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class ScoreFolder:
-    """The scores of a run. store: the run's own."""
+    """The scores of a run. store: the run's folder."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -50,8 +51,8 @@ class ScoreFolder:
         made_by: Mapping[str, str],
         unreadable: int,
     ) -> pa.Table:
-        """Put a partition's scores, and return them. keys: id and edit of each row. unreadable: rows whose pictures
-        can't be read."""
+        """Write a partition's scores, and return them. keys: id and edit of each row. unreadable: number of rows whose
+        pictures can't be read."""
         fields = [("id", pa.string()), ("edit", pa.string()), *((name, pa.float64()) for name in scores)]
         metadata = {
             _FINGERPRINT: fingerprint.encode(),
@@ -75,7 +76,7 @@ class ScoreFolder:
         return [manifest for manifest in manifests if manifest.partition not in done]
 
     def tables(self, manifests: Sequence[Manifest]) -> Iterator[tuple[Manifest, pa.Table]]:
-        """The scores of each partition that has some, of its present pairs; a few in memory at a time."""
+        """The scores of each partition that has some for its present pairs; a few tables in memory at a time."""
         there = set(self.store.list(FOLDER))
         named = [manifest for manifest in manifests if f"{manifest.partition}.parquet" in there]
         with ThreadPoolExecutor(READERS) as readers:
@@ -93,7 +94,7 @@ class ScoreFolder:
                 self.store.remove(f"{FOLDER}/{name}")
 
     def _made_of(self, manifest: Manifest) -> tuple[str, str] | None:
-        """The fingerprint and the pairs' digest of what stands, None for what can't be read: it is made anew."""
+        """The fingerprint and pairs' digest of a partition's scores; None if they can't be read, to be made again."""
         try:
             with self.store.open(self._path(manifest)) as file:
                 metadata = pq.read_schema(file).metadata or {}
@@ -116,7 +117,7 @@ class ScoreFolder:
 
 
 def made_by(table: pa.Table) -> dict[str, str]:
-    """Score → what made it, of a table of scores."""
+    """Score → what computed it, from a table of scores."""
     found = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     return {key.removeprefix(_SCORE): value for key, value in found.items() if key.startswith(_SCORE)}
 

@@ -1,4 +1,4 @@
-"""RUN/metrics.json, and all scores of a run in memory for who compares pairs."""
+"""RUN/metrics.json, and a run's scores in memory for comparing pairs."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from p2pz_ray.collection.manifest import Manifest
-from p2pz_ray.evaluation.charts import number
-from p2pz_ray.evaluation.run import Run
+from p2pz_ray.amount import number
+from p2pz_ray.commit.manifest import Manifest
+from p2pz_ray.commit.run import Run
 from p2pz_ray.evaluation.scores import ScoreFolder, made_by
 from p2pz_ray.evaluation.sums import Sums
 from p2pz_ray.evaluation.tally import Tally
@@ -19,7 +19,7 @@ METRICS = "metrics.json"
 
 
 def sums_of(run: Run, manifests: Sequence[Manifest] | None = None) -> Sums:
-    """Of the scores that stand beside a run, or beside some of its partitions."""
+    """The sums of a run's scores, or of those of some partitions."""
     sums = Sums()
     for manifest, table in ScoreFolder(run.store).tables(run.manifests if manifests is None else manifests):
         sums.add(Sums.of(manifest.partition, table))
@@ -28,7 +28,7 @@ def sums_of(run: Run, manifests: Sequence[Manifest] | None = None) -> Sums:
 
 class ScoreTable:
     """The scores of a run, or of some of its partitions, in memory, numbers alone. ids, edits: of each row. made_by:
-    score → what made it. values: score → (N,) float64, NaN where there is none."""
+    score → what computed it. values: score → (N,) float64, NaN where there is none."""
 
     def __init__(self, run: Run, manifests: Sequence[Manifest] | None = None) -> None:
         self.ids: list[str] = []
@@ -43,7 +43,7 @@ class ScoreTable:
         self.values = {name: np.concatenate([_column(name, *part) for part in parts]) for name in self.made_by}
 
     def rows(self, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], dict[str, float]]:
-        """The scores of some pairs, by id and edit; without those that a pair doesn't have."""
+        """The scores of some pairs by id and edit; scores that a pair doesn't have are left out."""
         wanted = {place: key for place, key in enumerate(zip(self.ids, self.edits, strict=True)) if key in keys}
         return {
             key: {name: float(v[place]) for name, v in self.values.items() if np.isfinite(v[place])}
@@ -52,7 +52,7 @@ class ScoreTable:
 
 
 def summarize(run: Run, sums: Sums, tally: Tally) -> dict[str, Any]:
-    """What metrics.json holds: the same for the same run and scores."""
+    """The content of metrics.json: the same for the same run and scores."""
     statuses = {status: tally.statuses[status] for status in ("ok", "error", "flagged")}
     return {
         "complete": run.complete and sums.partitions == len(run.plan.partitions),

@@ -1,6 +1,6 @@
-"""What the scores of a run come to, in a few kilobytes: sums of its partitions that merge to the same in any order.
+"""The scores of a run in a few kilobytes: sums per partition, which add up to the same total in any order.
 
-Each partition's own sums are numbers of its rows alone, and what they are added up with is exact.
+A partition's sums depend on its rows alone, and they are added exactly.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from p2pz_ray.evaluation.interval import Estimate, estimate, share_estimate
 from p2pz_ray.evaluation.scores import made_by, unreadable
 
 EXTREMES = 3
-"""Pairs kept of each score at either end."""
+"""Pairs kept with the lowest and with the highest values of each score."""
 BINS = 1024
 """Bins of a histogram at most."""
 SHARES = ("judge_", "efficientnet_lite0_")
-"""How columns begin that hold 0 or 1."""
+"""Prefixes of columns that hold 0 or 1."""
 CLIP_ACCURACY = "clip_accuracy"
 Values = NDArray[np.float64]
 
@@ -34,8 +34,8 @@ def is_share(score: str) -> bool:
 
 @dataclass
 class Moments:
-    """Of the values of one score, grouped by image: how many values and images; Σ of the values, Σ over images of their
-    sums squared, of their sums times their counts, and of their counts squared."""
+    """Moments of one score's values, grouped by image: the number of values and of images; Σ of the values; Σ over
+    images of their sum squared, of their sum times their count, and of their count squared."""
 
     count: int = 0
     images: int = 0
@@ -54,12 +54,12 @@ class Moments:
         return cls(len(values), len(many), total, Fraction(squared), Fraction(crossed), int((many * many).sum()))
 
     def add(self, other: Moments) -> None:
-        """Other images' values."""
+        """Add the moments of other images."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
     def estimate(self, share: bool) -> Estimate | None:
-        """The mean, or the share of ones, with its interval; None of nothing."""
+        """The mean, or the share of ones, with its interval; None for no values."""
         if not self.count:
             return None
         middle = self.total / self.count
@@ -70,8 +70,8 @@ class Moments:
 
 @dataclass
 class Histogram:
-    """How many values lie in each bin, by its number: bins are 2^exponent wide and begin at 0, so that two neighbours
-    make one of a coarser histogram."""
+    """Counts of values by the number of their bin. Bins are 2^exponent wide and start at 0, so two neighbours make one
+    bin of a coarser histogram."""
 
     exponent: int = -1074
     counts: Counter[int] = field(default_factory=Counter)
@@ -80,7 +80,8 @@ class Histogram:
     def of(cls, values: Values) -> Histogram:
         made = cls()
         if len(values):
-            made.exponent = max(-1074, math.frexp(float(np.abs(values).max()))[1] - 53)  # no finer than its numbers are
+            # No finer than float64 can tell apart.
+            made.exponent = max(-1074, math.frexp(float(np.abs(values).max()))[1] - 53)
             made.counts.update(int(math.ldexp(value, -made.exponent) // 1) for value in values.tolist())
             made._fit()
         return made
@@ -93,7 +94,7 @@ class Histogram:
         self._fit()
 
     def bins(self) -> tuple[Values, Values]:
-        """The middles of the bins and how many values each has."""
+        """The middles of the bins, and their counts."""
         numbers = sorted(self.counts)
         middles = np.array([math.ldexp(number + 0.5, self.exponent) for number in numbers])
         return middles, np.array([self.counts[number] for number in numbers], np.float64)
@@ -115,7 +116,7 @@ class Histogram:
 
 @dataclass(frozen=True, order=True)
 class Extreme:
-    """A pair's value, and which pair that is."""
+    """A score's value, and the pair that has it."""
 
     value: float
     id: str
@@ -139,7 +140,7 @@ class Sums:
 
     @classmethod
     def of(cls, partition: str, table: pa.Table) -> Sums:
-        """Of a partition's scores. All rows of an image must be among them."""
+        """The sums of a partition's scores, which must include all rows of each image."""
         ids, edits = table["id"].to_pylist(), table["edit"].to_pylist()
         made = cls(len(ids), 1, unreadable(table), made_by(table))
         numbers: dict[str, int] = {}
@@ -169,7 +170,7 @@ class Sums:
         return made
 
     def add(self, other: Sums) -> None:
-        """Other partitions' sums."""
+        """Add the sums of other partitions."""
         self.rows += other.rows
         self.partitions += other.partitions
         self.unreadable += other.unreadable
@@ -187,11 +188,11 @@ class Sums:
 
     @property
     def edits(self) -> list[str]:
-        """Their names, sorted."""
+        """The names of the edits, sorted."""
         return sorted(edit for edit in self.scopes if edit is not None)
 
     def estimates(self, edit: str | None = None) -> dict[str, Estimate]:
-        """Of each score, over all pairs or those of an edit; with CLIP-Acc where CLIP judged."""
+        """Score → estimate, over all pairs or those of an edit; with CLIP-Acc if there are CLIP scores."""
         found = {name: moments.estimate(is_share(name)) for name, moments in self.scopes.get(edit, {}).items()}
         order = [CLIP_ACCURACY, *self.made_by]
         named = sorted(found, key=lambda name: order.index(name) if name in order else len(order))

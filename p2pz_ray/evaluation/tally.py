@@ -1,4 +1,4 @@
-"""Everything countable about a run's pairs, from one pass over their narrow columns."""
+"""Counts of a run's pairs, from one pass over the columns without pictures."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from p2pz_ray.collection.manifest import READERS, Manifest
-from p2pz_ray.evaluation.run import Run
+from p2pz_ray.commit.folder import READERS
+from p2pz_ray.commit.manifest import Manifest
+from p2pz_ray.commit.run import Run
 
 KEPT_IDS, KEPT_PROBLEMS = 50, 1_000
-"""Ids kept of each problem, and sentences; the others are counted."""
+"""Ids kept per problem, and problems kept; the others are only counted."""
 OTHERS = "Other reasons: each row of the run names its own."
 
 
 @dataclass
 class Problem:
-    """Pairs that share a status other than ok and its sentence. images: how many; ids: the first of them."""
+    """The images with one status other than ok and one reason. images: how many; ids: the first ones."""
 
     status: str
     sentence: str
@@ -28,7 +29,7 @@ class Problem:
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A pair: the place of its partition among the run's manifests, and its row there."""
+    """Where a pair is: the index of its partition among the run's manifests, and its row there."""
 
     partition: int
     row: int
@@ -53,7 +54,7 @@ class Tally:
                     here[status, _sentence(error, id, status)][id] = None
                 if status != "error":
                     pictured[edit] += 1
-            # An image stands in one partition alone, so its edits' rows meet here and nowhere else.
+            # All rows of an image are in one partition, so each image is counted once.
             for (status, sentence), ids in here.items():
                 if (status, sentence) not in problems and len(problems) >= KEPT_PROBLEMS:
                     sentence = OTHERS
@@ -65,17 +66,19 @@ class Tally:
                 self._pictured[edit].append((index, count))
         self.problems = sorted(problems.values(), key=lambda problem: -problem.images)
 
-    def sample(self, count: int) -> list[Place]:
-        """Up to `count` pairs with pictures, evenly over the run and the same number of each edit, in order."""
-        left = max(0, count)
+    def sample(self, count: int, without: Collection[str] = ()) -> list[Place]:
+        """Up to `count` pairs with pictures, in order, spread evenly over the run and over its edits but those
+        `without`."""
+        remaining = max(0, count)
+        among = {edit: held for edit, held in self._pictured.items() if edit not in without}
         wanted: defaultdict[int, set[tuple[str, int]]] = defaultdict(set)  # partition → edits, and which of their rows
-        for turn, (edit, held) in enumerate(sorted(self._pictured.items(), key=lambda item: self.edits[item[0]])):
-            share = min(self.edits[edit], left // (len(self._pictured) - turn))
+        for turn, (edit, held) in enumerate(sorted(among.items(), key=lambda item: self.edits[item[0]])):
+            share = min(self.edits[edit], remaining // (len(among) - turn))
             ends = np.cumsum([many for _, many in held])
             for number in evenly(self.edits[edit], share):
                 at = int(np.searchsorted(ends, number, "right"))
                 wanted[held[at][0]].add((edit, number - int(ends[at] - held[at][1])))
-            left -= share
+            remaining -= share
         chosen = []
         for index, rows in sorted(wanted.items()):
             seen: Counter[str] = Counter()
@@ -88,8 +91,8 @@ class Tally:
 
 
 def places_of(run: Run, keys: Collection[tuple[str, str]], partitions: Collection[str] | None = None) -> list[Place]:
-    """Where a run has the pairs of these ids and edits, looked for in these partitions or in all; those that failed are
-    left out."""
+    """The places of the pairs with these ids and edits, searched in these partitions or in all; failed pairs are left
+    out."""
     if not keys:
         return []
     found = []
@@ -115,9 +118,11 @@ def rows_at(run: Run, places: Iterable[Place], columns: Sequence[str]) -> Iterat
             first += batch.num_rows
 
 
-def edited_pictures(run: Run, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
-    """The encoded edited pictures of some pairs, by id and edit."""
-    rows = rows_at(run, places_of(run, keys), ["id", "edit", "edited_image"])
+def edited_pictures(
+    run: Run, keys: Collection[tuple[str, str]], partitions: Collection[str] | None = None
+) -> dict[tuple[str, str], bytes]:
+    """The encoded edited pictures of some pairs by id and edit, searched in these partitions or in all."""
+    rows = rows_at(run, places_of(run, keys, partitions), ["id", "edit", "edited_image"])
     return {(row["id"], row["edit"]): (row["edited_image"] or {}).get("bytes") or b"" for row in rows}
 
 
@@ -128,7 +133,7 @@ def evenly(total: int, count: int) -> list[int]:
 
 
 def busy_seconds(manifests: Iterable[Manifest]) -> float:
-    """How long at least one partition was being worked on: pauses between two runs of a job don't count."""
+    """Seconds during which at least one partition was being worked on; pauses between two runs don't count."""
     spans = sorted((manifest.started, manifest.finished) for manifest in manifests)
     total, until = 0.0, float("-inf")
     for start, stop in spans:
@@ -138,7 +143,7 @@ def busy_seconds(manifests: Iterable[Manifest]) -> float:
 
 
 def _all_narrow_rows(run: Run) -> Iterator[tuple[int, list[Sequence[str]]]]:
-    """Of all partitions; a few are read at once."""
+    """The index of each partition and its rows without pictures; a few partitions are read at once."""
     with ThreadPoolExecutor(READERS) as readers:
         for start in range(0, len(run.manifests), 2 * READERS):
             some = run.manifests[start : start + 2 * READERS]
@@ -151,6 +156,6 @@ def _narrow_rows(run: Run, manifest: Manifest) -> Iterator[Sequence[str]]:
 
 
 def _sentence(error: str | None, id: str, status: str) -> str:
-    """The error without the image's name before it, so that the same problem reads the same for every image."""
+    """The error without the image's name, so that the same problem has the same text for every image."""
     sentence = (error or "").removeprefix(f"{id}: ").strip()
     return sentence or f"No reason is recorded for the status {status}."

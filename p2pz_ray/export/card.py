@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from p2pz_ray import __version__
 from p2pz_ray.export.forms import Format
+from p2pz_ray.version import __version__
 
 _FILES: dict[Format, str] = {
     "webdataset": "{side}-*.tar",

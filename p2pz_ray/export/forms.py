@@ -18,8 +18,8 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from p2pz_ray.collection.schema import IMAGE, table_bytes
-from p2pz_ray.collection.store import Store
 from p2pz_ray.export.pair import Kept, Side, extension
+from p2pz_ray.storage.store import Store
 
 Format = Literal["webdataset", "imagefolder", "instructpix2pix", "img2img-turbo", "parquet"]
 SHARD_PAIRS, SHARD_BYTES = 1000, 256 * 2**20

@@ -5,19 +5,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from p2pz_ray.collection.alike import Alike
-from p2pz_ray.collection.codec import DecodePolicy, decode
-from p2pz_ray.collection.store import Store
-from p2pz_ray.distill.config import PairsConfig
+from p2pz_ray.commit.run import Run
+from p2pz_ray.config.distill import PairsConfig
 from p2pz_ray.distill.pairs import PairSource
 from p2pz_ray.errors import ConfigError, ImageError
-from p2pz_ray.evaluation.run import Run
 from p2pz_ray.export.card import card
 from p2pz_ray.export.forms import Format, writer
 from p2pz_ray.export.hub import name_of
 from p2pz_ray.export.hub import push as send
 from p2pz_ray.export.instruction import DESCRIPTION, INSTRUCTION, Instructions
 from p2pz_ray.export.pair import Kept, half
+from p2pz_ray.picture.alike import Alike
+from p2pz_ray.picture.codec import DecodePolicy, decode
+from p2pz_ray.storage.store import Store
 
 _OWN = ("id", "edit", "status", "caption")
 

@@ -1,1 +1,1 @@
-"""The lab: what the method is worth, measured on the miniature's world, where every edit has an exact truth."""
+"""The lab: measures how well the method works on the miniature's world, where every edit has an exact truth."""

@@ -1,38 +1,42 @@
 """The lab's tables and pictures: `python -m p2pz_ray.lab TABLE … [--count 200] [--seed 271828]`.
 
-    vae clip text inversion edits    what the miniature can do
-    parts                            what each part of the method is worth on --task, at the paper's settings
-    guidance                         --task's λ from none to too much at the paper's settings and at the checkpoint's
-                                     own; judge against error drawn to --drawing
-    rivals                           SDEdit and DDIM inversion with a swapped word on --task
+    vae clip text inversion edits    how good the miniature itself is
+    parts                            what each part of the method contributes on --task, at the paper's settings
+    guidance                         --task at several λ, at the paper's settings and at the checkpoint's own defaults;
+                                     the judge's share is plotted against the error in --drawing
+    forms                            --task at several λ, guided as in the paper and as in the published code
+    rivals                           other methods on --task: SDEdit, and DDIM inversion with a swapped word
     diffusers                        diffusers' own pix2pix-zero on --task at --steps, --lambda-xa, --cfg, beside ours
-    hold                             edits confined by the model's own maps, and the masks it finds
-    soft                             one grey mask over --task's pictures, from black to white
-    sheet                            --count scenes of every task, drawn to --drawing
-    hold-sheet                       --count scenes confined by maps and under a grey mask, drawn to --drawing
+    hold                             edits confined to masks from the model's own attention maps, and how good those
+                                     masks are
+    soft                             --task under uniform grey masks, from black to white
+    sheet                            a picture of --count scenes of every task, written to --drawing
+    hold-sheet                       the same of edits confined by maps and under a grey mask
     student                          --student beside its teacher on the tasks that it knows: quality, strengths,
-                                     several edits at once; what the teacher makes is kept in --kept
-    student-sheet                    the first scenes of the same, drawn to --drawing
+                                     several edits at once; the teacher's edits are kept in --kept
+    student-sheet                    a picture of the first of those scenes, written to --drawing
 
 All scenes are held out. Errors are mean squared differences of pixel values 0 … 1; changes come with their paired 95 %
 interval.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from p2pz_ray.evaluation.ablation import Variant, trade_off
 from p2pz_ray.lab import figures, hold, parts, rivals, students
 from p2pz_ray.lab.bench import TASKS, Bench
 from p2pz_ray.mini import MODEL
 from p2pz_ray.mini.judge import FOLDER
+from p2pz_ray.report.ablation import Variant, trade_off
 from p2pz_ray.student import Student
 
-TABLES = (*figures.FIGURES, "parts", "guidance", "rivals", "diffusers", "hold", "soft", "sheet", "hold-sheet",
+TABLES = (*figures.FIGURES, "parts", "guidance", "forms", "rivals", "diffusers", "hold", "soft", "sheet", "hold-sheet",
           "student", "student-sheet")  # fmt: skip
+SETTINGS: dict[str, parts.Shared] = {"the paper's settings": figures.PAPER, "the defaults": {}}
+FORMS: dict[str, parts.Shared] = {"the paper's form": figures.PAPER, "the code's form": figures.OFFICIAL}
 
 
 def main() -> None:
@@ -41,45 +45,52 @@ def main() -> None:
     )
     parser.add_argument("what", nargs="+", metavar="TABLE", choices=TABLES)
     parser.add_argument("--count", type=int, default=200, help="scenes")
-    parser.add_argument("--seed", type=int, default=271828, help="of the scenes; no training has had it")
+    parser.add_argument("--seed", type=int, default=271828, help="seed of the scenes; no training has used it")
     parser.add_argument("--task", choices=TASKS, default="cat2dog")
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--judge", type=Path, default=FOLDER)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of p2pz_ray's own edits")
     parser.add_argument(
-        "--lambdas", type=float, nargs="+", default=parts.LAMBDAS, help="that guidance tries, the first of them none"
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="precision of p2pz_ray's own edits"
+    )
+    parser.add_argument(
+        "--lambdas",
+        type=float,
+        nargs="+",
+        default=parts.LAMBDAS,
+        help="λ for guidance and forms; the first must be 0",
     )
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--lambda-xa", type=float, default=0.1)
     parser.add_argument("--cfg", type=float, default=5.0)
-    parser.add_argument("--drawing", type=Path, help="the file that guidance, sheet and student-sheet draw to")
+    parser.add_argument("--drawing", type=Path, help="file to draw to, for guidance, forms and sheets")
     parser.add_argument("--student", default="mini", help="a folder that p2pz distill wrote, or mini")
-    parser.add_argument("--kept", type=Path, help="a folder for the teacher's edits, which are made once")
-    given = parser.parse_args()
-    bench = Bench(given.model, given.judge, given.count, given.seed, getattr(torch, given.dtype))
+    parser.add_argument("--kept", type=Path, help="folder that keeps the teacher's edits for the next time")
+    args = parser.parse_args()
+    bench = Bench(args.model, args.judge, args.count, args.seed, getattr(torch, args.dtype))
     tables: dict[str, Callable[[], figures.Table]] = {
-        "parts": lambda: parts.parts(bench, given.task, figures.PAPER),
-        "rivals": lambda: rivals.rivals(bench, given.task, figures.PAPER),
-        "diffusers": lambda: rivals.beside_diffusers(bench, given.task, given.steps, given.lambda_xa, given.cfg),
+        "parts": lambda: parts.parts(bench, args.task, figures.PAPER),
+        "rivals": lambda: rivals.rivals(bench, args.task, figures.PAPER),
+        "diffusers": lambda: rivals.beside_diffusers(bench, args.task, args.steps, args.lambda_xa, args.cfg),
         "hold": lambda: hold.confine(bench),
-        "soft": lambda: hold.soft(bench, given.task),
-        "guidance": lambda: _guidance(bench, given.task, given.lambdas, given.drawing),
+        "soft": lambda: hold.soft(bench, args.task),
+        "guidance": lambda: _guidance(bench, args.task, SETTINGS, args.lambdas, args.drawing),
+        "forms": lambda: _guidance(bench, args.task, FORMS, args.lambdas, args.drawing),
     }
-    if any(name.startswith("student") for name in given.what):
-        student, taught = Student.from_pretrained(given.student), students.Taught(bench, given.kept)
-    for name in given.what:
+    if any(name.startswith("student") for name in args.what):
+        student, taught = Student.from_pretrained(args.student), students.Taught(bench, args.kept)
+    for name in args.what:
         if name == "sheet":
-            figures.sheet(bench, given.drawing or Path("tasks.jpg"))
+            figures.sheet(bench, args.drawing or Path("tasks.jpg"))
             continue
         if name == "hold-sheet":
-            hold.sheet(bench, given.drawing or Path("hold.png"))
+            hold.sheet(bench, args.drawing or Path("hold.png"))
             continue
         if name == "student-sheet":
-            students.sheet(taught, student, TASKS, given.drawing or Path("student.png"))
+            students.sheet(taught, student, TASKS, args.drawing or Path("student.png"))
             continue
         if name == "student":
-            for title, made in students.tables(taught, student, TASKS).items():
-                _print(f"student: {title}", made)
+            for title, rows in students.tables(taught, student, TASKS).items():
+                _print(f"student: {title}", rows)
             continue
         make = tables.get(name)
         _print(name, make() if make else figures.FIGURES[name](bench))
@@ -92,18 +103,20 @@ def _print(name: str, table: figures.Table) -> None:
         print(f"| {' | '.join(row)} |", flush=True)
 
 
-def _guidance(bench: Bench, task: str, lambdas: Sequence[float], file: Path | None) -> figures.Table:
-    found: figures.Table = []
+def _guidance(
+    bench: Bench, task: str, settings: Mapping[str, parts.Shared], lambdas: Sequence[float], file: Path | None
+) -> figures.Table:
+    table: figures.Table = []
     points: dict[Variant, tuple[float, float]] = {}
-    for name, shared in (("the paper's settings", figures.PAPER), ("the defaults", {})):
+    for name, shared in settings.items():
         (head, *rows), outcomes = parts.guidance(bench, task, shared, lambdas)
-        found = (found or [["settings", *head]]) + [[name, *row] for row in rows]
+        table = (table or [["settings", *head]]) + [[name, *row] for row in rows]
         for lambda_xa, outcome in zip(lambdas, outcomes, strict=True):
             point = float(outcome.error.mean()), float(outcome.hits.mean())
             points[Variant(f"{name}, λ {lambda_xa:g}", name, f"{lambda_xa:g}", {})] = point
     if file:
         file.write_text(trade_off(points, "judge's share", "error to the truth"))
-    return found
+    return table
 
 
 if __name__ == "__main__":

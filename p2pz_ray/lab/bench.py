@@ -31,8 +31,12 @@ BATCH = {"cpu": 24, "cuda": 256}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of N edits, a number each: whether the judge sees the target, the error to the truth, the error where
-    neither the source nor the truth has its animal (NaN for edits of the whole picture)."""
+    """The results of N edits, each an array (N,).
+
+    hits: whether the judge sees the target.
+    error: the mean squared error to the truth.
+    background: the same to the source, outside the animals of source and truth; NaN for edits of the whole picture.
+    """
 
     hits: NDArray[np.bool_]
     error: Numbers
@@ -40,7 +44,7 @@ class Outcome:
 
 
 class Task:
-    """An edit's first `count` held-out scenes of a seed, with their captions, pictures and truths."""
+    """An edit and `count` held-out scenes to try it on, drawn from a seed, with their captions, pictures and truths."""
 
     def __init__(self, name: str, count: int, seed: int) -> None:
         self.edit = WorldEdit.parse(name)
@@ -63,9 +67,14 @@ class Task:
     def truths(self) -> Pixels:
         return np.stack([picture for picture, _ in self._drawn[1]])
 
+    @property
+    def animals(self) -> NDArray[np.bool_]:
+        """(N, H, W): masks of the sources' animals."""
+        return np.stack([mask for _, mask in self._drawn[0]])
+
     @cached_property
     def outside(self) -> NDArray[np.bool_]:
-        """(N, H, W): where neither the source nor its truth has the animal."""
+        """(N, H, W): the background, where neither the source nor its truth has its animal."""
         return np.stack([~(a | b) for (_, a), (_, b) in zip(*self._drawn, strict=True)])
 
     @property
@@ -74,16 +83,16 @@ class Task:
         return bool({"style", "season"} & set(self.edit.after))
 
     def background(self, made: Pixels) -> Numbers:
-        """(N,): each picture's error to its source where neither animal is."""
+        """(N,): each edited picture's error to its source in the background."""
         if self.of_the_whole:
             return np.full(len(self), np.nan)
         error = errors(made, self.sources)
-        return np.array([one[mask].mean() for one, mask in zip(error, self.outside, strict=True)])
+        return np.array([pixels[mask].mean() for pixels, mask in zip(error, self.outside, strict=True)])
 
 
 class Bench:
-    """A miniature, its judge, and the tasks it is measured on: `count` scenes each, drawn from a seed. dtype: what
-    p2pz_ray's own edits are computed in."""
+    """A miniature, its judge, and the tasks it is measured on, each of `count` scenes drawn from a seed. dtype: the
+    precision of p2pz_ray's own edits."""
 
     def __init__(self, model: Path, judge: Path, count: int, seed: int, dtype: torch.dtype = torch.float32) -> None:
         self.folder, self.count, self.seed = model, count, seed
@@ -101,7 +110,7 @@ class Bench:
         return self._tasks[name]
 
     def direction(self, edit: WorldEdit) -> EditDirection:
-        """From the template bank's sentences for the edit's two words."""
+        """The edit's direction, from the template bank's sentences for its two words."""
         if edit.name not in self._directions:
             source, target = (template_bank(word, SENTENCES) for word in edit.words)
             named = dict(zip(("source", "target"), edit.words, strict=True))
@@ -109,16 +118,16 @@ class Bench:
         return self._directions[edit.name]
 
     def nothing(self) -> EditDirection:
-        """The direction that changes no word."""
+        """A direction of zeros, which leaves the caption as it is."""
         return EditDirection(torch.zeros(self.editor.model.text.tokens, self.editor.model.text.width))
 
     def parts(self, count: int) -> list[slice]:
-        """`count` pictures in parts of as many as this machine takes at once."""
+        """Slices that split `count` pictures into batches this machine can hold."""
         size = BATCH[self.device]
         return [slice(start, start + size) for start in range(0, count, size)]
 
     def inverted(self, task: Task, **settings: Any) -> list[Inversion]:
-        """The task's inversions, in parts. The last task's are kept, since many settings share them."""
+        """The task's inversions, one per batch. Those of the latest task are kept, since many settings share them."""
         key = (task.edit.name, *sorted(settings.items()))
         if key not in self._inversions:
             self._inversions = {k: v for k, v in self._inversions.items() if k[0] == task.edit.name}
@@ -140,8 +149,8 @@ class Bench:
         """(N, H, W, 3): the task's pictures, edited.
 
         Args:
-            inversion, guidance: settings; what is left out is the checkpoint's own.
-            swap: the caption's word replaced, instead of a direction.
+            inversion, guidance: settings; those left out are the checkpoint's own.
+            swap: replace the word in the caption instead of adding a direction.
         """
         self.editor.guidance = GuidanceSettings(**(guidance or {}))
         made = []
@@ -162,13 +171,13 @@ class Bench:
         )
 
     def floor(self, task: Task) -> float:
-        """The background's mean error when the autoencoder gives the sources back."""
+        """The background's mean error when the autoencoder alone encodes and decodes the sources."""
         if task.edit.name not in self._floors:
             self._floors[task.edit.name] = float(task.background(self.through_vae(task.sources)).mean())
         return self._floors[task.edit.name]
 
     def outcome(self, task: Task, made: Pixels) -> Outcome:
-        """What came of a task's edits (N, H, W, 3)."""
+        """Measures a task's edited pictures (N, H, W, 3)."""
         hits = np.array([task.edit.shown(seen) for seen in self.judge.see(made)])
         return Outcome(hits, errors(made, task.truths).mean((1, 2)), task.background(made))
 
@@ -184,19 +193,19 @@ def drawn(scenes: Sequence[Scene]) -> Pixels:
 
 
 def errors(made: Pixels, right: Pixels) -> Numbers:
-    """(N, H, W): each pixel's squared error, over the channels."""
+    """(N, H, W): each pixel's squared error, averaged over the channels."""
     return np.square((made.astype(np.float64) - right) / 255).mean(axis=3)
 
 
 def psnr(error: Numbers) -> float:
-    """Mean over the pictures of each one's decibels."""
-    return float(np.mean([-10 * np.log10(max(one.mean(), 1e-10)) for one in error]))
+    """PSNR in decibels of squared errors (N, …), averaged over the pictures."""
+    return float(np.mean([-10 * np.log10(max(picture.mean(), 1e-10)) for picture in error]))
 
 
 def change(value: Numbers, baseline: Numbers) -> tuple[float, float]:
-    """How far the mean lies above the baseline's (negative: below), scene by scene, and half the width of the paired
-    95 % interval; both as shares of the baseline's mean."""
-    found, middle = mean(value - baseline), float(baseline.mean())
-    assert found is not None
-    half = math.nan if found.high is None else found.high - found.mean
-    return found.mean / middle, half / middle
+    """The mean difference to the baseline over paired scenes, and half the width of its 95 % interval; both as shares
+    of the baseline's mean."""
+    difference, middle = mean(value - baseline), float(baseline.mean())
+    assert difference is not None
+    half = math.nan if difference.high is None else difference.high - difference.mean
+    return difference.mean / middle, half / middle

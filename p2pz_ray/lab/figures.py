@@ -1,6 +1,6 @@
-"""What the miniature itself can do: its autoencoder, its CLIP, its text to image, its inversion, its edits.
+"""How good the miniature itself is: its autoencoder, its CLIP, its text to image, its inversion, its edits.
 
-A figure is a function from a bench to a table, whose first row is the head.
+A figure is a function from a bench to a table, whose first row is the header.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from p2pz_ray.editing import GuidanceSettings
-from p2pz_ray.evaluation.clip import ClipScore
+from p2pz_ray.evaluation.metrics.clip import ClipScore
 from p2pz_ray.lab.bench import TASKS, Bench, Outcome, Task, change, drawn, errors, psnr
 from p2pz_ray.mini.world import CHOICES, Scene, caption, sample_scene
 
@@ -23,6 +23,11 @@ PAPER: dict[str, dict[str, Any]] = {
     "guidance": {"lambda_xa": 0.1, "cfg": 5.0, "strength": 1.0},
 }
 """The paper's settings."""
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "inversion": {"steps": 50, "regularization": "official"},
+    "guidance": {"form": "official", "lambda_xa": 0.1, "cfg": 5.0},
+}
+"""The same in the form of the authors' code."""
 MEASURES = ["scenes", "judge", "error to the truth", "outside both animals", "× the VAE's there"]
 
 
@@ -33,7 +38,7 @@ def held_out(bench: Bench) -> list[Scene]:
 
 
 def vae(bench: Bench) -> Table:
-    """How well the autoencoder gives back what it was shown."""
+    """How well the autoencoder reconstructs pictures."""
     scenes = held_out(bench)
     error = errors(bench.through_vae(drawn(scenes)), drawn(scenes))
     rows = [["style", "PSNR of the reconstructions, dB"]]
@@ -66,16 +71,17 @@ def text(bench: Bench, guidance: float = 5.0, steps: int = 50) -> Table:
 
 
 def clip(bench: Bench) -> Table:
-    """How often the miniature's CLIP prefers all that can be said of a picture to the same with one attribute changed.
+    """How often the miniature's CLIP finds a picture closer to a full description than to the same description with one
+    attribute changed.
 
-    What it doesn't tell apart its text half doesn't say to the UNet.
+    If CLIP can't tell two values apart, its text encoder can't tell the UNet which one is meant.
     """
     score = ClipScore(str(bench.folder.parent / "clip"), device=bench.device)
     scenes = held_out(bench)
     pictures = score.image(list(drawn(scenes)))
 
     def nearness(scenes: Sequence[Scene]) -> torch.Tensor:
-        """Each picture's to its own scene's words, which are the same where the scenes are."""
+        """Cosine of each picture with the description of the scene in the same place."""
         said = [caption(scene, np.random.default_rng([bench.seed, i]), share=1.0) for i, scene in enumerate(scenes)]
         return (pictures * score.text(said)).sum(1)
 
@@ -87,19 +93,19 @@ def clip(bench: Bench) -> Table:
 
 
 def _changed(scene: Scene, attribute: str, number: int) -> Scene:
-    """With one of the attribute's other values, in turn."""
+    """The scene with another value of the attribute; `number` picks among them in turn."""
     others = [value for value in CHOICES[attribute] if value != getattr(scene, attribute)]
     return scene.with_(**{attribute: others[number % len(others)]})
 
 
 def _with(attribute: str, scenes: Sequence[Scene]) -> list[int]:
-    """The numbers of the scenes that have the attribute: a zebra has no coat of its own."""
+    """The indices of the scenes that have the attribute: a zebra has no coat of its own."""
     return [i for i, scene in enumerate(scenes) if attribute != "coat" or scene.kind != "zebra"]
 
 
 def inversion(bench: Bench) -> Table:
-    """Inversion and denoising again without an edit, against the autoencoder's own reconstruction: at the checkpoint's
-    steps, and at the paper's without and with regularized noise."""
+    """Inversion followed by denoising without an edit, compared with the autoencoder's own reconstruction: at the
+    checkpoint's settings, and at 50 steps without and with regularized noise."""
     task = Task("cat2dog", bench.count, bench.seed)
     right = bench.through_vae(task.sources)
     rows = [["what", "PSNR, dB"]]
@@ -117,8 +123,7 @@ def inversion(bench: Bench) -> Table:
 
 
 def edits(bench: Bench) -> Table:
-    """Every task at the checkpoint's own defaults, beside the same without guidance by the maps and the source left as
-    it is."""
+    """Every task at the checkpoint's own defaults, beside the same without guidance, and beside the unedited source."""
     rows = [["edit", "by", *MEASURES, "guidance changes the error by", "… and outside by"]]
     for name in TASKS:
         task = bench.task(name)
@@ -141,8 +146,8 @@ def measured(bench: Bench, task: Task, outcome: Outcome) -> list[str]:
 
 
 def changed(task: Task, outcome: Outcome, baseline: Outcome) -> list[str]:
-    """Two cells: by how much the error and the background's lie above the baseline's, in percent, with the paired
-    95 % interval."""
+    """Two cells: how much the error and the background error differ from the baseline's, in percent, with paired 95 %
+    intervals."""
     pairs = [(outcome.error, baseline.error)]
     if not task.of_the_whole:
         pairs.append((outcome.background, baseline.background))
@@ -151,7 +156,7 @@ def changed(task: Task, outcome: Outcome, baseline: Outcome) -> list[str]:
 
 
 def sheet(bench: Bench, file: Path, gap: int = 4) -> None:
-    """Write a picture: for each task a row of sources, one of edits and one of truths, the first held-out scenes."""
+    """Write a picture of the first held-out scenes: for each task a row of sources, one of edits and one of truths."""
     rows = []
     for name in TASKS:
         task = bench.task(name)

@@ -1,4 +1,4 @@
-"""What holds the rest of a picture: the masks that the model finds itself, soft masks, sketches."""
+"""Edits confined to a mask: one found from the model's own attention maps, or a soft one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from p2pz_ray.editing import GuidanceSettings
 from p2pz_ray.editing.canny import widened
 from p2pz_ray.editing.confine import Wanted, confined
 from p2pz_ray.editing.mask import to_picture
-from p2pz_ray.evaluation.saliency import overlap
+from p2pz_ray.evaluation.metrics.saliency import overlap
 from p2pz_ray.lab.bench import Bench, Pixels, Task, errors
 from p2pz_ray.lab.figures import MEASURES, Table, changed, measured
 
@@ -28,58 +28,57 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class Held:
-    """Edits (N, H, W, 3) and the masks (N, H, W) that they were confined to, None where nothing was."""
+    """Edits (N, H, W, 3) and the masks (N, H, W) that they were confined to; None if they were not confined."""
 
     pixels: Pixels
     masks: NDArray[np.float32] | None
 
 
 def held(bench: Bench, task: Task, guidance: Mapping[str, Any], masks: NDArray[np.float32] | None = None) -> Held:
-    """A task's pictures, edited under settings laid over the checkpoint's own, in masks where there are some."""
-    pixels, found = [], []
-    for part, begun in zip(bench.parts(len(task)), bench.inverted(task), strict=True):
+    """A task's pictures, edited with the checkpoint's settings except for `guidance`, inside `masks` if given."""
+    pixels, used = [], []
+    for part, inversion in zip(bench.parts(len(task)), bench.inverted(task), strict=True):
         bench.editor.guidance = GuidanceSettings(**guidance)
-        own = None if masks is None else masks[part]
-        made = bench.editor.edit_each(begun, [bench.direction(task.edit)], masks=own)
-        pixels.append(made.pixels[:, 0])
-        if made.masks is not None:
-            found.append(made.masks[:, 0])
-    return Held(np.concatenate(pixels), np.concatenate(found) if found else None)
+        batch = None if masks is None else masks[part]
+        edits = bench.editor.edit_each(inversion, [bench.direction(task.edit)], masks=batch)
+        pixels.append(edits.pixels[:, 0])
+        if edits.masks is not None:
+            used.append(edits.masks[:, 0])
+    return Held(np.concatenate(pixels), np.concatenate(used) if used else None)
 
 
 def confine(bench: Bench, names: Sequence[str] = CONFINED) -> Table:
-    """Edits confined by the model's own maps beside the same unconfined: also the mask's IoU with the animal's, before
-    and after it is widened, and the error in the ring of one pixel around both animals and beyond it."""
+    """Edits confined by the model's own maps beside the same edits unconfined. Also the IoU of the found mask with the
+    animal's, before and after widening, and the error in a ring of one pixel around both animals and beyond it."""
     rows = [
         ["edit", "by", *MEASURES, "mask's IoU", "… widened", "× the VAE's in the ring", "… beyond",
          "the error changes by", "… outside by"],
     ]  # fmt: skip
     for name in names:
         task = bench.task(name)
-        animals = np.stack([mask for _, mask in task._drawn[0]])
         ring = np.stack([widened(~outside) & outside for outside in task.outside])
         places = (ring, task.outside & ~ring)
         floors = [_mean(bench.through_vae(task.sources), task.sources, place) for place in places]
         narrow = _found(bench, task)
-        whole = None
+        unconfined = None
         for said, guidance in SETTINGS.items():
             made = held(bench, task, guidance)
-            found = bench.outcome(task, made.pixels)
-            whole = whole or found
+            outcome = bench.outcome(task, made.pixels)
+            unconfined = unconfined or outcome
             ious = ["", ""]
             if made.masks is not None:
-                ious = [f"{_iou(each, animals):.3f}" for each in (narrow, made.masks)]
+                ious = [f"{_iou(masks, task.animals):.3f}" for masks in (narrow, made.masks)]
             times = [
                 f"{_mean(made.pixels, task.sources, place) / floor:.2f}"
                 for place, floor in zip(places, floors, strict=True)
             ]
-            beside = ["", ""] if found is whole else changed(task, found, whole)
-            rows.append([name, said, *measured(bench, task, found), *ious, *times, *beside])
+            beside = ["", ""] if outcome is unconfined else changed(task, outcome, unconfined)
+            rows.append([name, said, *measured(bench, task, outcome), *ious, *times, *beside])
     return rows
 
 
 def soft(bench: Bench, name: str = "cat2dog") -> Table:
-    """One share of the noise levels everywhere: how far the edit is from the source and from the unmasked edit."""
+    """Edits under a uniform grey mask: how far they are from the source and from the unmasked edit."""
     task = bench.task(name)
     whole = held(bench, task, {}).pixels
     rows = [["share", "scenes", "difference to the source", "difference to the unmasked edit"]]
@@ -91,8 +90,8 @@ def soft(bench: Bench, name: str = "cat2dog") -> Table:
 
 
 def sheet(bench: Bench, file: Path) -> None:
-    """Write a picture: scenes across; down, for each task the sources, the edits, the masks found, the edits confined
-    to them, the truths; then cats under a mask that is grey from left to right."""
+    """Write a picture with one column per scene. Each task has five rows: sources, edits, found masks, edits confined
+    to them, truths. The last two rows are a mask that fades in from left to right and cats edited under it."""
     rows = []
     for name in CONFINED:
         task = bench.task(name)
@@ -108,7 +107,7 @@ def sheet(bench: Bench, file: Path) -> None:
 
 
 def _found(bench: Bench, task: Task) -> NDArray[np.float32]:
-    """(N, H, W): the masks that the model finds, not widened."""
+    """(N, H, W): the masks found from the model's maps, before widening."""
     direction, model = bench.direction(task.edit), bench.editor.model
     settings = GuidanceSettings(confine="attention", confine_widen=0)
     wanted, size = [Wanted.of(model, direction)], (task.sources.shape[1], task.sources.shape[2])

@@ -1,4 +1,4 @@
-"""What each part of the method is worth: the paper's settings, and one thing changed at a time."""
+"""What each part of the method contributes: the paper's settings, and one thing changed at a time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,14 +7,16 @@ from typing import Any
 from p2pz_ray.lab.bench import Bench, Outcome
 from p2pz_ray.lab.figures import MEASURES, Table, changed, measured
 
+Shared = Mapping[str, Mapping[str, Any]]
+"""The settings of inversion and guidance that all variants share."""
 LAMBDAS = (0.0, 0.1, 0.3, 1.0, 2.0)
-"""Guidance by the maps, from none to too much."""
+"""Guidance amounts, from none to too much."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A variant: `inversion` and `guidance` are laid over the settings that all variants share. swap: the caption's
-    word is replaced, instead of a direction."""
+    """A variant: `inversion` and `guidance` override the settings that all variants share. swap: replace the word in
+    the caption instead of adding a direction."""
 
     name: str
     inversion: Mapping[str, Any] = field(default_factory=dict)
@@ -25,6 +27,7 @@ class Part:
 PARTS = (
     Part("as the paper, with the trajectory as the reference"),
     Part("reference reconstructed, as the paper", guidance={"reference": "reconstruction"}),
+    Part("as the authors' code", {"regularization": "official"}, {"form": "official", "strength": None}),
     Part("no guidance by the maps", guidance={"lambda_xa": 0.0}),
     Part("no regularization", {"regularization": "none"}),
     Part("no regularization and no guidance", {"regularization": "none"}, {"lambda_xa": 0.0}),
@@ -46,14 +49,14 @@ PARTS = (
 )
 
 
-def outcome_of(bench: Bench, task: str, part: Part, shared: Mapping[str, Mapping[str, Any]]) -> Outcome:
-    """Of one variant on a task; `shared` are the settings that it is laid over."""
+def outcome_of(bench: Bench, task: str, part: Part, shared: Shared) -> Outcome:
+    """The outcome of one variant on a task; `shared` are the settings that it overrides."""
     up, down = shared.get("inversion", {}), shared.get("guidance", {})
     one = bench.task(task)
     return bench.outcome(one, bench.edited(one, {**up, **part.inversion}, {**down, **part.guidance}, part.swap))
 
 
-def parts(bench: Bench, task: str, shared: Mapping[str, Mapping[str, Any]]) -> Table:
+def parts(bench: Bench, task: str, shared: Shared) -> Table:
     """Every variant beside the first, scene by scene."""
     rows = [["variant", *MEASURES, "the error beside the first", "… outside"]]
     whole: Outcome | None = None
@@ -66,9 +69,9 @@ def parts(bench: Bench, task: str, shared: Mapping[str, Mapping[str, Any]]) -> T
 
 
 def guidance(
-    bench: Bench, task: str, shared: Mapping[str, Mapping[str, Any]], lambdas: Sequence[float] = LAMBDAS
+    bench: Bench, task: str, shared: Shared, lambdas: Sequence[float] = LAMBDAS
 ) -> tuple[Table, list[Outcome]]:
-    """λ from 0, which comes first, to too much, beside none; and what came of each, for a drawing."""
+    """Each λ compared with the first, which must be 0: the table, and each outcome for a drawing."""
     rows = [["λ", *MEASURES, "the error beside no guidance", "… outside"]]
     outcomes: list[Outcome] = []
     for lambda_xa in lambdas:

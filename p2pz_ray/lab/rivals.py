@@ -16,7 +16,7 @@ from p2pz_ray.lab.figures import MEASURES, Table, changed, measured
 from p2pz_ray.lab.parts import Part, outcome_of
 
 SDEDIT = (0.3, 0.4, 0.5, 0.6, 0.7)
-"""Strengths of img2img: the share of the noise levels that a picture is sent through."""
+"""Strengths of img2img: the share of the noise schedule that is added to a picture and removed again."""
 
 
 def diffusers_pipeline(folder: Path | str, device: torch.device | str) -> Any:
@@ -41,8 +41,8 @@ def edited_by(
     seed: int = 0,
     reg_steps: int = 5,
 ) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) by that pipeline, under the direction `delta` (L, D); `reg_steps` 0 leaves the noise alone.
-    One at a time: more would be silently wrong."""
+    """One picture (H, W, 3) edited by that pipeline along the direction `delta` (L, D). `reg_steps` 0 turns noise
+    regularization off. The pipeline gives wrong results for batches, without an error."""
     delta = delta[None].to(pipeline.device)
     inverted = pipeline.invert(
         caption,
@@ -68,7 +68,7 @@ def edited_by(
 
 
 def by_diffusers(bench: Bench, task: Task, steps: int = 50, lambda_xa: float = 0.1, cfg: float = 5.0) -> Pixels:
-    """A task by that pipeline. Its own defaults are 0.1 and 7.5; the paper's scale is 5."""
+    """A task's pictures edited by that pipeline. Its own defaults are λ 0.1 and scale 7.5; the paper's scale is 5."""
     pipeline = diffusers_pipeline(bench.folder, bench.device)
     delta = bench.direction(task.edit).embedding
     pictures = enumerate(zip(task.sources, task.captions, strict=True))
@@ -76,7 +76,7 @@ def by_diffusers(bench: Bench, task: Task, steps: int = 50, lambda_xa: float = 0
 
 
 def by_sdedit(bench: Bench, task: Task, strength: float, steps: int = 50, cfg: float = 5.0) -> Pixels:
-    """SDEdit (Meng et al. 2022): diffusers' img2img, told the caption with the word swapped."""
+    """SDEdit (Meng et al. 2022): diffusers' img2img with the word swapped in the caption."""
     pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(bench.folder, safety_checker=None).to(bench.device)
     pipeline.set_progress_bar_config(disable=True)
     made: list[Any] = []
@@ -94,7 +94,8 @@ def by_sdedit(bench: Bench, task: Task, strength: float, steps: int = 50, cfg: f
 
 
 def rivals(bench: Bench, name: str, shared: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The rivals made of stock parts on every scene of a task; diffusers' pipeline is too slow for that."""
+    """SDEdit, and DDIM inversion with a swapped word, on every scene of a task. diffusers' pipeline is too slow for
+    that and has a table of its own."""
     task = bench.task(name)
     rows = [["by", *MEASURES]]
     for strength in SDEDIT:

@@ -1,6 +1,6 @@
-"""Students beside their teacher, the editor, on the same held-out scenes: how right, how sharp, how obedient.
+"""Students beside their teacher, the editor, on the same held-out scenes: errors, sharpness, strengths.
 
-What the teacher makes is kept in a folder where one is given, since its edits are what takes the time.
+The teacher's edits take most of the time, so they are kept in a folder if one is given.
 """
 
 import hashlib
@@ -24,13 +24,14 @@ from p2pz_ray.student.repertoire import Parts
 from p2pz_ray.student.student import to_tensor
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""At which the distance to the source is to grow."""
+"""Strengths at which a student is tried; from one to the next the distance to the source should grow."""
 COLUMNS = 20
-"""Scenes of a sheet."""
+"""Scenes in a sheet."""
 
 
 class Taught:
-    """A bench's tasks as the teacher edits them, at the checkpoint's own settings. folder: where its edits are kept."""
+    """A bench's tasks as the teacher edits them, at the checkpoint's own settings. folder: where its edits are kept;
+    None keeps them in memory alone."""
 
     def __init__(self, bench: Bench, folder: Path | None = None) -> None:
         self.bench, self.folder = bench, folder
@@ -65,8 +66,8 @@ class Taught:
 
 
 def high_frequencies(pictures: Pixels) -> NDArray[np.float64]:
-    """(N, H, W, 3) uint8 → (N, H, W): the energy of what a blur by 1 2 1 in both directions takes away, of pixel values
-    0 … 1, over the channels. The mirrored edge is the picture's own."""
+    """(N, H, W, 3) uint8 → (N, H, W): the squared difference between a picture, in 0 … 1, and its blur by 1 2 1 in both
+    directions, averaged over the channels. Edge pixels are repeated outwards."""
     x = np.pad(pictures.astype(np.float64) / 255, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     rows = (x[:, :-2] + 2 * x[:, 1:-1] + x[:, 2:]) / 4
     smooth = (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 4
@@ -74,16 +75,16 @@ def high_frequencies(pictures: Pixels) -> NDArray[np.float64]:
 
 
 def sharpness(task: Task, made: Pixels, taught: Pixels) -> float:
-    """The energy of high frequencies beside the teacher's, where the animals are, or in the whole of a picture that is
-    edited as a whole; 1 is as sharp."""
+    """The energy of high frequencies divided by the teacher's, inside the animals, or over the whole picture for edits
+    of the whole; 1 is as sharp as the teacher."""
     inside = np.ones_like(task.outside) if task.of_the_whole else ~task.outside
-    energies = [float(high_frequencies(each)[inside].mean()) for each in (made, taught)]
+    energies = [float(high_frequencies(pictures)[inside].mean()) for pictures in (made, taught)]
     return energies[0] / energies[1]
 
 
 def table(taught: Taught, student: Student, names: Sequence[str]) -> Table:
-    """For each edit the teacher, the student and the source left as it is; errors with their paired 95 % interval to
-    the teacher's."""
+    """For each edit a row for the teacher, one for the student and one for the unedited source. Errors come with their
+    difference to the teacher's and its paired 95 % interval."""
     bench = taught.bench
     head = ["edit", "by", "scenes", "judge", "error to the truth", "… beside the teacher's", "outside both animals"]
     head += ["ST-LPIPS to the teacher", "… of the source's own", "high frequencies, teacher 1", "target's logit"]
@@ -91,24 +92,24 @@ def table(taught: Taught, student: Student, names: Sequence[str]) -> Table:
     for name in names:
         task = bench.task(name)
         teacher = taught.edits(task)
-        own, whole = taught.distance(task.sources, teacher), bench.outcome(task, teacher)
+        apart, best = taught.distance(task.sources, teacher), bench.outcome(task, teacher)
         for who, made in {
             "the teacher": teacher,
             "the student": student(task.sources, edit=name),
             "the source left as it is": task.sources,
         }.items():
-            found = bench.outcome(task, made)
-            cells = [name, who, str(len(task)), f"{100 * found.hits.mean():.1f} %", f"{found.error.mean():.4f}"]
-            cells.append("" if made is teacher else _beside(found, whole))
-            cells.append("" if task.of_the_whole else f"{found.background.mean():.4f}")
-            apart = taught.distance(made, teacher)
-            cells += [f"{apart.mean():.4f}", f"{apart.mean() / own.mean():.2f}"]
+            outcome = bench.outcome(task, made)
+            cells = [name, who, str(len(task)), f"{100 * outcome.hits.mean():.1f} %", f"{outcome.error.mean():.4f}"]
+            cells.append("" if made is teacher else _beside(outcome, best))
+            cells.append("" if task.of_the_whole else f"{outcome.background.mean():.4f}")
+            distance = taught.distance(made, teacher)
+            cells += [f"{distance.mean():.4f}", f"{distance.mean() / apart.mean():.2f}"]
             rows.append([*cells, f"{sharpness(task, made, teacher):.2f}", f"{certainty(bench, task, made):.2f}"])
     return rows
 
 
 def certainty(bench: Bench, task: Task, made: Pixels) -> float:
-    """How far the judge's logit of what was asked for lies above the next one's, in the mean."""
+    """How far the judge's logit for the target lies above the best of the others, on average."""
     margins = []
     with torch.no_grad():
         logits = bench.judge(to_tensor(made))
@@ -122,23 +123,24 @@ def certainty(bench: Bench, task: Task, made: Pixels) -> float:
 
 
 def strengths(taught: Taught, student: Student, names: Sequence[str]) -> Table:
-    """How far each strength goes from the source: the PSNR at 0, and the share of scenes that move on at every step."""
+    """How a student obeys the strength: PSNR to the source at 0, the judge's share at each other strength, and the
+    share of scenes that move away from the source at every step."""
     known = student.repertoire.width
     rows = [["edit", "PSNR at strength 0, dB", *(f"judge at {s:g}" for s in STRENGTHS[1:]), "scenes that only move on"]]
     for name in names if known else ():
         task = taught.bench.task(name)
         strongest = student.repertoire.skills[name].strongest
         made = [student(task.sources, edit=name, strength=s * strongest) for s in STRENGTHS]
-        distances = np.stack([errors(each, task.sources).mean((1, 2)) for each in made])
-        hits = [taught.bench.outcome(task, each).hits.mean() for each in made[1:]]
-        still = (np.diff(distances, axis=0) > 0).all(axis=0).mean()
-        cells = [f"{psnr(distances[0]):.0f}", *(f"{100 * hit:.0f} %" for hit in hits), f"{100 * still:.1f} %"]
+        distances = np.stack([errors(pictures, task.sources).mean((1, 2)) for pictures in made])
+        hits = [taught.bench.outcome(task, pictures).hits.mean() for pictures in made[1:]]
+        growing = (np.diff(distances, axis=0) > 0).all(axis=0).mean()
+        cells = [f"{psnr(distances[0]):.0f}", *(f"{100 * hit:.0f} %" for hit in hits), f"{100 * growing:.1f} %"]
         rows.append([name, *cells])
     return rows
 
 
 def compositions(taught: Taught, student: Student, names: Sequence[str]) -> Table:
-    """Two edits at once, of scenes that both begin with: the share in which the judge sees both."""
+    """Pairs of edits made at once, on scenes that fit both: the share in which the judge sees both."""
     rows = [["edits at once", "scenes", "judge sees both", "the first", "the second"]]
     for pair in combinations(names, 2) if student.repertoire.width else ():
         one, other = (WorldEdit.parse(name) for name in pair)
@@ -157,7 +159,7 @@ def compositions(taught: Taught, student: Student, names: Sequence[str]) -> Tabl
 
 
 def tables(taught: Taught, student: Student, tasks: Sequence[str]) -> Mapping[str, Table]:
-    """All that is said of a student, of those of `tasks` that it knows."""
+    """All tables about a student, for those of `tasks` that it knows, by title."""
     names = known(student, tasks)
     return {
         "quality": table(taught, student, names),
@@ -167,7 +169,7 @@ def tables(taught: Taught, student: Student, tasks: Sequence[str]) -> Mapping[st
 
 
 def known(student: Student, tasks: Sequence[str]) -> list[str]:
-    """Those of the tasks that the student makes. Raises ConfigError where there is none."""
+    """Those of the tasks that the student can do. Raises ConfigError if there is none."""
     names = [name for name in tasks if not student.repertoire.skills or name in student.repertoire.skills]
     if not names:
         raise ConfigError(f"The student knows {student.repertoire}, none of {', '.join(tasks)}.")
@@ -175,8 +177,8 @@ def known(student: Student, tasks: Sequence[str]) -> list[str]:
 
 
 def sheet(taught: Taught, student: Student, tasks: Sequence[str], file: Path, gap: int = 4) -> None:
-    """Write a picture: for each edit a row of sources, of the teacher's, of the student's at half strength and at the
-    whole, and of truths, the first held-out scenes."""
+    """Write a picture of the first held-out scenes. Each edit has five rows: sources, the teacher's edits, the
+    student's at half and at full strength, truths; four for a student without strengths."""
     rows: list[Pixels] = []
     for name in known(student, tasks):
         task = taught.bench.task(name)
@@ -185,11 +187,11 @@ def sheet(taught: Taught, student: Student, tasks: Sequence[str], file: Path, ga
         if student.repertoire.width:
             half = student.repertoire.skills[name].strongest / 2
             pictures.insert(2, student(task.sources[first], edit=name, strength=half))
-        for each in (*pictures, task.truths[first]):
-            rows.append(np.concatenate(np.pad(each, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255), axis=1))
+        for row in (*pictures, task.truths[first]):
+            rows.append(np.concatenate(np.pad(row, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255), axis=1))
         rows.append(np.full((gap, rows[0].shape[1], 3), 255, np.uint8))
     Image.fromarray(np.concatenate(rows[:-1])).save(file, optimize=True)
 
 
-def _beside(found: Outcome, teacher: Outcome) -> str:
-    return "{:+.1f} ± {:.1f} %".format(*(100 * share for share in change(found.error, teacher.error)))
+def _beside(outcome: Outcome, teacher: Outcome) -> str:
+    return "{:+.1f} ± {:.1f} %".format(*(100 * share for share in change(outcome.error, teacher.error)))

@@ -1,9 +1,9 @@
-"""The words of the embedded template bank: frames with slots, and what may stand in each slot.
+"""The words of the embedded template bank: frames with slots, and what can fill each slot.
 
-`{word}` is the noun a bank is made for; `<a>` becomes "a" or "an" by what follows it. Only plain, frequent
-English is used: a small text encoder has to learn every word here, and a large one should find nothing
-remarkable but `{word}`. A slot with a digit (`{adjective2}`) draws from the same list and never repeats its
-neighbour's choice.
+`{word}` is the noun that a bank is made for; `<a>` becomes "a" or "an", depending on the next word. Only plain,
+frequent English is used: a small text encoder has to learn every word here, and a large one should find nothing
+remarkable but `{word}`. A slot with a digit (`{adjective2}`) draws from the same list and never repeats its neighbour's
+choice.
 """
 
 FRAMES: tuple[str, ...] = (

@@ -1,4 +1,4 @@
-"""Captions: the text an image is inverted with, from a column, a fixed sentence or a captioning model."""
+"""Captions: the text that an image is inverted with, from a column, a fixed sentence or a captioning model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from p2pz_ray.language.checkpoint import load_pretrained
 
-# What a BLIP checkpoint's preprocessor_config.json leaves out: CLIP's normalization, as BLIP was trained.
+# Defaults for a BLIP checkpoint whose preprocessor_config.json leaves them out; the normalization is CLIP's.
 _SIZE = 384
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -58,7 +58,7 @@ class Blip:
         self.std = np.array(settings.get("image_std") or _STD, dtype=np.float32)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[str]:
-        """B arrays (H, W, 3) uint8 → B captions; a caption may be "" where the model writes nothing."""
+        """B arrays (H, W, 3) uint8 → B captions; a caption may be ""."""
         if not images:
             return []
         pixels = torch.stack([self.pixels(image) for image in images]).to(self.model.device)
@@ -67,9 +67,8 @@ class Blip:
         return [" ".join(text.split()) for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
     def pixels(self, image: np.ndarray) -> torch.Tensor:
-        """(H, W, 3) uint8 → (3, h, w) float32 as the checkpoint's preprocessor makes them: squeezed to its
-        size whatever the aspect, normalized. Done here since the library's own processor asks for
-        torchvision."""
+        """(H, W, 3) uint8 → (3, h, w) float32 as the checkpoint's preprocessor makes them: resized to its
+        size, whatever the aspect ratio, and normalized. transformers' own processor would need torchvision."""
         height, width = self.size
         resized = Image.fromarray(image).resize((width, height), self.resample)
         normal = (np.asarray(resized, dtype=np.float32) / 255 - self.mean) / self.std

@@ -1,5 +1,4 @@
-"""Loading a transformers checkpoint from a folder or the Hugging Face hub, or saying why not in one
-sentence."""
+"""Loading transformers checkpoints from a folder or the Hugging Face hub, with errors of one sentence."""
 
 import os
 from typing import Any
@@ -14,11 +13,9 @@ _REACH = 10.0  # seconds to answer whether a repository is there
 
 
 def load_pretrained(kind: Any, name: str, revision: str | None, key: str) -> Any:
-    """`kind.from_pretrained(name)`: of a local folder, else of the hub, else of the hub's cache on this
-    machine.
+    """`kind.from_pretrained(name)` from a local folder, else from the hub, else from the hub's cache on this machine.
 
-    No remote code is ever run. `key` is the configuration key that named the checkpoint, for the
-    ConfigError of one that can't be loaded.
+    No remote code is ever run. Raises ConfigError, naming the configuration key `key`, if it can't be loaded.
     """
     local = os.path.isdir(name)
     if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
@@ -30,7 +27,9 @@ def load_pretrained(kind: Any, name: str, revision: str | None, key: str) -> Any
 
     try:
         return patiently(load)
-    except Exception as error:  # transformers, huggingface_hub, safetensors and the operating system: each its own
+    except (
+        Exception
+    ) as error:  # transformers, huggingface_hub, safetensors and the operating system: each has its own errors
         if not local and not reachable:
             raise ConfigError(
                 f"The Hugging Face hub can't be reached and {name} is not in its cache on this machine: set {key} "
@@ -45,7 +44,7 @@ def load_pretrained(kind: Any, name: str, revision: str | None, key: str) -> Any
 def _on_hub(name: str, revision: str | None, key: str) -> bool:
     """Whether the hub can be reached: from_pretrained itself would try each file for half a minute.
 
-    ConfigError when it can and has no such repository or revision for this user.
+    Raises ConfigError if it can, but has no such repository or revision for this user.
     """
     try:
         patiently(lambda: HfApi().model_info(name, revision=revision, timeout=_REACH))

@@ -18,18 +18,18 @@ from p2pz_ray.language.sentences import collect
 
 _TRANSIENT = {408, 409, 429, 500, 502, 503, 504, 529}
 _MAX_RESPONSE = 4 << 20  # bytes
-_LONGEST_WAIT = 60.0  # seconds between two tries
+_LONGEST_WAIT = 60.0  # seconds between two attempts
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """urllib would carry the Authorization header along to wherever a redirect points."""
+    """Follows no redirect: urllib would send the Authorization header to wherever it points."""
 
     def redirect_request(self, *_: object) -> None:
         return None
 
 
 class _TransientError(Exception):
-    """A failure worth another try."""
+    """A failure after which another attempt may succeed."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -41,10 +41,10 @@ class Endpoint:
     """`POST {base_url}/chat/completions` of any server that speaks OpenAI's protocol.
 
     The key is read from the environment variable `api_key_env` (None: no key is sent) when it is needed,
-    and stands in no message, file or representation. A try that meets status 408, 409, 429 or 5xx, a
-    refused connection or `timeout` seconds without a whole answer is made again up to `retries` times,
-    after `backoff` · 2ⁿ seconds or what the server's Retry-After asks for. `max_requests` bounds the
-    requests for one word (None: three times what would be enough).
+    and never appears in a message, file or repr. After status 408, 409, 429 or 5xx, a refused connection or
+    `timeout` seconds without a complete answer, a request is repeated up to `retries` times, after
+    `backoff` · 2ⁿ seconds or as long as the server's Retry-After says. `max_requests` limits the requests
+    for one word (None: three times as many as should be needed).
     """
 
     base_url: str
@@ -130,13 +130,13 @@ class Endpoint:
         except urllib.error.HTTPError as error:
             self._refuse(error)
         except (OSError, http.client.HTTPException) as error:
-            # URLError, a reset connection, a timeout, a half answer: their texts never hold a header.
+            # URLError, a reset connection, a timeout, a partial answer: their texts never include a header.
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             raise _TransientError(f"{' '.join(str(reason).split())!r}") from None
         raise AssertionError("unreachable")
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
-        """The whole body. A socket timeout alone would let a server drip one byte a minute for ever."""
+        """The whole body. With only a socket timeout, a server could send one byte per minute for ever."""
         deadline = time.monotonic() + self.timeout
         expected = response.length  # None where the server gives no Content-Length
         body = b""
@@ -154,7 +154,7 @@ class Endpoint:
         return body
 
     def _content(self, body: bytes) -> str:
-        """The written text; "" where a model declined to write any."""
+        """The text of the answer; "" if the model declined to write any."""
         try:
             content = json.loads(body)["choices"][0]["message"].get("content")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
@@ -167,7 +167,7 @@ class Endpoint:
         return content or ""
 
     def _refuse(self, error: urllib.error.HTTPError) -> None:
-        """Raise what an HTTP error status means. The server's own text may repeat the key: it is not shown."""
+        """Raise the error for an HTTP status. The server's own text isn't shown, since it may repeat the key."""
         status = f"HTTP status {error.code}"
         if error.code in _TRANSIENT or error.code >= 500:
             raise _TransientError(status, _retry_after(error.headers)) from None
@@ -187,7 +187,7 @@ class Endpoint:
 
 
 def _retry_after(headers: email.message.Message) -> float | None:
-    """Seconds; a date, the header's other form, is taken as absent."""
+    """Seconds; None for a date, the header's other form."""
     try:
         return max(0.0, float(headers.get("Retry-After", "")))
     except ValueError:

@@ -16,7 +16,7 @@ MAX_TEMPLATES = 20_000
 MAX_WORDS = 16
 
 LOG = logging.getLogger("p2pz_ray")
-_SHOWN = 3  # lines that lack their word
+_SHOWN = 3  # lines without the word, in a warning
 
 _SLOT = re.compile(r"\{(\w+?)\d?\}")
 _ARTICLE = re.compile(r"<a> (?=(\S+))")
@@ -25,10 +25,10 @@ _CONSONANT_SOUND = re.compile(
     re.IGNORECASE,
 )
 _VOWEL_SOUND = re.compile(r"([aeiou]|hour|honest|honou?r|heir|8|1[18](?!\d))", re.IGNORECASE)
-# Letters that are said one by one: one alone, two or three, or more without a vowel among them.
+# Abbreviations that are spelled out: one to three letters, or more without a vowel.
 _SPELLED = re.compile(r"([A-Z])([A-Z]{0,2}|[B-DF-HJ-NP-TV-XZ]+)s?(?![A-Za-z])")
 _BULLET = re.compile(r"^(?:[-*•–]|\(?\d{1,4}[.):])\s*")
-_LONGEST = 40  # words; what comes after about 60 is cut off by a text encoder of 77 tokens anyway
+_LONGEST = 40  # words; a text encoder with 77 tokens cuts off all after about 60 anyway
 
 
 class SentenceSource(Protocol):
@@ -41,8 +41,8 @@ class SentenceSource(Protocol):
 def sentences(source: SentenceSource, word: str, count: int = 1000) -> list[str]:
     """Sentences about `word` from `source`: exactly `count`, or for a shorter text file as many as it has.
 
-    Raises ConfigError for an empty word, a count below one, or a source that can't be used as it is set;
-    P2PZError for a source that fails while it works.
+    Raises ConfigError for an empty word, a count below one, or a wrongly configured source; P2PZError for a source
+    that fails while writing.
     """
     word = " ".join(word.split())
     if not word:
@@ -62,14 +62,14 @@ class Template:
 
 @dataclass(frozen=True)
 class TextFile:
-    """A UTF-8 text file at any fsspec URI, one sentence a line; empty lines are passed over."""
+    """A UTF-8 text file at any fsspec URI, one sentence per line; empty lines are skipped."""
 
     uri: str
     storage_options: dict = field(default_factory=dict)
 
     def sentences(self, word: str, count: int) -> list[str]:
-        """The first `count` sentences, as whoever wrote them chose them. Lines that lack `word` are counted and shown
-        in one warning: a pronoun or another form of it may stand there. ConfigError for a file that can't be read."""
+        """The first `count` sentences, unchanged. Lines without `word` are kept, since they may have a pronoun or
+        another form of it, and reported in one warning. ConfigError for a file that can't be read."""
         found: list[str] = []
         lacking: list[str] = []
         for number, line in enumerate(self._text().splitlines(), start=1):
@@ -104,10 +104,10 @@ class TextFile:
 def template_bank(word: str, count: int = 1000) -> list[str]:
     """`count` different sentences that contain `word`, from the frames and slots embedded in the package.
 
-    Deterministic, and word-for-word parallel: sentence i is the same for every word but for the word itself
-    (and "a" or "an" before it), so the difference of two banks' means is the difference of the two words. A
-    longer bank begins with the shorter one. `word` is a singular noun or a phrase ("woman with glasses");
-    in the sentences it begins at the first to about the fifteenth place.
+    Deterministic, and word-for-word parallel: sentence i is the same for every word except for the word itself
+    (and "a" or "an" before it), so the difference of two banks' means comes from the two words alone. A longer
+    bank begins with the shorter one. `word` is a singular noun or a phrase ("woman with glasses"); in the
+    sentences it comes after none to about fourteen other words.
 
     Raises ConfigError for a count outside 1 … 20,000.
     """
@@ -127,7 +127,7 @@ def template_bank(word: str, count: int = 1000) -> list[str]:
 
 
 def article(following: str) -> str:
-    """The indefinite article, "a" or "an", as the sound that `following` begins with asks for."""
+    """The indefinite article, "a" or "an", for the sound that `following` begins with."""
     spelled = _SPELLED.match(following)
     if spelled:
         return "an" if spelled[1] in "AEFHILMNORSX" else "a"
@@ -136,14 +136,14 @@ def article(following: str) -> str:
 
 
 def mentions(sentence: str, word: str) -> bool:
-    """Whether `word` (or its plural in -s or -es) stands in `sentence` as a word of its own, in any case."""
+    """Whether `sentence` has `word`, or its plural in -s or -es, as a whole word in upper or lower case."""
     parts = r"\s+".join(re.escape(part) for part in word.split())
     return re.search(rf"(?<!\w){parts}(?:e?s)?(?!\w)", sentence, re.IGNORECASE) is not None
 
 
 def swapped(caption: str, source: str, target: str) -> str:
-    """The caption with `target` wherever `source` stands, singular or plural, with the article that it asks for; of a
-    caption that lacks it "a photo of a TARGET"."""
+    """The caption with `source`, singular or plural, replaced by `target`, with the right article; "a photo of a
+    TARGET" if the caption doesn't have it."""
 
     def other(found: re.Match[str]) -> str:
         before = f"{article(target)} " if found["article"] else ""
@@ -158,11 +158,10 @@ def swapped(caption: str, source: str, target: str) -> str:
 
 
 def collect(texts: Iterable[str], word: str, count: int, maker: str) -> list[str]:
-    """The first `count` different sentences with `word` in `texts`, which a language model wrote one a line.
+    """The first `count` different sentences with `word` in `texts`, which a language model wrote one per line.
 
-    List bullets, numbers and quotation marks are taken off; lines that lack the word or are too short or
-    long to be a sentence are left out. P2PZError when `texts` ends before there are `count`; `maker` names
-    who wrote them.
+    List bullets, numbers and quotation marks are removed; lines that lack the word, or are too short or too
+    long for a sentence, are left out. Raises P2PZError, naming the `maker`, if there are fewer than `count`.
     """
     kept: dict[str, str] = {}
     lines = 0
@@ -181,7 +180,7 @@ def collect(texts: Iterable[str], word: str, count: int, maker: str) -> list[str
 
 
 def _filled(frame: str, rng: random.Random) -> str:
-    """`frame` with every slot but the word filled; two slots of one kind are never filled alike."""
+    """`frame` with every slot but the word filled; two slots of one kind are never filled with the same text."""
     taken: set[str] = set()
 
     def choose(match: re.Match[str]) -> str:
@@ -189,7 +188,7 @@ def _filled(frame: str, rng: random.Random) -> str:
         if slot == "word":
             return match[0]
         choices = [choice for choice in SLOTS[slot] if choice not in taken]
-        choice = choices[int(rng.random() * len(choices))]  # random() alone is stable between Python versions
+        choice = choices[int(rng.random() * len(choices))]  # only random() itself is stable between Python versions
         taken.add(choice)
         return choice
 

@@ -12,7 +12,7 @@ from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.checkpoint import load_pretrained
 from p2pz_ray.language.sentences import collect
 
-# A model without a chat template only continues text, so it is given the head of such a list.
+# A model without a chat template only continues text, so it gets the beginning of a list of captions.
 _EXAMPLES = (
     "A photo of a small {word} in the garden",
     "The {word} sleeps by the window",
@@ -24,11 +24,11 @@ _EXAMPLES = (
 class TextModel:
     """A folder in `save_pretrained` layout, or a hub id with its `revision`.
 
-    A model with a chat template is asked; one without continues a list of examples. Text is sampled at
+    A model with a chat template is prompted; one without continues a list of examples. Text is sampled at
     `temperature` in batches of `batch_size` continuations of at most `max_new_tokens` tokens, seeded with
-    `seed`; lines without the word are dropped, and sampling goes on for at most `max_batches` batches a
-    word (None: ten times as many as would do if every continuation gave one good sentence, and at least
-    20).
+    `seed`; lines without the word are dropped, and sampling goes on for at most `max_batches` batches
+    per word (None: ten times as many as are needed if every continuation gives one good sentence, and at
+    least 20).
     """
 
     model: str
@@ -77,7 +77,7 @@ class TextModel:
                 )
             for continuation in tokens[:, prompt.shape[1] :]:
                 text = tokenizer.decode(continuation, skip_special_tokens=True)
-                # The last line is cut off where the tokens ran out before the model had ended.
+                # The last line is incomplete if the tokens ran out before the model was done.
                 ended = bool(torch.isin(continuation, _ends(model)).any())
                 yield text if ended else text.rpartition("\n")[0]
 

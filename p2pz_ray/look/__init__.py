@@ -1,4 +1,4 @@
-"""What the report and the page of a service look like: one style, and one slider over two pictures."""
+"""The look of the report and of the service's page: one style sheet, and one slider over two pictures."""
 
 from importlib.resources import files
 

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from p2pz_ray.collection.codec import encode
 from p2pz_ray.collection.schema import collection_schema, table_bytes
-from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.mini.edit import WorldEdit
 from p2pz_ray.mini.world import Scene, caption, render, sample_scene
+from p2pz_ray.picture.codec import encode
+from p2pz_ray.storage.store import Store
 
 ROWS_PER_FILE = 1000
 
@@ -20,9 +20,9 @@ ROWS_PER_FILE = 1000
 def write_world(uri: str, count: int, seed: int, edits: tuple[str, ...] = ("cat2dog",), size: int = 64) -> str:
     """Write `count` scenes that no training has seen as a Parquet collection; returns the folder's URI.
 
-    Scenes are such as the edits begin with, in turn ("cat2dog": a cat, whose `truth_cat2dog` shows the dog; null for
-    scenes that an edit does not begin with). Pictures are size × size pixels. The same arguments give the same
-    collection. Raises ConfigError for an edit that the world can't draw, or a folder that holds files already.
+    The edits take turns: each scene is one that its edit can start from. The column `truth_cat2dog` holds the dog for
+    scenes with a cat, and null for others. Pictures are size × size pixels. The same arguments give the same
+    collection. Raises ConfigError for an edit that the world doesn't have, or a folder that holds files already.
     """
     parsed = [WorldEdit.parse(edit) for edit in edits]
     rng = np.random.default_rng(seed)

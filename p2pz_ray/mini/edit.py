@@ -1,4 +1,4 @@
-"""Edits that the world knows the right answer to: SOURCE2TARGET, such as cat2dog, cat2glasses or sketch2oil."""
+"""Edits of the miniature world, named SOURCE2TARGET: cat2dog, cat2glasses, sketch2oil … Each has an exact answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ WORDS: Mapping[str, tuple[str, object]] = {
     "summer": ("season", "summer"),
     "winter": ("season", "winter"),
 }
-"""What an edit's name is made of, and the attribute that each word stands for."""
+"""The words an edit's name may use, and the attribute and value that each stands for."""
 
 
 @dataclass(frozen=True)
 class WorldEdit:
-    """before: attributes that every source scene has; after: what the edit makes of them."""
+    """before: attributes that every source scene has; after: the attributes that the edit sets."""
 
     name: str
     before: Mapping[str, object]
@@ -30,8 +30,8 @@ class WorldEdit:
 
     @classmethod
     def parse(cls, name: str) -> "WorldEdit":
-        """Read "cat2dog", "sketch2oil" (two words for one attribute) or "cat2glasses" (a kind of animal, and what is
-        to be changed of it). Raises ConfigError for what the world can't draw.
+        """Read a name: two values of one attribute ("cat2dog", "sketch2oil"), or an animal and a value of another
+        attribute ("cat2glasses"). Raises ConfigError for any other name.
         """
         source, _, target = name.partition("2")
         if source in WORDS and target in WORDS and source != target:
@@ -42,8 +42,8 @@ class WorldEdit:
             if attribute == "kind" and wanted != plain:
                 return cls(name, {attribute: value, changed: plain}, {changed: wanted})
         raise ConfigError(
-            f"The edit {name!r} is not one of the world's: write SOURCE2TARGET with two of {', '.join(WORDS)}; "
-            "both of one sort, or an animal and then what is changed of it."
+            f"The miniature world has no edit {name!r}: write SOURCE2TARGET with two of {', '.join(WORDS)}, both of "
+            "the same kind (cat2dog, sketch2oil), or an animal and then a feature (cat2glasses)."
         )
 
     def fits(self, scene: Scene) -> bool:
@@ -55,7 +55,7 @@ class WorldEdit:
 
     @property
     def words(self) -> tuple[str, str]:
-        """What to make sentence banks for, of the source and of the target."""
+        """The nouns to make sentence banks for: the source's and the target's."""
         animal = str(self.before.get("kind", "cat"))
         if "kind" in self.after:
             return animal, str(self.after["kind"])
@@ -66,16 +66,16 @@ class WorldEdit:
         return animal, f"{animal} with {'glasses' if 'glasses' in self.after else 'a hat'}"
 
     def shown(self, seen: Mapping[str, object]) -> bool:
-        """Whether attributes that a judge saw are those that the edit makes."""
+        """Whether a judge's view of a picture has the attributes that the edit sets."""
         return all(seen[name] == value for name, value in self.after.items())
 
 
 def all_edits() -> list[WorldEdit]:
     """Every edit that the world has a truth for."""
-    found = []
+    edits = []
     for source, target in permutations(WORDS, 2):
         try:
-            found.append(WorldEdit.parse(f"{source}2{target}"))
+            edits.append(WorldEdit.parse(f"{source}2{target}"))
         except ConfigError:
             continue
-    return found
+    return edits

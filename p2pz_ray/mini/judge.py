@@ -1,7 +1,7 @@
 """The judge: a classifier of scenes, trained apart from the generator and on other scenes.
 
-It says of a picture what the miniature world's scene would be: the animal, its coat, the ground … so that a made
-picture can be scored by something that had no part in making it. It knows nothing but this world.
+For a picture it names the attributes of a scene: the animal, its coat, the ground … It scores generated pictures and
+had no part in generating them. It knows nothing but the miniature world.
 """
 
 import json
@@ -24,7 +24,7 @@ BATCH = 64
 class Judge(nn.Module):
     """A residual convolutional network with one head for each attribute of `scene.CHOICES`.
 
-    channels: of its stages, each of half the resolution of the one before.
+    channels: of its stages; each stage has half the resolution of the one before.
     """
 
     def __init__(self, channels: tuple[int, ...] = (32, 64, 128, 192)) -> None:
@@ -43,7 +43,7 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def see(self, images: NDArray[np.uint8]) -> list[dict[str, Any]]:
-        """What each picture, (N, 64, 64, 3) uint8, shows: an option for every attribute."""
+        """The value of every attribute in each picture, (N, 64, 64, 3) uint8."""
         found: list[dict[str, Any]] = []
         for start in range(0, len(images), BATCH):
             x = torch.from_numpy(images[start : start + BATCH]).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -1,4 +1,4 @@
-"""A scene: one picture's attributes, each independent of the others, and how scenes are drawn by lot."""
+"""A scene: one picture's attributes, each independent of the others, and how random scenes are drawn."""
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
@@ -28,7 +28,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "glasses": (False, True),
     "hat": (False, True),
 }
-"""The attributes that have a name, and what each can be."""
+"""The attributes with named values, and the values of each."""
 
 _SHARES: dict[object, float] = {True: 0.2, False: 0.8, "resting": 0.4, "side": 0.4, "sketch": 0.2, "oil pastel": 0.2}
 
@@ -70,10 +70,10 @@ class Scene:
 
     @staticmethod
     def from_json(text: str) -> "Scene":
-        """Raises ValueError for what is no scene."""
+        """Raises ValueError for text that is not a scene."""
         values = json.loads(text)
         if not isinstance(values, dict) or not set(values) <= {field.name for field in fields(Scene)}:
-            raise ValueError(f"{text[:80]!r} is no scene")
+            raise ValueError(f"{text[:80]!r} is not a scene")
         return Scene(**values)
 
     @property
@@ -84,7 +84,7 @@ class Scene:
 
 
 def sample_scene(rng: np.random.Generator, *, held_out: bool | None = None, **fixed: object) -> Scene:
-    """Draw a scene; `fixed` attributes are kept, `held_out` restricts to held-out or to training scenes."""
+    """Draw a random scene with the `fixed` attributes; `held_out` picks held-out or training scenes, None any."""
     while True:
         scene = Scene(
             **{name: _choice(rng, options) for name, options in CHOICES.items()},  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ def sample_scene(rng: np.random.Generator, *, held_out: bool | None = None, **fi
 
 
 def _choice(rng: np.random.Generator, options: tuple[object, ...]) -> object:
-    """One of the options: those of `_SHARES` with that probability, the others in equal parts."""
+    """A random option: those in `_SHARES` with that probability, the others equally often."""
     rest = 1 - sum(_SHARES.get(option, 0.0) for option in options)
     others = sum(option not in _SHARES for option in options)
     shares = [_SHARES.get(option, rest / max(1, others)) for option in options]

@@ -1,9 +1,9 @@
 """Train the miniature Stable Diffusion on its world: `python -m p2pz_ray.mini.train MODEL`, one of vae, decoder, clip,
 judge, unet and control.
 
-The recipe stands in `recipe.yaml`. Training is resumable: a run killed at any moment goes on from its last
-checkpoint, and every few hundred steps a sample sheet is written beside it to look at. `export` makes the miniature's
-folder of what is trained; `restore` makes finished checkpoints of such a folder, to train a UNet on them.
+The recipe is in `recipe.yaml`. A training that was killed resumes from its last checkpoint. The VAE and the UNet also
+write sample pictures from time to time. `export` writes the trained models as the miniature's folder; `restore` turns
+such a folder back into checkpoints, so that a UNet can be trained on them.
 """
 
 import argparse
@@ -24,20 +24,20 @@ def main() -> None:
         "--miniature", type=Path, default=RECIPE.parent, help="the folder that export writes and restore reads"
     )
     parser.add_argument("--threads", type=int)
-    given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    recipe = yaml.safe_load(given.recipe.read_text())
-    given.out.mkdir(parents=True, exist_ok=True)
-    if given.what == "export":
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    recipe = yaml.safe_load(args.recipe.read_text())
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.what == "export":
         from p2pz_ray.mini.training.export import export
 
-        export(recipe, given.out, given.miniature)
+        export(recipe, args.out, args.miniature)
         return
-    if given.what == "restore":
+    if args.what == "restore":
         from p2pz_ray.mini.training.export import restore
 
-        restore(recipe, given.out, given.miniature)
+        restore(recipe, args.out, args.miniature)
         return
     from p2pz_ray.mini.training import clip, control, judge, unet, vae
 
@@ -49,7 +49,7 @@ def main() -> None:
         "unet": unet.train_unet,
         "control": control.train_control,
     }
-    trainings[given.what](recipe, given.out)
+    trainings[args.what](recipe, args.out)
 
 
 if __name__ == "__main__":

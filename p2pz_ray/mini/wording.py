@@ -1,4 +1,4 @@
-"""What is said of a scene: one English sentence that names the animal and, by chance, some of the rest."""
+"""Captions of scenes: an English sentence that names the animal and, by chance, some of the other attributes."""
 
 import numpy as np
 
@@ -42,15 +42,15 @@ WEARS = {
 }
 
 LATE = 0.7
-"""Of the sentences that name the animal late: the share of the other phrases that come before it."""
+"""In sentences that name the animal late, the probability of each place, sky or season to come before it."""
 
 
 def caption(scene: Scene, rng: np.random.Generator, share: float = 0.75) -> str:
-    """One English sentence: kind, style and what the animal wears are said, the rest each with a probability of
-    `share`.
+    """One English sentence. It always says the kind, the style and what the animal wears, and each of the other
+    attributes with a probability of `share`.
 
-    The animal is named early in half of the sentences; in the others, each of place, sky and season comes before it
-    by chance, so that its noun stands anywhere in a sentence.
+    Half of the sentences name the animal first; in the others, place, sky and season may come before it, so that the
+    noun can be anywhere in a sentence.
     """
 
     def one(options: tuple[str, ...]) -> str:
@@ -75,7 +75,7 @@ def caption(scene: Scene, rng: np.random.Generator, share: float = 0.75) -> str:
 
 
 def noun_phrase(scene: Scene, rng: np.random.Generator) -> str:
-    """What a sentence bank may be asked for and be true of the scene: "sketch of a cat with glasses in winter"."""
+    """A noun phrase for a sentence bank that is true of the scene: "sketch of a cat with glasses in winter"."""
     phrase = scene.kind
     if scene.glasses or scene.hat:
         phrase += f" {WEARS[scene.glasses, scene.hat][0]}"

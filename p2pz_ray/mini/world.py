@@ -1,8 +1,8 @@
-"""A little world of animals in which every edit has an exact right answer.
+"""A small world of drawn animals in which every edit has an exact answer.
 
-A `Scene` is a handful of independent attributes. `render` draws it, `caption` says it in English, and
-`Scene.with_(kind="dog")` is its counterfactual: the same scene with another animal, equal to the first in
-every pixel outside the two animals' masks.
+A `Scene` has a few independent attributes. `render` draws it and `caption` describes it in English.
+`Scene.with_(kind="dog")` is its counterfactual: the same scene with another animal, equal to the first in every pixel
+outside the two animals' masks.
 """
 
 from p2pz_ray.mini.drawing import backdrop, outline, render

@@ -4,7 +4,7 @@ import math
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,13 +12,12 @@ from typing import Any, Protocol
 import ray
 import torch
 
-import p2pz_ray
-from p2pz_ray.config import Device, Processes, RayConfig
-from p2pz_ray.errors import ConfigError, first_line
-from p2pz_ray.running.job import Job
+from p2pz_ray.config.processes import Processes, RayConfig
+from p2pz_ray.config.section import Device
+from p2pz_ray.errors import ConfigError, P2PZError, first_line
+from p2pz_ray.patience import doing
 from p2pz_ray.running.ray_folder import check_address, check_ray_folder
 from p2pz_ray.running.ray_private import JOB_VARIABLE, loopback_alone, outward_address, started_here
-from p2pz_ray.running.replica import Replica
 
 CONNECT_SECONDS = 10.0
 
@@ -51,7 +50,10 @@ def connected(config: Placed) -> Iterator[None]:
         check_address(address, named)
         _check_reachable(address, named)
         try:
-            with loopback_alone() if _on_loopback_alone(address) else nullcontext():
+            with (
+                doing(f"Connecting to Ray at {address}"),
+                loopback_alone() if _on_loopback_alone(address) else nullcontext(),
+            ):
                 ray.init(address=address, runtime_env=_own_code(), **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"There is no Ray cluster at {address} ({first_line(error)}): check {named}.") from error
@@ -66,7 +68,7 @@ def connected(config: Placed) -> Iterator[None]:
 def _own_code() -> dict[str, Any]:
     """This very package for the cluster's replicas, whatever version of it they may have, or none. Inside a submitted
     job the job's own environment has it already."""
-    return {} if JOB_VARIABLE in os.environ else {"py_modules": [str(Path(p2pz_ray.__file__).parent)]}
+    return {} if JOB_VARIABLE in os.environ else {"py_modules": [str(Path(__file__).parents[1])]}
 
 
 def _check_reachable(address: str, named: str) -> None:
@@ -113,23 +115,8 @@ def _start(config: Placed, quiet: dict[str, Any]) -> None:
     # Replicas may share cores, but each must find a place.
     needed = math.ceil(config.replicas.bounds[1] * config.replicas.cpus)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with loopback_alone():
+    with doing("Starting Ray"), loopback_alone():
         ray.init(address="local", num_cpus=max(cores, needed), include_dashboard=False, **quiet)
-
-
-def replicas(job: Job, partitions: int) -> list[Any]:
-    """The actors of a run, not more than it has partitions. They wait for room in the cluster by themselves."""
-    wanted = job.config.replicas
-    actor = ray.remote(concurrency_groups={"watch": 1, "translate": wanted.in_flight})(Replica).options(
-        num_cpus=wanted.cpus,
-        num_gpus=gpus(job.config),
-        max_restarts=wanted.max_restarts,
-        # The loop itself hands work out again, since it knows which partition is to blame; only loading waits for
-        # a restart by Ray's own retry.
-        max_task_retries=0,
-    )
-    count = min(wanted.bounds[1], partitions)
-    return [actor.remote(job, max(1, int(wanted.cpus))) for _ in range(count)]
 
 
 def lacking(config: Placed) -> str | None:
@@ -148,3 +135,9 @@ def gpus(config: Placed) -> float:
         return config.replicas.gpus
     has_gpus = ray.cluster_resources().get("GPU", 0) > 0
     return 1.0 if config.device == "cuda" or (config.device == "auto" and has_gpus) else 0.0
+
+
+def check_gpu(given: Sequence[str], device: str) -> None:
+    """Raise P2PZError where Ray has given a GPU that PyTorch doesn't find."""
+    if given and device != "cpu" and not torch.cuda.is_available():
+        raise P2PZError(f"{socket.gethostname()} has a GPU, but PyTorch finds none there: check its driver")

@@ -11,7 +11,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from p2pz_ray.errors import P2PZError, first_line
 from p2pz_ray.running.cluster import Placed, gpus, lacking
-from p2pz_ray.running.pool import GIVEN_UP, UNPLACED
+from p2pz_ray.running.crew import GIVEN_UP, UNPLACED
 
 TICK = 5.0  # seconds
 

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TextIO
 
-from p2pz_ray.collection.manifest import Manifest
+from p2pz_ray.commit.manifest import Manifest
 
 LOG = logging.getLogger("p2pz_ray")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from p2pz_ray.collection.failure import shown
-from p2pz_ray.collection.manifest import Manifest
+from p2pz_ray.commit.manifest import Manifest
+from p2pz_ray.storage.failure import shown
 
 SECONDS = [1, 3, 10, 30, 60, 120, 300, 600, 1800, 3600]
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from ray._private.thirdparty.pathspec import PathSpec  # what Ray itself reads ignore files with
 
-import p2pz_ray
-from p2pz_ray.collection.failure import shown
 from p2pz_ray.errors import ConfigError, first_line
+from p2pz_ray.storage.failure import shown
 
 EXCLUDED = (
     ".git .hg .svn .venv venv node_modules __pycache__ *.py[co] *.egg-info .*_cache .hypothesis .ipynb_checkpoints "
@@ -40,7 +39,7 @@ def files_to_send(folder: Path, named: Sequence[str] = ()) -> dict[str, Path]:
     found = _walk(folder, folder, [_rules(folder, EXCLUDED.split())], allowed)
     files = {name: file for name, file in found if any(f"{name}/".startswith(f"{part}/") for part in sent)}
     if "p2pz_ray/__init__.py" not in files:
-        own = Path(p2pz_ray.__file__).parent
+        own = Path(__file__).parents[1]
         files |= {f"p2pz_ray/{name}": file for name, file in _walk(own, own, [_rules(own, EXCLUDED.split())])}
     for name in files:
         if not _is_utf8(name):

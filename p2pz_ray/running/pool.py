@@ -11,32 +11,21 @@ from typing import Any
 import ray
 from ray.exceptions import (
     NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
     RayTaskError,
     TaskCancelledError,
-    WorkerCrashedError,
 )
 
-from p2pz_ray.collection.failure import FileError, StorageError
-from p2pz_ray.config import ReplicasConfig
+from p2pz_ray.config.processes import ReplicasConfig
 from p2pz_ray.errors import ConfigError, P2PZError, first_line
+from p2pz_ray.running.crew import LOADS, LOST, Crew
 from p2pz_ray.running.member import Handed, Member
 from p2pz_ray.running.metrics import DriverMetrics
 from p2pz_ray.running.progress import Progress
 from p2pz_ray.running.waiting import Waiting, Work
+from p2pz_ray.storage.failure import FileError, StorageError
 
-LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
-"""What Ray raises where a process or a machine is gone, and not where our code went wrong."""
-LOADS = 5
-"""Times in a row that a replica may fail or die before its model is loaded; then it is given up, but not sooner than"""
-LOADING = 60.0  # seconds after the first
 SUSPICION = 30.0
 """Seconds after which a machine from which a replica was lost is taken to live: its loss is told as late as that."""
-UNPLACED, GIVEN_UP = 30.0, 1800.0
-"""Seconds after which it is said that no machine has what a replica asks for, and after which a run ends for that, or a
-replica is given up for which no other place is found than the one it had."""
 OUTAGE = 600.0
 """Seconds for which nothing but failures of the storage may happen before the run is stopped."""
 REST = 2.0  # seconds, give or take half, for which a replica rests after such a failure
@@ -75,9 +64,8 @@ class Pool:
         lacking: Callable[[], str | None] = lambda: None,
         task: str = "translate",
     ) -> None:
-        self.members = [Member(actor, task) for actor in replicas]
+        self.crew = Crew(replicas, task, progress, lacking)
         self.settings, self.quarantine, self.progress, self.metrics = settings, quarantine, progress, metrics
-        self.lacking = lacking
         self.waiting = Waiting()
         self.left: dict[str, Work] = {}
         """Partition id → partition, of all that is not done."""
@@ -91,9 +79,7 @@ class Pool:
         self.errors: Counter[str] = Counter()
         self.broken: dict[str, str] = {}
         """Partition id → why it could be neither translated nor quarantined."""
-        self._loaded_once = False  # whether any replica ever was ready
         self._committed = False  # whether any partition was done
-        self._began, self._said_lacking = time.monotonic(), False
         self._spent: deque[float] = deque(maxlen=64)  # seconds that the last partitions took
         self._outage: float | None = None  # when the storage began to fail
         self._stop: float | None = None
@@ -113,19 +99,18 @@ class Pool:
         """
         self.done = done
         self.waiting, self.left = Waiting(partitions), {partition.id: partition for partition in partitions}
-        self._began = time.monotonic()
-        for member in self.members:
-            member.load()
+        self.crew.load()
         while self.left:
-            self._check_members()
+            self.crew.check()
             if self._stop is not None:
                 self._drain(self._stop)
                 raise KeyboardInterrupt
             self._hand_out()
             self._collect(TICK)
             self._judge()
-            self._watch()
-        self._release(self.members)
+            self.metrics.replicas.set(self.crew.hear(self.settings.deadline))
+            self.metrics.left.set(len(self.left))
+        self.crew.release(self.crew.members)
         if self.broken:
             reason = next(iter(self.broken.values()))
             raise P2PZError(
@@ -137,7 +122,7 @@ class Pool:
 
     def _hand_out(self) -> None:
         now = time.monotonic()
-        ready = [member for member in self.members if member.ready and member.rested <= now]
+        ready = [member for member in self.crew.members if member.ready and member.rested <= now]
         for member in ready:
             while member.kept and len(member.work) < self.settings.in_flight:
                 partition = member.kept.popleft()
@@ -147,7 +132,7 @@ class Pool:
         for depth in range(self.settings.in_flight):
             for member in ready:
                 # A second partition bridges the pause between two, but must not keep another replica idle.
-                others = sum(not other.work and not other.given_up for other in self.members) if depth else 0
+                others = sum(not other.work and not other.given_up for other in self.crew.members) if depth else 0
                 if len(self.waiting) > others and len(member.work) <= depth and not self._has_one_alone(member):
                     partition = self.waiting.take(member)
                     if member.work and partition.id in self.alone:
@@ -176,11 +161,11 @@ class Pool:
 
     def _second(self) -> None:
         """Give what takes unusually long to an idle replica too: the first to commit it counts."""
-        idle = [member for member in self.members if member.idle]
+        idle = [member for member in self.crew.members if member.idle]
         if not (idle and self._spent):
             return
         late = time.monotonic() - SLOW * median(self._spent)
-        slow = [handed for member in self.members for handed in list(member.work)[:1] if handed.since < late]
+        slow = [handed for member in self.crew.members for handed in list(member.work)[:1] if handed.since < late]
         for member, handed in zip(idle, sorted(slow, key=lambda handed: handed.since), strict=False):
             if self.held[handed.partition.id] == 1:
                 self._hand(member, handed.partition)
@@ -189,26 +174,18 @@ class Pool:
         """Let go of replicas that nothing is left for, so that the cluster can give their machines back: each
         partition underway keeps one spare replica, since it may come back or be slow."""
         awaited = [suspect.member for suspect in self.suspects]
-        spare = [member for member in self.members if not member.ready and member not in awaited]
-        spare += [member for member in self.members if member.idle]
-        many = min(len(spare) - len(self.left), len(self.members) - self.settings.bounds[0])
+        spare = [member for member in self.crew.members if not member.ready and member not in awaited]
+        spare += [member for member in self.crew.members if member.idle]
+        many = min(len(spare) - len(self.left), len(self.crew.members) - self.settings.bounds[0])
         if many > 0:
-            self._release(spare[:many])
-
-    def _release(self, members: Sequence[Member]) -> None:
-        refs = [handed.ref for member in members for handed in member.work]
-        for member in members:
-            member.release()
-        self.members = [member for member in self.members if member not in members]
-        if refs:  # copies of partitions that others were faster with: none may write any more
-            ray.wait(refs, num_returns=len(refs), timeout=30)
+            self.crew.release(spare[:many])
 
     # --------------------------------------------------------------------------------------------- taking in
 
     def _collect(self, timeout: float) -> None:
         """Wait for anything to happen, and take in all that has."""
         owners = {}
-        for member in self.members:
+        for member in self.crew.members:
             owners.update({handed.ref: member for handed in member.work})
             if member.loading is not None:
                 owners[member.loading] = member
@@ -218,42 +195,9 @@ class Pool:
         for ref in [ref for ref in owners if ref in happened]:
             member = owners[ref]
             if ref is member.loading:
-                self._loaded(member)
+                self.crew.take_load(member)
             elif any(ref is handed.ref for handed in member.work):
                 self._worked(member, ref)
-
-    def _watch(self) -> None:
-        """Hear how far the replicas are, show it, end those that don't move, and have those that failed try again."""
-        now = time.monotonic()
-        for member in self.members:
-            member.hear()
-            if member.stuck(self.settings.deadline):
-                self.progress.say(f"A replica has not moved for {self.settings.deadline:g} s: it is started anew.")
-                member.restart()
-            if member.again is not None and member.again <= now:
-                member.load()
-        ready = [member for member in self.members if member.ready]
-        self.progress.show(sum(member.underway for member in ready), len(ready))
-        self.metrics.replicas.set(len(ready))
-        self.metrics.left.set(len(self.left))
-
-    def _check_members(self) -> None:
-        """End the run where it has no replica any more, or never will have one."""
-        alive = [member for member in self.members if not member.given_up]
-        failures = [member.failure for member in self.members if member.failure is not None]
-        if not self._loaded_once and failures and all(member.failure or not member.placed for member in alive):
-            raise failures[0]  # a failure of the run's own, as far as anybody can tell
-        if not alive:
-            reason = f" ({first_line(failures[-1])})" if failures else ""
-            raise P2PZError(f"All replicas are given up{reason}: see the messages above and Ray's logs.")
-        waited = time.monotonic() - self._began
-        if waited > UNPLACED and not any(member.placed for member in self.members):
-            lacking = self.lacking()
-            if lacking and waited > GIVEN_UP:
-                raise P2PZError(f"{lacking} None has come within {GIVEN_UP / 60:.0f} min.")
-            if lacking and not self._said_lacking:
-                self._said_lacking = True
-                self.progress.say(f"{lacking} The run waits {GIVEN_UP / 60:.0f} min for one to be added.")
 
     def _worked(self, member: Member, ref: Any) -> None:
         try:
@@ -308,7 +252,7 @@ class Pool:
                 self._again(partition)
         else:
             self.suspects.append(Suspect(running, member, member.node))
-        others = any(other.ready for other in self.members if other is not member)
+        others = any(other.ready for other in self.crew.members if other is not member)
         if others and len(member.lost_with) >= LOADS:
             self.progress.say(f"It was lost with {LOADS} partitions in a row, so it is given up.")
             member.give_up(P2PZError(first_line(error)))
@@ -385,52 +329,13 @@ class Pool:
         elif now - self._outage > OUTAGE:
             raise P2PZError(f"{reason}. What is committed stays: mend it, and the same command goes on from there.")
 
-    def _loaded(self, member: Member) -> None:
-        try:
-            found = ray.get(member.loading)
-        except LOST as error:
-            failure = P2PZError(f"A replica died while it loaded the model: {_last_line(error)}.")
-            if "creation task" in str(error):  # not a death: Ray could not even make the actor, and will not try again
-                self._give_up(member, P2PZError(f"A replica can't start on the cluster: {_last_line(error)}."))
-            elif member.moved is None and time.monotonic() - member.trying < GIVEN_UP:
-                member.wait()  # a lost machine is being replaced, which may take minutes
-            elif member.loads >= LOADS and time.monotonic() - member.trying > LOADING:
-                self._give_up(member, failure)
-            else:
-                if member.loads == 1:
-                    self.progress.say(f"A replica died while it loaded the model ({first_line(error)}).")
-                member.load()
-            return
-        except RayTaskError as error:
-            kind = ConfigError if isinstance(error.cause, ConfigError) else P2PZError
-            failure = kind(f"A replica can't load the model: {first_line(error.cause)}.")
-            if member.loads >= LOADS:
-                self._give_up(member, failure)
-            else:
-                member.failed(failure)
-                if self._loaded_once and member.loads == 1:
-                    self.progress.say(f"{failure} It will try again.")
-            return
-        self._loaded_once = True
-        member.loaded(found.get("node"))
-
-    def _give_up(self, member: Member, failure: Exception) -> None:
-        if self._loaded_once:
-            self.progress.say(f"{failure} It is given up, and the others go on.")
-        member.give_up(failure)
-
     # -------------------------------------------------------------------------------------------- stopping
 
     def _drain(self, until: float) -> None:
         """Take in what is being worked on, as far as it is done by then; begin nothing."""
-        for member in self.members:
+        for member in self.crew.members:
             for handed in list(member.work)[1:]:
                 ray.cancel(handed.ref)
         self.progress.say("Stopping: what is being worked on has a moment to end.")
-        while (remaining := until - time.monotonic()) > 0 and any(member.work for member in self.members):
+        while (remaining := until - time.monotonic()) > 0 and any(member.work for member in self.crew.members):
             self._collect(min(TICK, remaining))
-
-
-def _last_line(error: BaseException) -> str:
-    """Where Python and Ray have the cause in a traceback's text."""
-    return str(error).strip().splitlines()[-1].strip().rstrip(".")

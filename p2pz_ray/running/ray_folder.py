@@ -3,8 +3,8 @@
 import os
 import tempfile
 
-from p2pz_ray.collection.failure import shown
 from p2pz_ray.errors import ConfigError, first_line
+from p2pz_ray.storage.failure import shown
 
 _LONGEST_SOCKET = 103  # bytes of a socket's path: 107 on Linux, 103 on macOS
 _BELOW = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"

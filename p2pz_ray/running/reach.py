@@ -6,7 +6,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
-from p2pz_ray.config import Section
+from p2pz_ray.config.section import Section
 from p2pz_ray.errors import ConfigError
 
 _PLACES = (

@@ -5,13 +5,13 @@ from typing import Any
 
 from ray import serve
 
-from p2pz_ray.config import Processes
+from p2pz_ray.config.processes import Processes
+from p2pz_ray.config.serve import BatchConfig, ServeConfig
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.serving.config import BatchConfig, ServeConfig
 from p2pz_ray.serving.engines import ServedEditor, ServedStudents
-from p2pz_ray.serving.ingress import Ingress
 from p2pz_ray.serving.offer import Offer
 from p2pz_ray.serving.prepare import prepare
+from p2pz_ray.serving.web.ingress import Ingress
 
 DRAIN = 30.0
 """Seconds that a replica has to finish its work when it is shut down."""

@@ -13,17 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from p2pz_ray.config import Device, EditConfig
+from p2pz_ray.config.edits import EditConfig
+from p2pz_ray.config.section import Device
+from p2pz_ray.config.serve import BatchConfig, ServeConfig
 from p2pz_ray.editing import EditDirection
 from p2pz_ray.editing.model import chosen_device
+from p2pz_ray.engines.direction import edit_direction
+from p2pz_ray.engines.engine import in_one_pass, load_editor
 from p2pz_ray.language.captions import Blip, Captioner
 from p2pz_ray.running import log
-from p2pz_ray.running.direction import edit_direction
-from p2pz_ray.running.engine import in_one_pass, load_editor
-from p2pz_ray.serving.config import BatchConfig, ServeConfig
 from p2pz_ray.serving.gathering import Gathering, Waiting
 from p2pz_ray.serving.metrics import EngineMetrics
-from p2pz_ray.serving.prepare import load_students
+from p2pz_ray.serving.students import load_students
 from p2pz_ray.serving.task import Answer, Edit, Part, Progress, Task
 from p2pz_ray.student import Student
 

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2pz_ray.serving.config import ServeConfig
+from p2pz_ray.config.serve import ServeConfig
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,18 @@
 """The checks before a service starts Ray."""
 
 import os
-from pathlib import Path
 
+from p2pz_ray.config.serve import ServeConfig
 from p2pz_ray.editing import EditDirection
-from p2pz_ray.editing.checkpoint import locate
+from p2pz_ray.editing.checkpoint.files import locate
+from p2pz_ray.editing.checkpoint.weights import TEXT
 from p2pz_ray.editing.model import TextEncoder
-from p2pz_ray.editing.weights import TEXT
+from p2pz_ray.engines.checked import checked_checkpoint, picture_size
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.running.prepare import absolute_model, absolute_uri, checked_checkpoint, picture_size
-from p2pz_ray.serving.config import ServeConfig
 from p2pz_ray.serving.offer import Offer, Taught, token_hash
+from p2pz_ray.serving.students import load_students
 from p2pz_ray.student import Student
+from p2pz_ray.translation.absolute import absolute_model, absolute_uri
 
 
 def prepare(config: ServeConfig) -> Offer:
@@ -27,18 +28,6 @@ def prepare(config: ServeConfig) -> Offer:
         for name, file in files.items():
             EditDirection.load(file).check(text, name)
     return Offer(config, size, _taught(load_students(config.students, "cpu")), _token(config))
-
-
-def load_students(uris: list[str], device: str) -> dict[str, Student]:
-    """Edit → the student that makes it. Raises ConfigError for a URI that is no student, and for two of one edit."""
-    students: dict[str, Student] = {}
-    for uri in uris:
-        student = Student.from_pretrained(uri, device)
-        for edit in student.repertoire.skills or [Path(uri.rstrip("/").removesuffix("/student")).name]:
-            if edit in students:
-                raise ConfigError(f"students names two students that make {edit}: keep one of them.")
-            students[edit] = student
-    return students
 
 
 def _taught(students: dict[str, Student]) -> dict[str, Taught]:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from p2pz_ray.config import Device, Processes, RayConfig
+from p2pz_ray.config.processes import Processes, RayConfig
+from p2pz_ray.config.section import Device
+from p2pz_ray.config.serve import ServeConfig
 from p2pz_ray.errors import ConfigError, P2PZError, first_line
-from p2pz_ray.serving.config import ServeConfig
 from p2pz_ray.serving.prepare import prepare
 
 NAME = "p2pz"

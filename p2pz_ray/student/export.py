@@ -17,8 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.storage.store import Store
 from p2pz_ray.student.onnx import OnnxGenerator
 from p2pz_ray.student.student import ONNX_FILE, Student
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from p2pz_ray.student.layers import GAIN, Conv, Filter, Linear, ModulatedConv, bend, leaky, width
 
 if TYPE_CHECKING:
-    from p2pz_ray.student.config import GeneratorConfig
+    from p2pz_ray.config.generator import GeneratorConfig
 
 RAMP = 0.25
 """Directions shorter than this fade the answer towards the source; at longer ones it is the network's own."""

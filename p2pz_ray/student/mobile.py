@@ -12,7 +12,7 @@ from p2pz_ray.student.generator import Lot
 from p2pz_ray.student.layers import GAIN, Conv, Filter, bend, width
 
 if TYPE_CHECKING:
-    from p2pz_ray.student.config import GeneratorConfig
+    from p2pz_ray.config.generator import GeneratorConfig
 
 EXPANSION = 4
 

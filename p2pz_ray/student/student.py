@@ -15,9 +15,9 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from p2pz_ray.collection.store import Store
+from p2pz_ray.config.generator import GeneratorConfig
 from p2pz_ray.errors import ConfigError, first_line
-from p2pz_ray.student.config import GeneratorConfig
+from p2pz_ray.storage.store import Store
 from p2pz_ray.student.generator import CoModGenerator
 from p2pz_ray.student.mobile import MobileGenerator
 from p2pz_ray.student.onnx import OnnxGenerator

@@ -11,11 +11,11 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from p2pz_ray.collection.failure import shown
 from p2pz_ray.collection.partition import Source, file_id
 from p2pz_ray.collection.schema import Columns
-from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ConfigError, first_line
+from p2pz_ray.storage.failure import shown
+from p2pz_ray.storage.store import Store
 
 _STATS = re.compile(r"(.*/?\d+)_stats\.json")
 _SUCCESS = "success"

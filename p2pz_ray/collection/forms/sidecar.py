@@ -8,12 +8,12 @@ import posixpath
 from collections.abc import Iterable
 from typing import Any
 
-from p2pz_ray.collection.failure import FileError, MissingFileError
 from p2pz_ray.collection.partition import Source
 from p2pz_ray.collection.schema import Columns
 from p2pz_ray.collection.sorted import Entry
-from p2pz_ray.collection.store import Store
 from p2pz_ray.errors import ImageError
+from p2pz_ray.storage.failure import FileError, MissingFileError
+from p2pz_ray.storage.store import Store
 
 EXTENSIONS = (".txt", ".json")
 """Of captions: plain text, or an object with the caption under the column's name. Their place, from 1, is a source's

@@ -18,11 +18,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-from p2pz_ray.collection.failure import shown
 from p2pz_ray.collection.partition import Source, file_id
 from p2pz_ray.collection.schema import Columns
-from p2pz_ray.collection.store import Positioned, Store
 from p2pz_ray.errors import ConfigError, ImageError, first_line
+from p2pz_ray.storage.failure import shown
+from p2pz_ray.storage.remote_file import Positioned
+from p2pz_ray.storage.store import Store
 
 PICTURES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm", "avif", "heic", "heif", "jxl", "jp2")
 _SAMPLE = re.compile(r"((?:.*/)?[^.][^./]*)\.([^/]+)")  # the key, and which part of the sample it is

@@ -1,1 +1,1 @@
-"""How the miniature's models are trained: one file a model, and what they share."""
+"""The training of the miniature's models: one file per model, and what they share."""

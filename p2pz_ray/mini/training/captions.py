@@ -1,4 +1,4 @@
-"""What a training is told of its scenes: captions that are true of them, as tokens. It never sees an edit."""
+"""Captions of the training scenes, as tokens. No training ever sees an edit."""
 
 import re
 from dataclasses import dataclass
@@ -16,54 +16,54 @@ from p2pz_ray.mini.wording import BEHINDS, LOOKS, OPENINGS, PLACES, POSTURES, TI
 from p2pz_ray.mini.world import COATS, Scene, caption
 
 BANK = 4000
-"""Sentences of the template bank that are looked through for true ones."""
+"""Sentences of the template bank, of which those that could be false of a scene are dropped."""
 
 
 class Captions:
-    """Several captions of every scene, as tokens; for each picture of a batch one of them is drawn.
+    """Several captions per scene, as tokens; for each picture in a batch one of them is drawn at random.
 
     Args:
-        scenes: what is captioned, `recipe["captions"]["count"]` times each, a share `bank` of them in sentences of the
-            template bank. They are made once and kept in `out`/captions.pt.
-        dropout: the share of captions left empty, which classifier-free guidance needs.
+        scenes: each gets `recipe["captions"]["count"]` captions, of which a share `bank` are sentences of the template
+            bank. They are made once and kept in `out`/captions.pt.
+        dropout: the share of captions replaced by an empty one, as classifier-free guidance needs.
     """
 
     def __init__(self, recipe: Recipe, out: Path, scenes: list[Scene], dropout: float = 0.0):
         tokenizer = build_tokenizer(recipe, out)
-        self.tokens = _told(recipe, out, scenes).to(processor())
+        self.tokens = _captioned(recipe, out, scenes).to(processor())
         self.empty = tokens_of(tokenizer, [""]).long().to(processor())
         self.end = tokenizer.eos_token_id
         self.dropout = dropout
 
     def __call__(self, index: torch.Tensor) -> torch.Tensor:
-        """(B,) numbers of scenes → (B, L) tokens, by torch's own generator."""
+        """(B,) indices of scenes → (B, L) tokens, drawn with torch's global generator."""
         way = torch.randint(self.tokens.shape[1], index.shape, device=index.device)
         said = self.tokens[index, way].long()
         return torch.where(torch.rand(len(index), 1, device=index.device) < self.dropout, self.empty, said)
 
     def ends(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, L) tokens → (B,) where each caption's words end: at its first end-of-text marker."""
+        """(B, L) tokens → (B,) the position of each caption's first end-of-text token."""
         return (tokens == self.end).int().argmax(1)
 
 
-def _told(recipe: Recipe, out: Path, scenes: list[Scene]) -> torch.Tensor:
-    """(scenes, captions of each, L) int16."""
+def _captioned(recipe: Recipe, out: Path, scenes: list[Scene]) -> torch.Tensor:
+    """(scenes, captions per scene, L) int16."""
     file, asked, length = out / "captions.pt", recipe["captions"], recipe["text"]["tokens"]
     build_tokenizer(recipe, out)
     if file.exists():
         saved = torch.load(file, weights_only=True)
         if saved.shape == (len(scenes), asked["count"], length):
             return saved
-    telling = _Telling(out / "tokenizer", length, asked["count"], asked["bank"])
+    work = _Captioning(out / "tokenizer", length, asked["count"], asked["bank"])
     pieces = [(recipe["seed"] + i, scenes[i : i + CHUNK]) for i in range(0, len(scenes), CHUNK)]
-    tokens = torch.from_numpy(np.concatenate(in_parallel(telling, pieces)))
+    tokens = torch.from_numpy(np.concatenate(in_parallel(work, pieces)))
     torch.save(tokens, file)
     return tokens
 
 
 @dataclass(frozen=True)
-class _Telling:
-    """Captions a piece of the scenes, the same whichever process does."""
+class _Captioning:
+    """Captions one unit of scenes: the same in whichever process it runs."""
 
     tokenizer: Path
     length: int
@@ -86,8 +86,8 @@ class _Telling:
 
 @cache
 def bank_for(word: str) -> list[str]:
-    """Bank sentences for `word` that say nothing of the attributes a scene has: what they say must be true."""
-    stand_in = "owl" if word[0] in "aeiou" else "cat"  # with the article that `word` has
+    """Bank sentences for `word` that mention none of a scene's attributes, since that could be false."""
+    stand_in = "owl" if word[0] in "aeiou" else "cat"  # takes the same article as `word`
     return [re.sub(rf"\b{stand_in}\b", word, sentence) for sentence in _plain_sentences(stand_in)]
 
 

@@ -1,4 +1,4 @@
-"""A small CLIP, contrastive over pictures and captions: its text half conditions the UNet, as in Stable Diffusion."""
+"""A small CLIP, trained to match pictures and captions. Its text encoder conditions the UNet."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from p2pz_ray.mini.training.tokenizer import build_tokenizer
 from p2pz_ray.mini.world import Scene
 
 ALIKE = 64
-"""Lookalikes of one kind in a batch of them."""
+"""Pictures per group of lookalikes in a batch."""
 
 
 def build_clip(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -52,7 +52,7 @@ def build_clip(recipe: Recipe, tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def trained_text(recipe: Recipe, out: Path) -> tuple[CLIPTokenizer, CLIPTextModel]:
-    """The tokenizer, and the text half of the trained CLIP."""
+    """The tokenizer, and the text encoder of the trained CLIP."""
     tokenizer = build_tokenizer(recipe, out)
     clip = build_clip(recipe, tokenizer)
     required(out / "clip.pt", "clip", clip=clip)
@@ -90,8 +90,9 @@ def train_clip(recipe: Recipe, out: Path) -> None:
 
 
 def _read(states: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    """(B, L, D) states and where their words end → (B, D): the state there, where CLIP reads a sentence, or by even
-    chances that of any later place, so that the padding, which the UNet sees too, carries the sentence as well."""
+    """(B, L, D) states and (B,) positions where the words end → (B, D). Half of the rows are the state at that
+    position, as in CLIP; the others the state at a random later one. So the padding, which the UNet attends to as
+    well, learns to carry the sentence."""
     length = states.shape[1]
     later = ends + (torch.rand(len(ends), device=ends.device) * (length - ends)).long()
     at = torch.where(torch.rand(len(ends), device=ends.device) < 0.5, ends, later)
@@ -99,10 +100,11 @@ def _read(states: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
 
 
 def with_lookalikes(scenes: Sequence[Scene], batch: int, seed: int, start: int) -> Iterator[torch.Tensor]:
-    """As `batches`, but every other batch is of lookalikes: groups of scenes with one animal, coat and ground.
+    """Like `batches`, but every other batch consists of groups of lookalikes: scenes with the same animal, coat and
+    ground.
 
-    In a batch of any scenes these and the sky tell the pictures apart, and both halves learn little else; among
-    lookalikes they have to see the pose, the view and the hat.
+    In a random batch, animal, coat, ground and sky are enough to tell the pictures apart, so CLIP learns little else.
+    Among lookalikes it has to learn the pose, the view and the hat.
     """
     alike = defaultdict(list)
     for number, scene in enumerate(scenes):

@@ -1,4 +1,4 @@
-"""The ControlNet: tells the UNet, whose weights stay, where the lines of the animal or of the whole picture are."""
+"""The ControlNet: makes the UNet, whose weights stay fixed, follow the outline of the animal or of all edges."""
 
 import copy
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from p2pz_ray.mini.world import Scene, outline
 
 
 def build_control(recipe: Recipe, unet: UNet2DConditionModel) -> ControlNetModel:
-    """The UNet's encoder without its attention, which would double the size; begun with the UNet's own weights."""
+    """A copy of the UNet's encoder, with its weights, but without attention, which would double the size."""
     channels = tuple(recipe["unet"]["channels"])
     control = ControlNetModel(
         block_out_channels=channels,
@@ -35,8 +35,8 @@ def build_control(recipe: Recipe, unet: UNet2DConditionModel) -> ControlNetModel
         norm_num_groups=16,
         conditioning_embedding_out_channels=tuple(recipe["vae"]["channels"]),
     )
-    own, begun = control.state_dict(), unet.state_dict()
-    control.load_state_dict({name: begun.get(name, value) for name, value in own.items()})
+    weights = unet.state_dict()
+    control.load_state_dict({name: weights.get(name, value) for name, value in control.state_dict().items()})
     return control.to(memory_format=torch.channels_last)
 
 
@@ -88,7 +88,7 @@ def train_control(recipe: Recipe, out: Path) -> None:
 
 
 def drawn_lines(images: Tensor, scenes: list[Scene], out: Path) -> Tensor:
-    """(N, 2, size, size) uint8, drawn once and kept: each animal's outline, and the edges of its whole picture."""
+    """(N, 2, size, size) uint8: each animal's outline, and the edges of the whole picture. Drawn once and kept."""
     file = out / "lines.pt"
     if file.exists():
         saved = torch.load(file, weights_only=True)
@@ -104,7 +104,7 @@ def drawn_lines(images: Tensor, scenes: list[Scene], out: Path) -> Tensor:
 
 @dataclass(frozen=True)
 class _Lines:
-    """Draws a piece of the lines."""
+    """Draws the lines of one unit of scenes."""
 
     size: int
 

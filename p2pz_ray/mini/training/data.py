@@ -1,4 +1,4 @@
-"""What the models are trained on: scenes drawn once and kept, in batches that a resumed training finds again."""
+"""The training data: scenes, drawn once and kept in a file, in batches whose order a resumed training repeats."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
@@ -19,18 +19,18 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 CHUNK = 1000
-"""Scenes that one process draws at a time."""
+"""Scenes in one unit of work for a process. Each unit has its own random generator, so the scenes depend on it."""
 FEW = 3
-"""Tasks that are not worth the seconds in which other processes begin."""
+"""Up to this many units of work are done in this process: starting others would take longer."""
 
 
 def drawn(
     recipe: Recipe, out: Path, name: str = "scenes", held_out: bool | None = False
 ) -> tuple[torch.Tensor, list[Scene]]:
-    """The scenes of a training, drawn once and kept: (N, 3, size, size) uint8 and their attributes.
+    """The scenes of a training: (N, 3, size, size) uint8 and their attributes. Drawn once, then read from `out`.
 
-    name: of the file, and of the seed and the number of scenes in the recipe.
-    held_out: False for what a generator is trained on, None for a judge, which may see every combination.
+    name: of the file, and of the recipe's section with the seed and the number of scenes.
+    held_out: False for the generator's training scenes, None for the judge's, which may have any attributes.
     """
     file = out / f"{name}.pt"
     if file.exists():
@@ -40,7 +40,7 @@ def drawn(
     asked = recipe[name]
     pieces = [(asked["seed"], start, min(CHUNK, asked["count"] - start)) for start in range(0, asked["count"], CHUNK)]
     made = in_parallel(_Drawing(recipe["size"], held_out), pieces)
-    # Arrays come back from other processes as they are, tensors in shared memory that there may be little of.
+    # Processes return arrays: tensors would go through shared memory, of which there may be little.
     images = torch.from_numpy(np.concatenate([pictures for pictures, _ in made])).permute(0, 3, 1, 2).contiguous()
     scenes = [scene for _, some in made for scene in some]
     torch.save({"images": images, "scenes": [s.to_json() for s in scenes]}, file)
@@ -49,7 +49,7 @@ def drawn(
 
 @dataclass(frozen=True)
 class _Drawing:
-    """Draws a piece of a training's scenes, the same whichever process does."""
+    """Draws one unit of scenes: the same ones in whichever process it runs."""
 
     size: int
     held_out: bool | None
@@ -62,7 +62,7 @@ class _Drawing:
 
 
 def in_parallel(work: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
-    """`work` done on every task, in their order, by as many processes as there are cores."""
+    """The results of `work` on every task, in order, computed by as many processes as there are cores."""
     if len(tasks) <= FEW:
         return [work(task) for task in tasks]
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -70,7 +70,7 @@ def in_parallel(work: Callable[[Task], Result], tasks: Sequence[Task]) -> list[R
 
 
 def batches(count: int, batch: int, seed: int, start: int) -> Iterator[torch.Tensor]:
-    """Endless batches of indices, one shuffle an epoch; beginning at step `start` as if never interrupted."""
+    """Endless batches of indices, shuffled once per epoch; from step `start` on, as if never interrupted."""
     per_epoch = count // batch
     step = start
     while True:
@@ -82,7 +82,7 @@ def batches(count: int, batch: int, seed: int, start: int) -> Iterator[torch.Ten
 
 
 def to_signal(images: torch.Tensor) -> torch.Tensor:
-    """uint8 pixels to -1 … 1, in the memory layout that convolutions like."""
+    """uint8 pixels as floats in -1 … 1, channels last in memory, which suits convolutions."""
     return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 

@@ -1,4 +1,4 @@
-"""From checkpoints to what ships: half-precision folders that the stock libraries load."""
+"""Turns checkpoints into the shipped folders: half-precision weights that diffusers and transformers load."""
 
 import json
 from pathlib import Path
@@ -19,8 +19,8 @@ from p2pz_ray.mini.training.vae import build_vae
 
 
 def export(recipe: Recipe, out: Path, to: Path) -> None:
-    """Write `to`/model (a StableDiffusionPipeline), `to`/clip (a CLIPModel) and `to`/judge from what is trained, and
-    `to`/control (a ControlNetModel) where one is."""
+    """Write `to`/model (a StableDiffusionPipeline), `to`/clip (a CLIPModel) and `to`/judge from the checkpoints,
+    and `to`/control (a ControlNetModel) if there is one."""
     unet = build_unet(recipe)
     required(out / "unet.pt", "unet", ema=unet)
     pipeline = assembled(recipe, out, unet)
@@ -28,7 +28,7 @@ def export(recipe: Recipe, out: Path, to: Path) -> None:
         part.half()
     pipeline.save_pretrained(to / "model", safe_serialization=True)
     (to / "model" / "editing.json").write_text(json.dumps(recipe["editing"]) + "\n")
-    # transformers loads weights as its configuration says, diffusers as float32: let them agree.
+    # transformers loads weights in the configuration's precision, diffusers in float32: make them agree.
     notes = to / "model" / "text_encoder" / "config.json"
     notes.write_text(json.dumps({**json.loads(notes.read_text()), "dtype": "float32"}, indent=2) + "\n")
 
@@ -55,8 +55,8 @@ def export(recipe: Recipe, out: Path, to: Path) -> None:
 
 
 def restore(recipe: Recipe, out: Path, shipped: Path) -> None:
-    """The other way: the VAE, CLIP and judge of a miniature's folder as finished checkpoints, so that a UNet can be
-    trained on them."""
+    """The reverse of `export`: writes the VAE, CLIP and judge of a miniature's folder as finished checkpoints, so that
+    a UNet can be trained on them."""
     tokenizer = CLIPTokenizer.from_pretrained(shipped / "clip")
     learned = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     write_vocabulary(out / "tokenizer", learned["vocab"], learned["merges"])

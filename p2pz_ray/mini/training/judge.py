@@ -1,4 +1,4 @@
-"""The judge's training: scenes of its own, blurred and noised a little, as made pictures are."""
+"""The judge's training, on scenes of its own, slightly blurred and noised, as generated pictures are."""
 
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ def train_judge(recipe: Recipe, out: Path) -> None:
 
 
 def roughened(x: torch.Tensor) -> torch.Tensor:
-    """Half of the pictures blurred, and all noised, by chance: an autoencoder's softness should not fool the judge."""
+    """Blurs about half of the pictures and adds some noise to all, so that an autoencoder's softness does not fool the
+    judge."""
 
     def chance() -> torch.Tensor:
         return torch.rand(len(x), 1, 1, 1, device=x.device)

@@ -1,4 +1,4 @@
-"""The loop that all trainings share: warm up, hold, cool down; checkpoints, a log, and going on after a kill."""
+"""The training loop: warm up, hold, cool down; checkpoints, a log, and resuming after a kill."""
 
 import json
 import os
@@ -14,21 +14,21 @@ from diffusers.models.upsampling import Upsample2D
 from p2pz_ray.editing.model import chosen_device
 
 CHECKPOINT_EVERY = 250
-"""Steps; a long training writes forty checkpoints, however many steps it has."""
+"""Steps between checkpoints; long trainings write forty checkpoints in all."""
 LOG_EVERY = 50
 LONG = 1000
-"""Steps from which on a training on a CPU is compiled."""
+"""Steps from which compiling is worth its time on a CPU."""
 Numbers = dict[str, torch.Tensor]
 
 
 class Checkpoint:
-    """Everything a training needs to go on: named modules, their optimizers and the step."""
+    """Everything a training needs to resume: named modules, their optimizers and the step."""
 
     def __init__(self, file: Path, **parts: Any):
         self.file, self.parts = file, parts
 
     def load(self) -> int:
-        """Restore the parts; returns the step to go on from (0 without a checkpoint)."""
+        """Restore the parts; returns the step to resume from (0 without a checkpoint)."""
         if not self.file.exists():
             return 0
         saved = torch.load(self.file, "cpu", weights_only=True)
@@ -44,13 +44,13 @@ class Checkpoint:
 
 
 def required(file: Path, what: str, **parts: Any) -> None:
-    """Load parts of a checkpoint that an earlier training must have left. Raises SystemExit where it has not."""
+    """Load parts of the checkpoint of an earlier training. Raises SystemExit if there is none."""
     if Checkpoint(file, **parts).load() == 0:
-        raise SystemExit(f"there is no {file}: train the {what} first")
+        raise SystemExit(f"{file} is missing: train the {what} first")
 
 
 def processor() -> torch.device:
-    """What trains: a GPU where there is one."""
+    """The device to train on: the GPU if there is one."""
     return torch.device(chosen_device("auto"))
 
 
@@ -64,19 +64,19 @@ def bfloat16_pays() -> bool:
 
 
 def compiled(network: torch.nn.Module, settings: dict[str, Any]) -> None:
-    """Compile a network in place where a training of so many `steps` wins back the minute that this takes."""
+    """Compile a network in place: always on a GPU, and on a CPU with fast bfloat16 for trainings of many `steps`."""
     if on_gpu():
         network.compile()
     elif settings["steps"] >= LONG and bfloat16_pays() and shutil.which("g++"):
         for part in network.modules():
             if isinstance(part, Upsample2D):
-                # torch 2.13 compiles it for CPUs so that no gradient goes through.
+                # torch 2.13, compiling it for CPUs, loses its gradient.
                 part.forward = torch.compiler.disable(part.forward)  # type: ignore[method-assign]
         network.compile(dynamic=False)
 
 
 class Log:
-    """A line of progress every so many steps, and the same numbers as JSON lines in a file."""
+    """Prints progress every LOG_EVERY steps, and writes the same numbers to a file as JSON lines."""
 
     def __init__(self, file: Path, total: int):
         self.file, self.total = file, total
@@ -107,17 +107,18 @@ def train(
     after: Callable[[int], None] = lambda step: None,
     saved: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Take the steps that are left of `settings["steps"]`.
+    """Run the remaining steps of `settings["steps"]`.
 
-    checkpoint: the optimizers among its parts are stepped here.
-    prepare: given the step to go on from, returns the function that makes a step's loss and what to log of it.
-    bfloat16: whether that is computed in bfloat16 where it is safe.
-    after: called when a step was taken; saved: when its checkpoint was written.
+    checkpoint: the loop steps the optimizers among its parts.
+    prepare: takes the step to resume from; returns a function that takes a step and returns its loss and numbers to
+        log.
+    bfloat16: whether to compute the loss in bfloat16 where that is safe (autocast).
+    after: called after each step; saved: called after each checkpoint.
     """
     total = settings["steps"]
     optimizers = [part for part in checkpoint.parts.values() if isinstance(part, torch.optim.Optimizer)]
     every = max(CHECKPOINT_EVERY, total // 40)
-    start = checkpoint.load()  # which gives the optimizers other groups
+    start = checkpoint.load()  # replaces the optimizers' groups
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     parameters = [p for group in groups for p in group["params"]]
     loss_at = prepare(start)

@@ -1,8 +1,9 @@
-"""How a network's weights move: its inner matrices by Muon, everything else by AdamW.
+"""The optimizers: Muon for a network's inner matrices, AdamW for everything else.
 
-Muon (Jordan et al., 2024) takes steps whose singular values are all about one, so that no direction of a matrix is left
-behind; scaled to AdamW's usual step (Liu et al., 2025), one rate serves both. At equal steps it learns more than AdamW
-alone for a seventh more time. torch's own Muon takes no convolutions, of which these networks are made.
+Muon (Jordan et al., 2024) takes steps whose singular values are all about one, so that no direction of a matrix is
+left behind. Its steps are scaled to AdamW's usual ones (Liu et al., 2025), so both use one learning rate. In the same
+number of steps it learns more than AdamW alone, and takes a seventh longer. torch's own Muon doesn't support
+convolutions, of which these networks consist.
 """
 
 from collections import defaultdict
@@ -15,14 +16,14 @@ from torch.optim import AdamW, Optimizer
 from p2pz_ray.mini.training.loop import bfloat16_pays, on_gpu
 
 ENDS = {"conv_in", "conv_out", "quant_conv", "post_quant_conv", "embeddings"}
-"""Layers that read or write what is not hidden: AdamW moves them."""
+"""Input and output layers, which AdamW updates."""
 QUINTIC = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the iteration: it draws singular values up to about one as fast as five rounds can."""
+"""Coefficients of the iteration: in five rounds it brings singular values close to one."""
 ROUNDS = 5
 
 
 def optimizers(named: Iterable[tuple[str, nn.Parameter]], decay: float) -> dict[str, Optimizer]:
-    """For named parameters, the two optimizers that move them, by the names they have in a checkpoint."""
+    """The two optimizers for these named parameters, under their names in a checkpoint."""
     inner: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in named:
@@ -32,7 +33,7 @@ def optimizers(named: Iterable[tuple[str, nn.Parameter]], decay: float) -> dict[
 
 
 class Muon(Optimizer):
-    """Parameters are matrices (rows, columns) or convolutions (rows, …), taken as matrices of as many rows."""
+    """Parameters are matrices (rows, columns) or convolutions (rows, …), flattened to matrices."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], momentum: float = 0.95, weight_decay: float = 0.0):
         super().__init__(parameters, {"lr": 0.0, "momentum": momentum, "weight_decay": weight_decay})
@@ -46,13 +47,13 @@ class Muon(Optimizer):
                     alike[len(parameter), parameter[0].numel()].append(parameter)
             for shape, parameters in alike.items():
                 moves = [self._direction(p, group["momentum"]).reshape(shape) for p in parameters]
-                rate = group["lr"] * 0.2 * max(shape) ** 0.5  # AdamW's entries are 0.2 in the mean square
+                rate = group["lr"] * 0.2 * max(shape) ** 0.5  # the RMS of AdamW's steps is about 0.2
                 for parameter, move in zip(parameters, orthogonal(torch.stack(moves)), strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.sub_(rate * move.reshape(parameter.shape))
 
     def _direction(self, parameter: nn.Parameter, momentum: float) -> Tensor:
-        """Nesterov's: the gradient, moved on towards its running mean."""
+        """Nesterov momentum: the gradient, moved towards its running mean."""
         assert parameter.grad is not None
         state = self.state[parameter]
         if not state:
@@ -62,12 +63,12 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """(N, rows, columns) → the same with all singular values between about 0.7 and 1.2, by Newton and Schulz's way."""
+    """(N, rows, columns) → the same with all singular values between about 0.7 and 1.2, by Newton-Schulz iteration."""
     a, b, c = QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    if bfloat16_pays():  # "about one" needs no more digits
+    if bfloat16_pays():  # precise enough for "about one"
         x = x.bfloat16()
     for _ in range(ROUNDS):
         gram = x @ x.mT

@@ -1,4 +1,4 @@
-"""Noise: the schedule, latents at drawn levels of it, and what a wrong guess of it costs."""
+"""Noise: the schedule, noised latents, and the loss of a noise prediction."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from p2pz_ray.mini.training.loop import Numbers
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion 1.x's noise schedule. Its few steps begin at the last timestep and waste none at the first
+    """Stable Diffusion 1.x's noise schedule. With few steps, sampling starts at the last timestep
     (Lin et al. 2023, "trailing")."""
     return DDIMScheduler(
         beta_start=0.00085,
@@ -21,7 +21,7 @@ def build_scheduler() -> DDIMScheduler:
 
 
 def noised(x0: torch.Tensor, alphas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents (B, 4, h, w) at drawn levels of noise, the timesteps (B,) of those, and the noise."""
+    """Latents (B, 4, h, w) with noise of random levels, their timesteps (B,), and the noise."""
     noise = torch.randn_like(x0)
     # One timestep from each of B equal strata: less variance than independent draws.
     strata = torch.randperm(len(x0), device=x0.device)
@@ -33,7 +33,7 @@ def noised(x0: torch.Tensor, alphas: torch.Tensor) -> tuple[torch.Tensor, torch.
 def denoising_loss(
     said: torch.Tensor, noise: torch.Tensor, alphas: torch.Tensor, min_snr: float
 ) -> tuple[torch.Tensor, Numbers]:
-    """Of a prediction of the noise, weighted by the signal's share at each row's level (Hang et al. 2023, min-SNR)."""
+    """The loss of a noise prediction, weighted by signal-to-noise ratio (min-SNR, Hang et al. 2023); and its error."""
     error = F.mse_loss(said.float(), noise, reduction="none").mean((1, 2, 3))
     snr = alphas / (1 - alphas)
     return (error * snr.clamp(max=min_snr) / snr).mean(), {"error": error.mean().detach()}

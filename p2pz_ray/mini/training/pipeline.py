@@ -1,4 +1,4 @@
-"""The trained parts as a stock pipeline, and the pictures that it makes on the way."""
+"""The trained parts as a stock diffusers pipeline, and sample pictures during training."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from p2pz_ray.mini.world import KINDS, caption, sample_scene
 
 
 def assembled(recipe: Recipe, out: Path, unet: UNet2DConditionModel) -> StableDiffusionPipeline:
-    """A UNet with the autoencoder and the text half that it was trained on."""
+    """A pipeline of this UNet with the autoencoder and the text encoder that it was trained on."""
     vae = trained_vae(recipe, out)
     vae.register_to_config(scaling_factor=json.loads((out / "scale.json").read_text()))
     tokenizer, text = trained_text(recipe, out)

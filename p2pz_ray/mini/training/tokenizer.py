@@ -14,7 +14,7 @@ from p2pz_ray.mini.world import KINDS, caption, sample_scene
 
 
 def build_tokenizer(recipe: Recipe, out: Path) -> CLIPTokenizer:
-    """The tokenizer in `out`/tokenizer, learned there if it is not there yet."""
+    """The tokenizer in `out`/tokenizer, learned first if there is none."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     folder = out / "tokenizer"
@@ -33,7 +33,7 @@ def build_tokenizer(recipe: Recipe, out: Path) -> CLIPTokenizer:
         )
         bpe.train_from_iterator(texts, trainer)
         merges = json.loads(bpe.to_str())["model"]["merges"]
-        # CLIP's vocabulary: each byte alone, each byte at a word's end, what merging makes, two markers.
+        # CLIP's vocabulary: each byte, each byte at the end of a word, the merged pairs, two special tokens.
         words = alphabet + [a + "</w>" for a in alphabet] + ["".join(pair) for pair in merges]
         words += ["<|startoftext|>", "<|endoftext|>"]
         write_vocabulary(folder, {word: i for i, word in enumerate(dict.fromkeys(words))}, merges)
@@ -46,14 +46,14 @@ def load_tokenizer(folder: Path, length: int) -> CLIPTokenizer:
 
 
 def write_vocabulary(folder: Path, vocabulary: dict[str, int], merges: list[list[str]]) -> None:
-    """What CLIPTokenizer reads: every word's number, and the pairs that are merged, the first ones first."""
+    """Write CLIPTokenizer's files: the number of every token, and the merges in order."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, merges)]) + "\n")
 
 
 def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
-    """(n, L) int32: each text between its two markers, padded with the end marker or cut to L tokens."""
+    """(n, L) int32: each text between start and end tokens, padded with end tokens or cut to L."""
     encoded = tokenizer(
         texts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
     )

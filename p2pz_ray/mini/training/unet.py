@@ -1,4 +1,4 @@
-"""The UNet: predicts the noise in latents, told by CLIP's text half what the scene is."""
+"""The UNet: predicts the noise in latents, conditioned on the caption by CLIP's text encoder."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ from p2pz_ray.mini.training.pipeline import samples
 from p2pz_ray.mini.training.vae import latents
 
 SHEETS = 4
-"""Sample sheets of a training, the last when it ends."""
+"""Sample sheets in a training, the last one at its end."""
 
 
 def build_unet(recipe: Recipe) -> UNet2DConditionModel:
@@ -40,7 +40,7 @@ def build_unet(recipe: Recipe) -> UNet2DConditionModel:
 def train_unet(recipe: Recipe, out: Path) -> None:
     settings, seed = recipe["unet"], recipe["seed"]
     images, scenes = drawn(recipe, out)
-    mean = latents(recipe, images, out).chunk(2, dim=1)[0].to(processor())  # what an edit begins with
+    mean = latents(recipe, images, out).chunk(2, dim=1)[0].to(processor())  # edits encode to the mean too
     scale = 1 / mean.std().item()
     (out / "scale.json").write_text(json.dumps(scale))
     text = trained_text(recipe, out)[1].to(processor())

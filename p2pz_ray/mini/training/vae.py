@@ -63,20 +63,20 @@ def train_vae(recipe: Recipe, out: Path) -> None:
 
 def _to_processor(vae: AutoencoderKL, settings: Recipe) -> None:
     vae.to(processor())
-    if not on_gpu():  # where a whole training takes little longer than compiling
+    if not on_gpu():  # on a GPU the whole training takes little longer than compiling
         compiled(vae.encoder, settings)
         compiled(vae.decoder, settings)
 
 
 def closeness(y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far pictures in -1 … 1 are apart: the loss, and in decibels."""
+    """How far apart two batches of pictures in -1 … 1 are: the loss, and the PSNR in decibels."""
     error = y.float() - x
     squared = error.square().mean()
     return error.abs().mean() + 4 * squared, -10 * (squared.detach() / 4).log10()
 
 
 def train_decoder(recipe: Recipe, out: Path) -> None:
-    """The decoder alone, further: latents stay what they are, so the UNet may be trained beside it."""
+    """Train the decoder alone further. Latents don't change, so the UNet can be trained at the same time."""
     settings = recipe["decoder"]
     images, _ = drawn(recipe, out)
     means = latents(recipe, images, out).chunk(2, dim=1)[0].to(processor())
@@ -103,7 +103,7 @@ def train_decoder(recipe: Recipe, out: Path) -> None:
 
 
 def trained_vae(recipe: Recipe, out: Path) -> AutoencoderKL:
-    """As it ships: with the decoder as far as it was trained."""
+    """The VAE as it ships, with the further trained decoder if there is one."""
     vae = build_vae(recipe)
     required(out / "vae.pt", "vae", vae=vae)
     Checkpoint(out / "decoder.pt", vae=vae).load()
@@ -112,18 +112,18 @@ def trained_vae(recipe: Recipe, out: Path) -> AutoencoderKL:
 
 @torch.no_grad()
 def latents(recipe: Recipe, images: torch.Tensor, out: Path) -> torch.Tensor:
-    """Unscaled posterior means and deviations, (N, 8, h, w), computed once for a finished VAE and kept."""
+    """Unscaled posterior means and standard deviations, (N, 8, h, w), computed once for a finished VAE and kept."""
     file = out / "latents.pt"
     if file.exists() and file.stat().st_mtime > (out / "vae.pt").stat().st_mtime:
         return torch.load(file, weights_only=True)
     vae = build_vae(recipe)
     required(out / "vae.pt", "vae", vae=vae)
     vae.eval().to(processor())
-    found = []
+    chunks = []
     for chunk in images.split(256):
         posterior = vae.encode(to_signal(chunk.to(processor()))).latent_dist
-        found.append(torch.cat([posterior.mean, posterior.std], dim=1).cpu())
-    # One memory layout, computed or loaded: sums in another order would end a resumed training elsewhere.
-    moments = torch.cat(found).contiguous()
+        chunks.append(torch.cat([posterior.mean, posterior.std], dim=1).cpu())
+    # The same memory layout whether computed or loaded: another order of sums would change a resumed training.
+    moments = torch.cat(chunks).contiguous()
     torch.save(moments, file)
     return moments

@@ -1,0 +1,1 @@
+"""A picture: decoded safely, encoded, marked and signed."""

@@ -1,0 +1,1 @@
+"""The report of a run, the comparison of two runs, and benchmark tables."""
