@@ -22,6 +22,7 @@ ENVIRONMENT = {
     "RAY_AUTH_TOKEN": TOKEN,
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray binds loopback alone then
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # else replicas give way to all else on the machine, such as other tests
     "OMP_NUM_THREADS": "1",
 }
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from gcs_server import gcs_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -85,11 +86,18 @@ def s3() -> Iterator[dict[str, Any]]:
         yield options
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(scope="module")
+def gs() -> Iterator[dict[str, Any]]:
+    """Options of a GCS with the bucket "bucket"."""
+    with gcs_server() as options:
+        yield options
+
+
+@pytest.fixture(params=["local", "memory", "s3", "gs"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any] | None]:
     """URI and options of an empty folder on each kind of storage."""
-    if request.param == "s3":
-        return f"s3://bucket/{tmp_path.name}", request.getfixturevalue("s3")
+    if request.param in ("s3", "gs"):
+        return f"{request.param}://bucket/{tmp_path.name}", request.getfixturevalue(request.param)
     return (str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}"), None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from ray.exceptions import ActorUnavailableError
 
 from p2pz_ray.collection.partition import Partition, Source
 from p2pz_ray.commit.manifest import Manifest
@@ -218,6 +219,28 @@ def test_a_replica_that_never_loads_is_given_up_and_a_run_without_any_other_ends
     playing = play(2, loads=["late, fails"])
     assert len(playing.run(["sleep 1"] * 4)) == 4
     assert "It is given up, and the others go on." in playing.said.getvalue()
+
+
+def test_a_replica_whose_machine_is_being_replaced_is_waited_for_and_one_that_dies_of_loading_is_not(
+    play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew = play(1).pool.crew
+    [member] = crew.members
+    member.load()
+
+    def unavailable(_: Any) -> None:
+        raise ActorUnavailableError("The actor is restarting.", None)
+
+    monkeypatch.setattr(ray, "get", unavailable)
+    monkeypatch.setattr(member, "trying", time.monotonic() - 10 * crew_module.LOADING)
+    for _ in range(3 * crew_module.LOADS):
+        crew.take_load(member)
+    assert not member.given_up
+    for _ in range(crew_module.LOADS):
+        assert not member.given_up
+        member.moved = time.monotonic()  # its process lived, and loaded
+        crew.take_load(member)
+    assert member.given_up
 
 
 @pytest.mark.faults

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gcs_server import gcs_server
 from s3_server import s3_server
 
 from p2pz_ray.errors import ConfigError, P2PZError
@@ -23,12 +24,19 @@ def s3() -> Iterator[dict[str, Any]]:
         yield options
 
 
-@pytest.fixture(params=["local", "file", "memory", "s3"])
+@pytest.fixture(scope="module")
+def gs() -> Iterator[dict[str, Any]]:
+    """Options of a GCS with the bucket "bucket"."""
+    with gcs_server() as options:
+        yield options
+
+
+@pytest.fixture(params=["local", "file", "memory", "s3", "gs"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty folder on each kind of storage."""
     name = tmp_path.name
-    if request.param == "s3":
-        return Store(f"s3://bucket/{name}", request.getfixturevalue("s3"))
+    if request.param in ("s3", "gs"):
+        return Store(f"{request.param}://bucket/{name}", request.getfixturevalue(request.param))
     return Store({"local": str(tmp_path), "file": f"file://{tmp_path}", "memory": f"memory://{name}"}[request.param])
 
 
@@ -79,6 +87,17 @@ def test_a_storage_that_puts_over_a_file_in_spite_of_being_asked_not_to_is_known
     folder.create("f", b"one")
     assert not folder.exclusive("f")
     assert folder.read("f") == b"one"
+
+
+def test_of_gcs_the_generation_is_a_files_version(gs: dict[str, Any]) -> None:
+    """Its ETag is no more than a checksum, or changes with what is merely said of the file."""
+    folder = Store("gs://bucket/version", gs)
+    folder.write("f", b"one")
+    before = folder.fingerprint("f")
+    folder.write("f", b"one")
+    assert folder.fingerprint("f") == f"3-{folder.fs.info('bucket/version/f')['generation']}" != before
+    [(_, listed)] = folder.walk()
+    assert store.fingerprint(listed) == folder.fingerprint("f")
 
 
 def test_a_disk_without_hard_links_is_known_and_written_all_the_same(

@@ -22,9 +22,10 @@ LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, Obje
 """What Ray raises where a process or a machine is gone, and not where our code went wrong."""
 LOADS = 5
 """Times in a row that a replica may fail or die before its model is loaded; then it is given up, but not sooner than"""
-LOADING = 60.0  # seconds after the first: while a lost machine is replaced, replicas fail several times at once
+LOADING = 60.0  # seconds after the first
 UNPLACED, GIVEN_UP = 30.0, 1800.0
-"""Seconds after which it is said that no machine has what a replica asks for, and after which a run ends for that."""
+"""Seconds after which it is said that no machine has what a replica asks for, and after which a run ends for that,
+or a replica is given up for which Ray finds no other place than the one that it had."""
 
 
 class Crew:
@@ -86,10 +87,12 @@ class Crew:
             failure = P2PZError(f"A replica died while it loaded the model: {_last_line(error)}.")
             if "creation task" in str(error):  # not a death: Ray could not even make the actor, and will not try again
                 self._give_up(member, P2PZError(f"A replica can't start on the cluster: {_last_line(error)}."))
+            elif member.moved is None and time.monotonic() - member.trying < GIVEN_UP:
+                member.wait()  # a lost machine is being replaced, which may take minutes
             elif member.loads >= LOADS and time.monotonic() - member.trying > LOADING:
                 self._give_up(member, failure)
             else:
-                if member.loads == 1:  # while a lost machine is replaced it happens several times in a row
+                if member.loads == 1:
                     self.progress.say(f"A replica died while it loaded the model ({first_line(error)}).")
                 member.load()
             return

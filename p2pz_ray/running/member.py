@@ -70,6 +70,10 @@ class Member:
         """Have the model loaded, in the process that stands or in one that Ray starts in its place."""
         self.trying = self.trying if self.loads else time.monotonic()
         self.loads += 1
+        self.wait()
+
+    def wait(self) -> None:
+        """The same where it hasn't tried yet, since it had no process: Ray looks for a place for it."""
         self.ready, self.again = False, None
         self.loading, self.moved, self._asked = self.actor.load.remote(), None, None
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-# Keys of fsspec's `info` that identify a version, the most reliable first: S3 and HTTP, GCS, the Hugging Face hub,
-# then times.
+# Keys of fsspec's `info` that identify a version, the most reliable first: GCS (whose ETag changes with more than the
+# file), S3 and HTTP, the Hugging Face hub, then times.
 _VERSION_KEYS = (
-    *("ETag", "etag", "generation", "md5Hash", "version_id", "xet_hash", "blob_id"),
+    *("generation", "ETag", "etag", "md5Hash", "version_id", "xet_hash", "blob_id"),
     *("LastModified", "mtime", "updated", "created"),
 )
 
