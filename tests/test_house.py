@@ -103,6 +103,12 @@ def test_imports_run_one_way() -> None:
     assert [f"{file.name} → {other.name}" for file, other in arrows if floor[other] > floor[file]] == []
 
 
+def test_the_method_imports_no_other_folder_and_no_ray() -> None:
+    assert {other.name for other in rooms(PACKAGE)[PACKAGE / "editing"]} <= {"errors.py", "hub.py"}
+    for file in (PACKAGE / "editing").rglob("*.py"):
+        assert not re.search(r"^\s*(import|from) ray\b", file.read_text(encoding="utf-8"), re.MULTILINE), file
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_folder_is_taken_in_at_one_look(folder: Path) -> None:
     files = [path for path in folder.iterdir() if path.is_file() and path.suffix in WRITTEN]
