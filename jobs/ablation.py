@@ -2,7 +2,8 @@
 
 python jobs/ablation.py configs/mini/ablation.yaml [KEY=VALUE …]
 
-Writes OUTPUT/VARIANT, a scored run each, OUTPUT/ablation.json and OUTPUT/tradeoff.svg; goes on with what is missing.
+Writes a scored run to OUTPUT/VARIANT for each variant, then OUTPUT/ablation.json and OUTPUT/tradeoff.svg. Run again,
+it makes only what is missing.
 """
 
 import json
@@ -29,7 +30,7 @@ from p2pz_ray.translation.run import translate
 
 
 def ablate(config: AblationConfig) -> dict[str, Any]:
-    """Make and score every variant; what ablation.json holds."""
+    """Make and score every variant; returns the content of ablation.json."""
     store, files = Store(config.output), {}
     for name, words in words_of(config).items():
         files[name] = {side: f"words/{name}-{side}.txt" for side in ("source", "target")}

@@ -1,5 +1,5 @@
-"""What is this GPU worth, and is it right? Measured on random weights at true layout: Stable Diffusion 1.5 at 512 px,
-2.1 at 768 and XL at 1024, and the student at 256 and 512.
+"""Speed, memory and numerical accuracy of this GPU, with random weights in the real layouts: Stable Diffusion 1.5 at
+512 px, 2.1 at 768 and XL at 1024, and the student at 256 and 512.
 
     python jobs/accelerator.py [--seconds 480] [--out FOLDER] [--tiny]
 
@@ -7,13 +7,13 @@ It needs no Ray, no network and no checkpoint: a machine with PyTorch and transf
 or later) with importlib_metadata, zipp and requests (with urllib3, idna, certifi and charset_normalizer), all of them
 wheels without compiled parts.
 
-The most telling measurements come first. One that can't end within the --seconds that are left isn't begun, one that
-fails leaves its error in the table, and after each FOLDER/accelerator.json and FOLDER/accelerator.md are written anew.
+The most important measurements come first. One that can't end within the remaining --seconds isn't begun, and one that
+fails has its error in the table. FOLDER/accelerator.json and FOLDER/accelerator.md are rewritten after each.
 
 Its parts are in gpu/: plan.py says what is measured.
 
 float32 is without TF32, unless a row says so. Random weights are scaled so that ε has unit size and attention picks
-some tokens over others. They tell of speed, memory and rounding, and nothing of pictures.
+some tokens over others. They show speed, memory and rounding, but nothing about the quality of pictures.
 """
 
 import time

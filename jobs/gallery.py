@@ -1,4 +1,4 @@
-"""What an edit can be besides whole: weaker, composed, confined to a mask. One PNG of the embedded miniature's.
+"""A picture of the kinds of edits: weaker, composed, confined to a mask. One PNG, made with the embedded miniature.
 
     python jobs/gallery.py [OUT.png] [--count 4] [--seed 2]
 

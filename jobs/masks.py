@@ -1,4 +1,4 @@
-"""A collection with masks of what stands out in each picture, by u2netp, for edits that leave the rest alone.
+"""Makes a collection with masks of the salient object in each picture, by u2netp, for edits that leave the rest alone.
 
     python jobs/masks.py COLLECTION OUT --size 512 [--fit crop] [--grow 16]
     p2pz translate CONFIG input.uri=OUT input.columns.mask=mask image.size=512
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write_masked(uri: str, out: str, policy: DecodePolicy, grow: int) -> tuple[int, int]:
-    """Write OUT; how many pictures it has, and how many could not be decoded."""
+    """Write OUT; returns how many pictures it has, and how many could not be decoded."""
     store, salient, plan = Store(out), Saliency(), make_plan(uri)
     if store.list():
         raise ConfigError(f"{out} holds files already: choose another folder for the collection.")

@@ -1,5 +1,4 @@
-"""Pictures that lie in a folder two and two, NAME_source.jpg beside NAME_edited.jpg, become a table of pairs for
-`p2pz distill`:
+"""Makes a table of pairs for `p2pz distill` from a folder of pictures, NAME_source.jpg beside NAME_edited.jpg:
 
     python jobs/pairs.py FOLDER OUT.parquet [--only 'cat2dog_*']
 
@@ -33,7 +32,7 @@ def pairs(folder: Store, only: str = "*") -> pa.Table:
                 row[column] = {"bytes": folder.read(name), "path": name}
     alone = [name for name, row in rows.items() if len(row) < len(ENDS)]
     if alone:
-        raise ConfigError(f"{folder.uri} has one picture alone of {alone[0]}: put its partner beside it.")
+        raise ConfigError(f"{folder.uri} has only one picture of {alone[0]}: put the other one beside it.")
     if not rows:
         raise ConfigError(f"{folder.uri} has no pictures named NAME_source and NAME_edited, NAME like {only}.")
     return pa.Table.from_pylist([{"id": name, **row} for name, row in sorted(rows.items())], SCHEMA)

@@ -1,4 +1,4 @@
-"""What `inversion.cache` saves a second run over the same images, with other words. All runs in this process.
+"""Measures the time that `inversion.cache` saves in a second run over the same images with other words.
 
     python jobs/rerun.py [--model mini] [--images 8] [--rounds 2]
 

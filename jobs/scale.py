@@ -1,18 +1,22 @@
-"""What the run costs beside the work itself: a table of ratios, measured on this machine.
+"""Measures the overhead of a run over the work itself, on this machine.
 
     python jobs/scale.py [overhead] [feeding] [replicas] [plan] [keys] [status] [scores] [memory] [--keys COUNT]
 
 overhead: one replica against a plain loop over the same partitions with the same editor, in turn.
+<<<<<<< HEAD
 feeding: images a second through a replica whose engine costs nothing, with 1 and 2 cpus in turn, JPEG and PNG of
 512 px; and the share of a replica's time that a student of configs/mini takes at 64 px.
 replicas: 64 replicas that sleep instead of editing, against the ideal of so many sleepers.
+=======
+replicas: 64 replicas that sleep instead of editing, against the ideal time for as many sleepers.
+>>>>>>> english
 plan: 1,000,000 images in 10,000 partitions planned, and a run of them begun again when all are committed.
-keys: a bucket of COUNT image files (10,000,000) planned by names alone, and a run of them begun again; a process of its
-own, whose memory is all that it ever took.
-status: a run of 156,000 partitions looked at, as its driver sealed it.
-scores: the scores of 10,000,000 simulated pairs, 64 a partition, merged as by evaluation's driver; a process of its
-own.
-memory: what the driver's memory grows by from 1,000 images to 1,000,000, the whole run worked off.
+keys: a bucket of COUNT image files (10,000,000) planned by names alone, and a run of them begun again; in a process of
+its own, whose peak memory is measured.
+status: the status of a run of 156,000 partitions, whose manifests are in one file.
+scores: the scores of 10,000,000 simulated pairs, 64 a partition, merged as by evaluation's driver; in a process
+of its own.
+memory: the growth of the driver's memory from a run of 1,000 images to one of 1,000,000.
 """
 
 import argparse

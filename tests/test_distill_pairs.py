@@ -352,4 +352,4 @@ def test_pictures_in_a_folder_become_a_table_of_pairs(
     assert [one.id for one in PairSource(PairsConfig(tables=[str(out)])).candidates()] == [SCENES[2].id]
     (folder / f"{SCENES[1].id}_edited.png").unlink()
     assert main([str(folder), str(out)]) == 2
-    assert f"has one picture alone of {SCENES[1].id}" in capsys.readouterr().err
+    assert f"has only one picture of {SCENES[1].id}" in capsys.readouterr().err

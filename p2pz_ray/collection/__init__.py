@@ -1,4 +1,4 @@
-"""Collections of images at any fsspec URI: storage, safe decoding, columns, and the plan of partitions."""
+"""Collections of images at any fsspec URI: their forms and columns, the plan of partitions, and reading."""
 
 from p2pz_ray.collection.partition import Partition, Plan, Source
 from p2pz_ray.collection.plan import make_plan

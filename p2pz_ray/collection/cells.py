@@ -1,4 +1,4 @@
-"""The values of a stranger's columns, of every type that can be read as what it is wanted for."""
+"""The values of untrusted columns: pictures and texts from every type that can hold them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _BYTES = (
 
 
 def plain(column: pa.Array) -> pa.Array:
-    """The column without dictionaries and run lengths, and with its texts as bytes: one that isn't UTF-8 must not
-    condemn the rows around it. Raises Arrow's errors where the column is broken."""
+    """The column without dictionary or run-length coding, and with texts as bytes, so that invalid UTF-8 in one row
+    does not affect the others. Raises Arrow's errors if the column is broken."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column.validate(full=not is_text(kind))
@@ -40,15 +40,16 @@ def pictures(column: pa.Array, kind: pa.DataType) -> tuple[list[bytes | None], l
     """The bytes and the paths of a column that `plain` returned; `kind` is the type that it has in its file."""
     none: list[Any] = [None] * len(column)
     if pa.types.is_struct(column.type):
-        parts = dict(zip((field.name for field in column.type), column.flatten(), strict=True))  # null where it is
+        # Fields are null where the struct is.
+        parts = dict(zip((field.name for field in column.type), column.flatten(), strict=True))
         data = parts["bytes"].to_pylist() if "bytes" in parts else none
         return data, texts(parts["path"]) if "path" in parts else none
     return (none, texts(column)) if is_text(kind) else (column.to_pylist(), none)
 
 
 def texts(column: pa.Array) -> list[str | None]:
-    """What a column that `plain` returned says, as text; of lists their first text. What isn't UTF-8 is
-    backslash-escaped; whole floating-point numbers are written as integers; "" and NaN are None."""
+    """The texts of a column that `plain` returned; for lists their first text. Invalid UTF-8 is backslash-escaped;
+    whole floating-point numbers are written as integers; "" and NaN are None."""
     return [_text(value) for value in column.to_pylist()]
 
 

@@ -1,4 +1,4 @@
-"""Several things done at once, and taken in the order in which they were asked for."""
+"""Parallel calls whose results keep the order of their items."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,9 +10,9 @@ B = TypeVar("B")
 
 
 def in_order(call: Callable[[A], B], items: Iterable[A], threads: Executor, most: int) -> Iterator[B]:
-    """`call` of each item in other threads, `most` of them begun before they are asked for.
+    """The results of `call` on each item, computed in other threads, up to `most` of them ahead.
 
-    What a call raises is raised in its place; what `items` raises is, when all before it was given out.
+    An exception of a call is raised in its place; one of `items` after all earlier results.
     """
     coming, begun = iter(items), deque[Future[B]]()
     failure: Exception | None = None  # what `items` raised, its end included

@@ -1,6 +1,6 @@
-"""Tables that lie in a collection's folders and are no data of it: what other tools leave beside theirs.
+"""Tables in a collection's folders that are not its data, but files that other tools leave beside theirs.
 
-_temporary/, _SUCCESS, .part-0.crc    Spark's and Hadoop's, by the names that they hide: those with "_" or "." first
+_temporary/, _SUCCESS, .part-0.crc    of Spark and Hadoop, which hide names that begin with "_" or "."
 _delta_log/                           Delta Lake's log; it also says which of the other files still count
 cache-*.arrow                         of a data set that `datasets` saved; its state.json names the files that count
 """
@@ -27,9 +27,9 @@ _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(\.\d{10}\.\d{10})?\.parquet")
 
 
 def leftovers(store: Store, tables: Iterable[str]) -> set[str]:
-    """Those of a folder's tables, by path, that are no data of it.
+    """The paths of a folder's tables that are not its data.
 
-    Raises ConfigError for a folder whose files can't be told from its leftovers.
+    Raises ConfigError if data and leftovers can't be told apart.
     """
     left: set[str] = set()
     by_folder: defaultdict[str, list[str]] = defaultdict(list)
@@ -72,8 +72,8 @@ def _delta_tables(store: Store, folders: Iterable[str]) -> list[str]:
 
 
 def _live(store: Store, folder: str) -> set[str]:
-    """The files that a Delta table's log counts to it now, by path; none where the log doesn't reach back to its
-    beginning or to a checkpoint that can be read."""
+    """The paths of a Delta table's current files, from its log; none if the log doesn't reach back to its beginning or
+    to a readable checkpoint."""
     log = posixpath.join(folder, "_delta_log")
     commits = {int(match[1]): match[0] for match in map(_COMMIT.fullmatch, store.list(log)) if match}
     checkpoints: defaultdict[int, list[str]] = defaultdict(list)

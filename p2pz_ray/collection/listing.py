@@ -1,4 +1,4 @@
-"""What lies below a folder: every wanted name once, with what is wrong with it."""
+"""The files below a folder: every wanted name once, and why it can't be read, if so."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 def locate(store: Store) -> tuple[Store, str | None]:
-    """Split a user's URI into the folder that paths are relative to, and the pattern of what is meant below it.
+    """Split a user's URI into the folder that paths are relative to, and a pattern of the wanted files below it.
 
     A folder has no pattern. A single file's pattern is its name. A glob (`*`, `**`, `?`, `[…]`) keeps its leading
     parts without magic as the folder. A name that exists is never taken for a glob.
 
-    Raises `ConfigError` if there is nothing at the URI, or it may not be read.
+    Raises `ConfigError` if there is nothing at the URI, or it can't be read.
     """
     try:
         if store.is_folder(""):
@@ -42,7 +42,7 @@ def locate(store: Store) -> tuple[Store, str | None]:
 
 
 def walk(store: Store, pattern: str | None, wanted: Callable[[str], bool]) -> Iterator[Entry | None]:
-    """Every name below the store's folder that fits the pattern and is wanted, in no order; None for each name that was
+    """Every wanted name below the store's folder that matches the pattern, in no order; None for each name that was
     left out.
 
     Names that begin with a dot, and all below them, are left out. On local disks whatever is named like a wanted
@@ -69,7 +69,7 @@ def _walk_local(store: Store, wanted: Callable[[str], bool], depth: int | None) 
     linked: list[str] = []
     seen: set[tuple[int, int]] = set()
     while folders or linked:
-        # Links wait until the last: what can be reached without one keeps the path without one.
+        # Links are followed last, so that files that can be reached without one keep that path.
         folder = folders.pop() if folders else linked.pop(0)
         try:
             status = os.stat(store.full(folder))

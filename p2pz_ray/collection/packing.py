@@ -16,7 +16,7 @@ def ranges_of(piece: Source, per_partition: int) -> Iterator[Source]:
 
 
 def packed(sources: Iterable[Source], per_partition: int) -> Iterator[list[Source]]:
-    """Neighbours together, as long as they don't exceed the rows of a partition."""
+    """Neighbouring sources grouped together, up to the rows of a partition."""
     pack: list[Source] = []
     rows = 0
     for source in sources:
@@ -32,7 +32,7 @@ def packed(sources: Iterable[Source], per_partition: int) -> Iterator[list[Sourc
 def partitions_of(
     kind: Kind, packs: Iterable[list[Source]], renamed: dict[int, str], first: int = 0
 ) -> list[Partition]:
-    """The packs as partitions; `first` is the row of the collection with which they begin."""
+    """The packs as partitions; `first` is the collection's row at which they begin."""
     partitions = []
     for pack in packs:
         stop = first + sum(source.rows for source in pack)

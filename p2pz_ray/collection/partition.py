@@ -14,12 +14,12 @@ from p2pz_ray.errors import ConfigError
 
 Kind = Literal["files", "captioned", "parquet", "arrow", "jsonl", "csv", "tar", "failed"]
 PLAN_VERSION, SHARDED = 1, 2
-"""Of a plan with its partitions in it, and of one whose partitions stand in files beside it."""
+"""Versions: of a plan that includes its partitions, and of one whose partitions are in separate files."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where some rows of a partition come from.
+    """The origin of some rows of a partition.
 
     path: relative to the collection's folder.
     fingerprint: the file's version (size and ETag or time) when it was planned.
@@ -45,7 +45,7 @@ class Source:
 
     @property
     def bytes(self) -> int:
-        """The file's, with which its fingerprint begins; 0 where that doesn't say."""
+        """The file's size, from its fingerprint; 0 if unknown."""
         number = self.fingerprint.partition("-")[0]
         return int(number) if number.isdigit() else 0
 
@@ -76,7 +76,7 @@ class Partition:
         return Partition(digest.hexdigest()[:16], kind, rest.sources, rest.renamed)
 
     def whole(self) -> Partition:
-        """With all that it has in memory, as this one is anyway."""
+        """The partition with all its sources in memory, which is this one."""
         return self
 
     def _as_lists(self) -> list[Any]:
@@ -93,8 +93,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Extent:
-    """How much there is of one kind: images, the bytes of their sources' files, and how many of those sources have
-    captions beside them."""
+    """Totals for one kind: images, bytes of their sources' files, and the number of sources with caption files."""
 
     kind: Kind
     images: int
@@ -109,7 +108,7 @@ class Extent:
 
 
 class Stored(Sequence[Partition]):
-    """Partitions that are read from a storage when they are asked for, all but their ids and how much they are."""
+    """Partitions that are read from storage on demand; only their ids and totals are in memory."""
 
     @property
     @abstractmethod
@@ -119,11 +118,11 @@ class Stored(Sequence[Partition]):
     def extents(self) -> list[Extent]: ...
     @abstractmethod
     def record(self) -> list[dict[str, Any]]:
-        """Where they are, for JSON."""
+        """Where they are stored, as JSON values."""
 
     @abstractmethod
     def at(self, place: int) -> Partition:
-        """The partition at a place, from 0 on."""
+        """The partition at an index."""
 
     @overload
     def __getitem__(self, place: int) -> Partition: ...
@@ -191,7 +190,7 @@ class Plan:
 
     @property
     def extents(self) -> list[Extent]:
-        """How much there is, by kind; of a kind there may be several."""
+        """Totals by kind; one kind may have several."""
         if isinstance(self.partitions, Stored):
             return self.partitions.extents
         return [Extent.of(partition) for partition in self.partitions]
@@ -222,7 +221,7 @@ class Plan:
 
     @staticmethod
     def outline(text: str | bytes) -> tuple[list[str], int]:
-        """The ids and the images of a plan that `to_json` wrote, which are known sooner than all that it says."""
+        """The ids and the number of images of a plan that `to_json` wrote, faster than reading all of it."""
         try:
             document = json.loads(text)
             ids = [id for shard in document.get("shards", ()) for id in shard["ids"]]

@@ -1,4 +1,4 @@
-"""Planning: look at a collection once, without reading a picture, and cut it into partitions."""
+"""Planning: list a collection once, without reading pictures, and divide it into partitions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DECODED = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".avif"),
 )
-# These become error rows: if they were left out, nobody would notice that their pictures are missing.
+# These become error rows: otherwise nobody would notice that their pictures are missing.
 _NOT_DECODED = (".heic", ".heif", ".jxl", ".jp2")
 _KINDS: dict[Kind, tuple[str, ...]] = {
     "files": (*_DECODED, *_NOT_DECODED),
@@ -72,7 +72,7 @@ def make_plan(
     columns = columns or Columns()
     try:
         store, pattern = locate(Store(uri, storage_options))
-    except StorageError as error:  # nothing has worked yet: an endpoint, credentials or options that never will
+    except StorageError as error:  # the first access: probably a wrong endpoint, credentials or options
         raise ConfigError(str(error)) from error
     own = [below for below in (_below(store, other) for other in outside) if below is not None]
     names = _names(store, pattern, own)
@@ -94,14 +94,14 @@ def make_plan(
                 version = store.fingerprint(record.path)
                 packs = img2dataset.failed(store, record.path, version, images_per_partition)
                 failures += [Partition.of("failed", pack) for pack in packs]
-    # What is known comes first: of rows with the same id, and of the first so many images, it stays what it was.
+    # Known files come first, so that ids of duplicates and the limit of images apply to the same rows as before.
     entries = sorted(names.others + names.unlisted, key=lambda entry: (entry.path not in known, entry.path))
     kind = names.only_kind(uri)
     unreadable: dict[str, str] = {}
     skipped = unreadable if skip_unreadable else None
     planned: Iterable[Partition]
     if kind == "files":
-        for entry in names.unlisted:  # they become error rows, so that what is in them is missed
+        for entry in names.unlisted:  # they become error rows, so that missing files are noticed
             names.beside.add(entry)
         pictures = _Pictures(names, before, max_images)
         planned = pictures.partitions(images_per_partition)
@@ -122,7 +122,7 @@ def make_plan(
 
 @dataclass
 class _Names:
-    """What lies below a collection's folder.
+    """The names below a collection's folder.
 
     pictures, companions: how many there are of each; sound: whether any of the pictures can be read; escaped: the paths
     of those whose names are no text. others: tables and tars. downloads: the Parquet files that have img2dataset's
@@ -158,7 +158,7 @@ class _Names:
             self.downloads |= img2dataset.metadata([entry.path])
 
     def drop_leftovers(self, store: Store) -> None:
-        """What other tools leave beside their tables is no data."""
+        """Remove files that other tools leave beside their tables."""
         left = leftovers(store, (each.path for each in self.others if _kind(each.path) in ("parquet", "arrow")))
         self.others = [entry for entry in self.others if entry.path not in left]
         self.skipped += len(left)
@@ -234,7 +234,7 @@ class _Pictures:
             yield from sidecar.captioned((entry for entry in pictures if entry not in known), companions)
 
     def _renamed(self) -> dict[str, str]:
-        """Path → id, of pictures whose own id is the path of another. Only an escaped name can be that."""
+        """Path → new id, for pictures whose id is the path of another. Only escaped names can cause this."""
         ids = {file_id(path) for path in self._names.escaped}
         taken = {entry.path for entry in self._names.beside if entry.path in ids} if ids else set()
         renamed = {}
@@ -247,7 +247,7 @@ class _Pictures:
 
 
 def _below(store: Store, uri: str) -> str | None:
-    """Where a folder lies below the store's, with a "/" behind it; None where it lies elsewhere."""
+    """A folder's path relative to the store's, with "/" at the end; None if it is elsewhere."""
     try:
         other = Store(uri)
     except ConfigError:
@@ -259,7 +259,7 @@ def _below(store: Store, uri: str) -> str | None:
 
 
 def _is_companion(path: str) -> bool:
-    """Whether a file may say something of a picture beside it, or of what img2dataset wrote."""
+    """Whether a file may describe a picture beside it, or img2dataset's output."""
     return posixpath.splitext(path)[1].lower() in sidecar.EXTENSIONS
 
 

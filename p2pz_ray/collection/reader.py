@@ -1,4 +1,4 @@
-"""Reading a partition: every planned row comes out once, as encoded bytes or as a sentence on what is wrong."""
+"""Reading a partition: each planned row is returned once, as encoded bytes or as a sentence on what is wrong."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ REQUESTS = 16
 MAX_BYTES = 64 * 2**20
 """Largest encoded image, unless another limit is given."""
 
-# Storage that a row may name a picture in, besides its collection's own. fsspec knows more, but a row is a
-# stranger's word: it must not reach for this machine's files or its network.
+# Protocols from which a row may name a picture, besides its collection's own. fsspec knows more, but rows are
+# untrusted: they must not reach this machine's files or network.
 _OPEN_PROTOCOLS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf")
 
 
@@ -56,8 +56,8 @@ def read_partition(
 ) -> Iterator[Item]:
     """The partition's rows in order, one at a time; `uri`, `columns` and options are those of `make_plan`.
 
-    A row is a stranger's word: a picture that it names by path must lie in the collection's folder, or its bucket, or
-    below one of the folders of `follow`.
+    Rows are untrusted: a picture that one names by path must be in the collection's folder or bucket, or in one of the
+    folders in `follow`.
 
     A bad row never hurts its neighbours: what can't be read becomes an `Item` with an error. Only what isn't the
     row's own fault is raised: `StorageError` when the storage itself fails (worth another try), `P2PZError` when a
@@ -164,7 +164,7 @@ def _opened(store: Store, path: str, kind: Kind, columns: Columns, version: str)
     try:
         yield table
         sound = True
-    except GeneratorExit:  # nobody wants the rest, for now
+    except GeneratorExit:  # the caller stopped reading, for now
         sound = True
         raise
     finally:
@@ -179,7 +179,7 @@ def _opened(store: Store, path: str, kind: Kind, columns: Columns, version: str)
 
 @contextmanager
 def _requests() -> Iterator[ThreadPoolExecutor]:
-    """Threads to read in; who needs no more of them doesn't wait for what isn't begun."""
+    """Threads to read in. On exit, reads that haven't started are cancelled."""
     threads = ThreadPoolExecutor(REQUESTS, thread_name_prefix="read")
     try:
         yield threads
@@ -188,7 +188,7 @@ def _requests() -> Iterator[ThreadPoolExecutor]:
 
 
 _homes: dict[Any, Store] = {}
-"""Where remote collections lie: it is asked for once, and not before each partition."""
+"""Remote collections' stores, found once instead of for each partition."""
 
 
 def _home(uri: str, storage_options: dict[str, Any] | None) -> Store:
@@ -216,7 +216,7 @@ def _source_items(table: TableFile, source: Source, fetch: _Fetcher) -> Iterator
             return
         yield item(first)
         done += 1
-        if first[1].data is not None:  # as a rule all rows hold their pictures, or none
+        if first[1].data is not None:  # usually all rows hold their pictures, or none do
             for numbered in rows:
                 yield item(numbered)
                 done += 1
@@ -244,7 +244,7 @@ class _Fetcher:
         self._store, self._options, self._max_bytes = store, storage_options, max_bytes
         protocol = store.fs.protocol
         self._own = (protocol,) if isinstance(protocol, str) else tuple(protocol)
-        # Of an object store the first part of a path is the bucket, which is somebody's as a whole.
+        # In an object store the first part of a path is the bucket, which has one owner.
         home = store.root if store.local else store.root.lstrip("/").partition("/")[0]
         self._open = [(type(store.fs), _folder(home))]
         self._open += [(type(other.fs), _folder(other.root)) for other in map(Store, follow)]

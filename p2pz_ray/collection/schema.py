@@ -1,4 +1,4 @@
-"""The columns of collections and of pairs, and the check that a stranger's table has them."""
+"""The columns of collections and of pairs, and the check that a table has them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DTYPES = {pa.string(): "string", pa.int64(): "int64"}
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a collection's tables are called.
+    """The names of the columns in a collection's tables.
 
     id: text, bytes, numbers or dates; may be absent under this default name, and ids are then made from file and row.
     image: struct<bytes, path>, the encoded bytes themselves, or a path (relative to the table's file) or URI.
@@ -46,8 +46,8 @@ class Columns:
 def pairs_schema(extra_metadata: dict[str, str] | None = None, mask: bool = False) -> pa.Schema:
     """The pairs: one row for each (id, edit), failed ones included.
 
-    `status` is ok, error or flagged; `error` is the sentence; `seed` is what the image's randomness began from; `mask`,
-    where it was asked for, is a picture of where the edit was confined to, null where nothing confined it.
+    `status` is ok, error or flagged; `error` is the sentence; `seed` is the image's random seed; `mask`, if
+    requested, is a picture of the mask that confined the edit, or null.
     """
     fields = [
         ("id", pa.string()),
@@ -85,7 +85,7 @@ def table_bytes(table: pa.Table) -> bytes:
         buffer,
         compression="zstd",
         row_group_size=rows,
-        # Pictures never repeat and have no order: dictionaries and statistics of them are only weight.
+        # Dictionaries and statistics of pictures would only waste space.
         use_dictionary=plain,
         write_statistics=plain,
     )

@@ -1,7 +1,7 @@
-"""The partitions of a plan that is too large for memory: in Parquet files, a few of them read at a time.
+"""The partitions of a plan that is too large for memory, in Parquet files of which a few parts are read at a time.
 
-A shard has a row for each partition: its kind, and its sources and given ids as lists. Names are bytes there, since a
-file's name may be no text.
+A shard has a row for each partition: its kind, and its sources and new ids as lists. Names are bytes, since a file's
+name may be invalid UTF-8.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from p2pz_ray.storage.store import Store
 
 FOLDER = "plan"
 INLINE = 100_000
-"""Sources up to which a plan is kept in memory, and written down in one file."""
+"""Number of sources up to which a plan is kept in memory and written as one file."""
 SHARD, GROUP = 1_000_000, 16_384
-"""Sources in a shard, and in what is read of it at once; a partition more at most."""
+"""Sources per shard, and per group that is read at once; up to one partition more."""
 _HELD = 4  # such groups kept in memory
 _SOURCE = pa.struct(
     [
@@ -43,7 +43,7 @@ _SCHEMA = pa.schema([("kind", pa.string()), ("sources", pa.list_(_SOURCE)), ("re
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of partitions of one kind: their ids in its order, and how much they are."""
+    """A file of partitions of one kind: their ids in order, and their totals."""
 
     file: str
     ids: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The names of a collection in the order of their paths, however many there are."""
+"""A collection's names, sorted by path, even if they don't fit in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 
 HELD = 200_000
-"""Names that are sorted in memory; more lie in files of this machine, each of which is sorted."""
+"""Names sorted in memory at once; more are kept in sorted temporary files."""
 _AT_ONCE = 4096  # names that are read of such a file
 
 
@@ -27,7 +27,7 @@ class Entry:
 
 
 class Sorted:
-    """Entries, added in any order and gone through, as often as wanted, in the order of their paths."""
+    """Entries that are added in any order and iterated, any number of times, in the order of their paths."""
 
     def __init__(self) -> None:
         self._held: list[tuple[str, str, str | None]] = []
@@ -66,7 +66,7 @@ class Sorted:
 
 
 class Among:
-    """Whether entries have the path of one of some sorted entries, asked for in the order of paths."""
+    """Membership by path among sorted entries; must be asked in the order of paths."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._rest = iter(entries)

@@ -1,4 +1,4 @@
-"""What was understood of a collection, in one line, before anything is made of it."""
+"""A one-line description of a collection as it was understood, shown before a run."""
 
 from __future__ import annotations
 

@@ -1,17 +1,18 @@
 """A run's folder, and the protocol by which partitions are committed to it, on any storage.
 
     RUN/config.yaml       the configuration, with all defaults
-    RUN/ingredients.json  what the configuration's files held: the model's fingerprint, the directions' digests
+    RUN/ingredients.json  the fingerprint of the model, the digests of the directions
     RUN/directions/       {digest}.safetensors, the directions in use
     RUN/plan.json         the partitions; plan.2.json and so on those that were appended
-    RUN/plan/             *.parquet, the partitions themselves where they are too many for such a file
-    RUN/data/             {partition}-{attempt}.parquet, each put whole
-    RUN/manifest/         {partition}.json, put after its data: a file in data/ counts only if a manifest names it
-    RUN/manifests.json.gz what the driver knew of these when it last wrote it: read instead of them, as far as it goes
-    RUN/_SUCCESS          put last: the summary; from then on nothing changes
+    RUN/plan/             *.parquet, the partitions, if there are too many for plan.json
+    RUN/data/             {partition}-{attempt}.parquet, each written whole
+    RUN/manifest/         {partition}.json, written after its data: a file in data/ counts only if a manifest names it
+    RUN/manifests.json.gz copies of most manifests in one file, written by the driver, which is faster to read
+    RUN/_SUCCESS          written last: the summary; then nothing changes unless partitions are appended
 
-Whatever two writers could disagree on is put create-only: the first one's stands for ever, and who comes second takes
-it over. A second writer of a partition so finds the first one's manifest, returns that and removes its own file.
+Files on which two writers could disagree are created only if they don't exist: the first writer's file stays, and the
+second writer uses it. So the second writer of a partition finds the first one's manifest, returns it and removes its
+own data file.
 """
 
 import gc
@@ -44,14 +45,14 @@ from p2pz_ray.storage.store import Store
 INGREDIENTS = "ingredients.json"
 SEALED = "manifests.json.gz"
 PLANS = "plans"
-"""The key of the summary that says how many plans the run had when it was finished."""
+"""The summary's key for the number of plans that the run had when it was finished."""
 READERS = 16
 """Manifests read at once."""
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """For what makes very many small objects, which the garbage collector needn't look through meanwhile."""
+    """Within, the garbage collector is off: it would slow down the creation of very many small objects."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -73,17 +74,17 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is marked as finished with all that was appended to it."""
+        """Whether the run is marked as finished, including everything appended to it."""
         marked = self.summary()
         return marked is not None and marked.get(PLANS, sys.maxsize) >= len(self._plan_names())
 
     def summary(self) -> dict[str, Any] | None:
-        """What the run was marked as finished with; None where it wasn't."""
+        """The summary in `_SUCCESS`, or None."""
         found: dict[str, Any] | None = self.read_json("_SUCCESS")
         return found
 
     def config(self) -> dict[str, Any] | None:
-        """The recorded configuration, None for a folder that holds no run."""
+        """The recorded configuration, or None if the folder has no run."""
         if not self.store.exists("config.yaml"):
             return None
         return self._parsed_config(self.store.read("config.yaml"))
@@ -97,12 +98,12 @@ class RunFolder:
         return found
 
     def create_config(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Record a configuration where there is none; returns the one that stands."""
+        """Record a configuration unless there is one; returns the recorded one."""
         data = yaml.safe_dump(record, sort_keys=False, allow_unicode=True).encode()
         return self._parsed_config(self.store.create("config.yaml", data))
 
     def read_json(self, path: str) -> Any:
-        """The content of a JSON file of the run, None where there is none."""
+        """The content of a JSON file of the run, or None if there is none."""
         if not self.store.exists(path):
             return None
         return self._parsed(path, self.store.read(path))
@@ -111,7 +112,7 @@ class RunFolder:
         self.store.write(path, json.dumps(value, indent=1).encode())
 
     def create_json(self, path: str, value: Any) -> Any:
-        """Put a JSON file where there is none; returns the value that stands."""
+        """Write a JSON file unless there is one; returns the value in the file."""
         return self._parsed(path, self.store.create(path, json.dumps(value, indent=1).encode()))
 
     def _parsed(self, path: str, data: bytes) -> Any:
@@ -121,7 +122,7 @@ class RunFolder:
             raise P2PZError(f"{self.store.name(path)} is not valid JSON ({error}): remove it and run again.") from error
 
     def plan(self) -> Plan | None:
-        """The recorded plan with all that was appended to it, None where there is none yet."""
+        """The recorded plan with everything appended to it, or None if there is none yet."""
         plan = None
         for name in self._plan_names():
             part = self._planned(self.store.read(name))
@@ -133,18 +134,18 @@ class RunFolder:
 
     @_uncollected()
     def outline(self) -> tuple[list[str], int] | None:
-        """The ids of the recorded plan's partitions and its images, None where there is none yet."""
+        """The ids of the recorded plan's partitions and its number of images, or None if there is none yet."""
         names = self._plan_names()
         parts = [Plan.outline(self.store.read(name)) for name in names]
         return ([id for ids, _ in parts for id in ids], sum(images for _, images in parts)) if names else None
 
     def create_plan(self, plan: Plan) -> Plan:
-        """Record a plan where there is none; returns the one that stands."""
+        """Record a plan unless there is one; returns the recorded one."""
         return self._put_plan("plan.json", plan)
 
     def append(self, more: Plan) -> Plan:
-        """Add partitions to the plan and return all of it; a run that is finished is so no more. Raises P2PZError where
-        another driver adds some at the same time."""
+        """Add partitions to the plan and return all of it; a finished run is then unfinished again. Raises P2PZError if
+        another driver appends at the same time."""
         self.store.remove("_SUCCESS")
         standing = self._put_plan(f"plan.{len(self._plan_names()) + 1}.json", more)
         if standing.ids != more.ids:
@@ -154,14 +155,14 @@ class RunFolder:
         return plan
 
     def _put_plan(self, name: str, plan: Plan) -> Plan:
-        """Put a plan where there is none, its shards first; returns the one that stands."""
+        """Write a plan unless there is one, its shards first; returns the recorded one."""
         before = self.store.list(SHARDS)
         if isinstance(plan.partitions, Shards):
             plan = replace(plan, partitions=plan.partitions.copied(self.store, uuid.uuid4().hex[:12]))
         standing, mine = self._planned(self.store.create(name, plan.to_json().encode())), _shards(plan)
         gone = mine
         if mine and mine == _shards(standing):
-            # Whose shards were there before, and are no plan's, can only come second now, or was killed.
+            # Older shards that no plan names belong to a driver that was killed or is now too late.
             named = (self._planned(self.store.read(other)) for other in self._plan_names())
             gone = set(before).difference(*map(_shards, named))
         for shard in sorted(gone):
@@ -187,20 +188,21 @@ class RunFolder:
 
     @_uncollected()
     def manifests(self, partitions: Sequence[str], fingerprint: str | None = None) -> dict[str, Manifest]:
-        """Partition id → manifest, of those of the ids `partitions` that are committed and whose file stands.
+        """Partition id → manifest, for those of `partitions` that are committed and whose file exists.
 
-        Raises P2PZError where one was made by another job than that of `fingerprint`.
+        Raises P2PZError if one was made by another job than that of `fingerprint`.
         """
         paths = defaultdict(list)
         for name in self.store.list("manifest"):
             paths[name.partition(".")[0]].append(f"manifest/{name}")
-        files = {f"data/{name}" for name in self.store.list("data")}  # after the manifests: a file is there before its
-        # A manifest never changes, but somebody may have removed it, or its file, to have the partition made anew.
+        # Listed after the manifests, since data is written first.
+        files = {f"data/{name}" for name in self.store.list("data")}
+        # Manifests never change, but a user may have removed one, or its file, to have the partition made again.
         held = {m.partition: m for m in self._sealed() if m.partition in paths and m.file in files}
-        # The first one last: it counts where, against all rules, several of a partition stand.
+        # The first one last: it counts if a partition has several, which should not happen.
         left = [id for id in partitions if id not in held]
         wanted = [path for id in left for path in sorted(paths[id], key=lambda path: (len(path), path))[::-1]]
-        with ThreadPoolExecutor(READERS) as readers:  # a remote storage answers slowly, but many at once
+        with ThreadPoolExecutor(READERS) as readers:  # remote storage is slow per request, but takes many at once
             found = list(readers.map(lambda path: self._manifest(path, self.read_json(path)), wanted))
         for path, manifest in zip(wanted, found, strict=True):
             self._check(path, manifest, fingerprint)
@@ -208,7 +210,7 @@ class RunFolder:
         return {id: self._check(_path(id), held[id], fingerprint) for id in partitions if id in held}
 
     def seal(self, manifests: dict[str, Manifest]) -> None:
-        """Write down in one file the manifests that stand, so that they needn't be read one by one."""
+        """Write these manifests to one file, so that they needn't be read one by one."""
         if manifests:
             record = {name: [getattr(each, name) for each in manifests.values()] for name in _FIELDS}
             self.store.write(SEALED, gzip.compress(json.dumps(record).encode(), compresslevel=1, mtime=0))
@@ -216,7 +218,7 @@ class RunFolder:
             self.store.remove(SEALED)
 
     def _sealed(self) -> list[Manifest]:
-        """The manifests as they were sealed; none where nothing was, or what was can't be read."""
+        """The manifests in that file; none if there is no such file or it can't be read."""
         try:
             record = json.loads(gzip.decompress(self.store.read(SEALED)))
             return [Manifest(*row) for row in zip(*(record[name] for name in _FIELDS), strict=True)]
@@ -224,7 +226,7 @@ class RunFolder:
             return []
 
     def standing(self, partition: str, fingerprint: str) -> Manifest | None:
-        """The manifest of a partition, None if it isn't committed; raises P2PZError where another job made it."""
+        """The manifest of a partition, None if it isn't committed. Raises P2PZError if another job made it."""
         manifest = self.manifest(partition)
         return None if manifest is None else self._check(_path(partition), manifest, fingerprint)
 
@@ -244,7 +246,7 @@ class RunFolder:
         dtype: str = "",
         flagged: int = 0,
     ) -> Manifest:
-        """Put a partition's Parquet file and then its manifest; returns the manifest that stands."""
+        """Write a partition's Parquet file and then its manifest; returns the manifest that counts."""
         other = self.standing(partition, fingerprint)
         if other is not None:
             return other
@@ -272,16 +274,16 @@ class RunFolder:
         for number in itertools.count(1):
             path = _path(partition, number)
             standing = self._manifest(path, self.create_json(path, asdict(mine)))
-            if standing.attempt == attempt:  # also where the storage made it, but its answer was lost
+            if standing.attempt == attempt:  # also if the storage created it, but its answer was lost
                 return mine
             if self.store.exists(standing.file):
                 self.store.remove(file)
                 return self._check(path, standing, fingerprint)
-            # Somebody removed the first one's file, so that its manifest stands for nothing: the next one counts.
+            # A user removed the first manifest's file, so that manifest is void: the next one counts.
         raise AssertionError("unreachable")
 
     def finish(self, plan: Plan, summary: dict[str, Any]) -> None:
-        """Remove what no manifest names, then mark the run as finished. Every partition must be committed, and all by
+        """Remove data files that no manifest names, then mark the run as finished. All partitions must be committed, by
         one job."""
         plans, manifests = len(self._plan_names()), self.manifests(plan.ids)
         missing = len(plan.partitions) - len(manifests)
@@ -299,17 +301,17 @@ class RunFolder:
         self.seal(manifests)
         mark = {**summary, PLANS: plans}
         if self.create_json("_SUCCESS", mark).get(PLANS, plans) < plans:
-            self.write_json("_SUCCESS", mark)  # over that of a driver which was late to finish what came before
+            self.write_json("_SUCCESS", mark)  # replaces the mark of a driver that finished before the append
 
     def sweep(self) -> None:
-        """Remove from a finished run what a writer that was killed at the wrong moment put beside it."""
+        """Remove files that killed writers left in a finished run."""
         plan = self.plan()
         if plan is not None:
             more = len(self.store.list("data")) != len(plan.partitions)
             self._sweep(self.manifests(plan.ids) if more else {})
 
     def _sweep(self, manifests: dict[str, Manifest]) -> None:
-        """Remove the files of these partitions that their manifests don't name, and what was half written."""
+        """Remove files of these partitions that their manifests don't name, and half-written files."""
         for name in self.store.list("data"):
             manifest = manifests.get(name.partition("-")[0])
             if manifest and manifest.file != f"data/{name}":
@@ -333,11 +335,12 @@ class RunFolder:
 
 
 def _shards(plan: Plan) -> set[str]:
-    """The names of a plan's shards, in their folder."""
+    """The file names of a plan's shards."""
     held = plan.partitions.shards if isinstance(plan.partitions, Shards) else ()
     return {shard.file.removeprefix(f"{SHARDS}/") for shard in held}
 
 
 def _path(partition: str, number: int = 1) -> str:
-    """Of a partition's manifest; of a later number only where the files of all before were removed."""
+    """The path of a partition's manifest. Numbers above 1 are used only if the files of all earlier ones were
+    removed."""
     return f"manifest/{partition}.json" if number == 1 else f"manifest/{partition}.{number}.json"

@@ -1,16 +1,16 @@
-"""What one committed partition holds."""
+"""The manifest of one committed partition."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one committed partition holds.
+    """The record of one committed partition.
 
     file: relative to the run's folder. images: rows of the collection. rows, ok, failed, flagged: pairs.
     sha256: of the file. fingerprint: of the configuration and its ingredients.
-    started, finished: seconds since 1970. seconds: where the time went, by stage. replica: which process made it,
-    as MACHINE:PID, "" for the driver; device, dtype: what it computed with.
+    started, finished: seconds since 1970. seconds: where the time went, by stage. replica: the process that made it,
+    as MACHINE:PID, "" for the driver; device, dtype: of its model.
     """
 
     partition: str

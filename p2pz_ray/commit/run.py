@@ -1,4 +1,4 @@
-"""A run's folder, finished or not, read through what its manifests vouch for."""
+"""Reading a run, finished or not: only files that a manifest names count."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,10 +12,10 @@ from p2pz_ray.errors import ConfigError, P2PZError, first_line
 
 
 class Run:
-    """What stands in a run's folder at this moment.
+    """The current content of a run's folder.
 
-    plan: all partitions; manifests: of the committed ones, in the plan's order; config: the configuration as it was
-    recorded, {} if it wasn't; complete: whether the run's end was marked.
+    plan: all partitions; manifests: of the committed ones, in the plan's order; config: the recorded
+    configuration, or {}; complete: whether the run is marked as finished.
 
     Raises `ConfigError` if there is no run at the URI, `P2PZError` if one of its files can't be read.
     """
@@ -31,7 +31,7 @@ class Run:
             raise ConfigError(f"{uri} is not a run: it has no plan.json, so give the output of p2pz translate.")
         self.plan = plan
         self.config = self.folder.config() or {}
-        # Looked for before the manifests: a run that ends in between must not look complete and short of some.
+        # Checked before the manifests: else a run that finishes in between would look complete with some missing.
         self.complete = self.folder.finished
         self.manifests = tuple(self.folder.manifests(plan.ids).values() if manifests is None else manifests)
 

@@ -24,14 +24,14 @@ class Mode(Enum):
 
 
 class EnoughError(Exception):
-    """A forward pass has met its last compared layer, and nobody asks for what lies beyond it."""
+    """Ends a forward pass after its last compared layer, if its output isn't needed."""
 
 
 class CrossAttentionMaps:
-    """What the cross-attention layers of one UNet share: the reference's maps and the loss against them.
+    """Shared by the cross-attention layers of one UNet: the reference's maps and the loss against them.
 
-    `recorded[layer]` is softmax(QKᵀ/√d), (rows, heads, cells, L), of the step at hand alone. `compared` names the
-    layers that are recorded and compared: all, until `choose` narrows them.
+    `recorded[layer]` is softmax(QKᵀ/√d), (rows, heads, cells, L), of the current step only. `compared` names
+    the layers that are recorded and compared: all, unless `choose` selects some.
     """
 
     def __init__(self, unet: UNet2DConditionModel):
@@ -53,7 +53,7 @@ class CrossAttentionMaps:
     def choose(self, parts: Sequence[str] | None) -> None:
         """Compare only layers whose name starts with one of `parts` ("down_blocks.1", "mid_block"); None is all.
 
-        Raises ConfigError where a part names no cross-attention layer.
+        Raises ConfigError if a part names no cross-attention layer.
         """
         for part in parts or ():
             if not any(_under(layer, part) for layer in self.layers):
@@ -67,9 +67,9 @@ class CrossAttentionMaps:
 
     @contextmanager
     def record(self, whole: bool = True) -> Iterator[None]:
-        """Within: a forward pass leaves its maps here, in place of any earlier ones.
+        """Within: a forward pass records its maps here, in place of any earlier ones.
 
-        Unless the `whole` pass is asked for, it ends at the last compared layer and gives no prediction.
+        Unless `whole`, the pass ends at the last compared layer and gives no prediction.
         """
         self.recorded.clear()
         self._met, self._whole, self.mode = 0, whole, Mode.RECORD
@@ -84,8 +84,8 @@ class CrossAttentionMaps:
     def compare(self, whole: bool = False, references: slice = slice(None)) -> Iterator[None]:
         """Within: a forward pass adds up its squared distance to the recorded maps in `loss`, (rows,).
 
-        `references` are the recorded rows that it is compared with. Unless the `whole` pass is asked for, it ends at
-        the last compared layer and gives no prediction.
+        `references` selects the recorded rows to compare with. Unless `whole`, the pass ends at the last compared
+        layer and gives no prediction.
         """
         self.loss, self._references = None, references
         self._met, self._whole, self.mode = 0, whole, Mode.COMPARE
@@ -98,8 +98,8 @@ class CrossAttentionMaps:
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """Within: layers compute what they did under comparison, and `loss` stays as it is: for the way back through a
-        pass whose inner values weren't kept."""
+        """Within: layers compute the same as under comparison, but `loss` is not changed. For the backward pass through
+        checkpointed blocks, which are computed again."""
         kept, self.mode = self.loss, Mode.COMPARE
         try:
             yield
@@ -112,13 +112,13 @@ class CrossAttentionMaps:
 
     @property
     def enough(self) -> bool:
-        """Whether the pass at hand may end here."""
+        """Whether the current pass may end here."""
         return not self._whole and self._met == len(self.compared)
 
     def meet(self, layer: str, maps: Tensor) -> None:
-        """Take one layer's maps, as the mode says.
+        """Handle one layer's maps, depending on the mode.
 
-        Under comparison there may be K edited rows for each recorded one, those of an image side by side. A layer's
+        Under comparison there may be K edited rows for each recorded one, in the order of the images. A layer's
         distance is summed over cells and tokens and averaged over heads.
         """
         self._met += 1

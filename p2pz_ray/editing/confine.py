@@ -1,7 +1,7 @@
-"""Where an edit belongs, found by the model itself before it edits.
+"""Masks of where an edit belongs, found from the model itself before the edit.
 
-A caption's source words attend to the object (Hertz et al. 2023); where a caption lacks them, what the direction moves
-is where ε with it and without it differ (LEDITS++, Brack et al. 2024).
+Pixels of the object attend to the source words in the caption (Hertz et al. 2023). If a caption lacks them, the mask is
+where ε with the direction differs from ε without it (LEDITS++, Brack et al. 2024).
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ from p2pz_ray.editing.settings import GuidanceSettings
 from p2pz_ray.editing.text import Condition
 
 LOOKS = (0.0, 0.1, 0.2)
-"""Where along the inversion, as shares of it from the clean end, the model is looked at: on the miniature's cats and
-horses every later look found less."""
+"""The steps of the inversion at which maps are taken, as shares of it from the clean end: on the miniature's cats and
+horses, later steps gave worse masks."""
 COLOUR, NEAR, ROUNDS = 0.06, 0.2, 2
-"""How far places may differ in colour (0 … 1) and lie apart (shares of the longer side) and still share their heat, as
-standard deviations; and how often they do. Chosen on 32 cats and 32 horses of the miniature's."""
+"""Smoothing of the heat map: standard deviations in colour (0 … 1) and in distance (share of the longer side), and the
+number of rounds. Chosen on 32 cats and 32 horses of the miniature."""
 GRID = 64 * 64
-"""Places at most, between which that is computed."""
+"""Largest number of cells that are smoothed."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """An edit's words, each as its tokens: none where its direction doesn't say what it was made of."""
+    """The tokens of an edit's source words: none if its direction doesn't record its words."""
 
     words: tuple[tuple[int, ...], ...]
 
@@ -43,7 +43,7 @@ class Wanted:
         return cls(tuple(tuple(tokenizer(word, add_special_tokens=False).input_ids) for word in said))
 
     def places(self, tokens: Sequence[int]) -> list[int]:
-        """Where the words stand among a caption's tokens; of a word that it lacks nowhere."""
+        """The positions of the words among a caption's tokens; words that it lacks have none."""
         found: set[int] = set()
         for word in self.words:
             for at in range(len(tokens) - len(word) + 1):
@@ -62,10 +62,10 @@ def confined(
 ) -> NDArray[np.float32]:
     """Where B inverted images may change under K directions: (B, K, H, W), 0 or 1.
 
-    Where the model looks is the mean over heads, layers, tokens and looks. It is coarse, so it is smoothed among places
-    that are near in the picture and alike in colour. It is cut by Otsu's threshold, or at `settings.confine_threshold`
-    between an image's least and most, and widened by `settings.confine_widen` pixels. An image's masks depend on no
-    other image.
+    The heat map is the mean of attention over heads, layers, tokens and steps. It is coarse, so it is smoothed among
+    cells that are near each other and alike in colour. It is cut at Otsu's threshold, or at
+    `settings.confine_threshold` between an image's minimum and maximum, and widened by `settings.confine_widen` pixels.
+    An image's masks don't depend on other images.
     """
     B, K = len(inversion.c), len(directions)
     told = model.text.tokenizers[0](list(inversion.captions), truncation=True, max_length=model.text.tokens).input_ids
@@ -87,7 +87,7 @@ def confined(
 
 
 def _cut(picture: NDArray[np.uint8], heat: Tensor, settings: GuidanceSettings) -> NDArray[np.float32]:
-    """Where one picture's heat (K, h, w) is: (K, H, W), 0 or 1."""
+    """The masks of one picture from its heat (K, h, w): (K, H, W), 0 or 1."""
     H, W = picture.shape[:2]
     zoom = min(2.0, (GRID / (heat.shape[1] * heat.shape[2])) ** 0.5)
     grid = (round(heat.shape[1] * zoom), round(heat.shape[2] * zoom))
@@ -111,7 +111,7 @@ def _cut(picture: NDArray[np.uint8], heat: Tensor, settings: GuidanceSettings) -
 
 
 def _otsu(values: NDArray[np.float32]) -> float:
-    """The threshold that leaves the least variance within what lies below it and above (Otsu 1979)."""
+    """The threshold that minimizes the variance within the two classes (Otsu 1979)."""
     ordered = np.sort(values, axis=None).astype(np.float64)
     below = np.arange(1, len(ordered))
     above, sums = len(ordered) - below, np.cumsum(ordered)
@@ -120,7 +120,7 @@ def _otsu(values: NDArray[np.float32]) -> float:
 
 
 def _looks(inversion: Inversion) -> list[int]:
-    """Steps of the inversion, each once."""
+    """The steps of the inversion at which maps are taken, without duplicates."""
     steps = len(inversion.schedule)
     return sorted({min(steps - 1, int(look * steps)) for look in LOOKS})
 
@@ -128,7 +128,7 @@ def _looks(inversion: Inversion) -> list[int]:
 def _attended(
     model: DiffusionModel, inversion: Inversion, places: list[list[list[int]]], settings: GuidanceSettings
 ) -> Tensor:
-    """(B, K, h, w): how much each cell attends to each edit's words, 0 where a caption has none of them."""
+    """(B, K, h, w): how much each cell attends to each edit's words, 0 for captions without them."""
     B, K = len(places), len(places[0])
     h, w = inversion.trajectory.shape[-2:]
     heat = torch.zeros(B, K, h, w, device=model.device)
@@ -172,7 +172,7 @@ def _differing(model: DiffusionModel, inversion: Inversion, directions: Conditio
 
 
 def _sources(provenance: object) -> list[str]:
-    """The source words that a direction, or each of those it is composed of, was made of."""
+    """The source words of a direction, or of all directions that it is composed of."""
     if not isinstance(provenance, dict):
         return []
     parts = provenance.get("composed_of")

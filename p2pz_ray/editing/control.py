@@ -1,5 +1,5 @@
-"""What a UNet is told by pictures besides a text, by ControlNets (Zhang et al. 2023) and T2I-Adapters (Mou et al.
-2023), as diffusers computes them."""
+"""Conditioning a UNet on pictures besides text, by ControlNets (Zhang et al. 2023) and T2I-Adapters (Mou et al. 2023),
+as diffusers computes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from p2pz_ray.errors import ConfigError, first_line
 
 KINDS: dict[str, Any] = {"ControlNetModel": ControlNetModel, "T2IAdapter": T2IAdapter}
 Hint = tuple[Tensor, ...]
-"""What a control made of n pictures before any step, each tensor with n rows."""
+"""A control's encoding of n pictures, computed once before the steps; each tensor has n rows."""
 
 
 @dataclass(frozen=True)
 class Control:
-    """A checkpoint, and how much of what it says is added: a weight of 0 is as if it weren't there.
+    """A checkpoint and its weight; with a weight of 0 it has no effect.
 
     source: "given" pictures, or the "edges" of the images themselves.
     """
@@ -37,7 +37,7 @@ class Control:
 
     @property
     def identity(self) -> str:
-        """What names its effect."""
+        """Values that identify its effect."""
         return f"{fingerprint(self.folder)} {self.weight} {self.source}"
 
 
@@ -72,8 +72,8 @@ class Controls:
         return len(self.given)
 
     def pictures(self, images: NDArray[np.uint8], given: Sequence[NDArray[np.uint8] | None]) -> list[NDArray[np.uint8]]:
-        """What each control is shown for B images (B, H, W, 3): the pictures given, or the images' own edges. Raises
-        ValueError where the pictures aren't one for each image and of its size."""
+        """Each control's pictures for B images (B, H, W, 3): the given ones, or the images' own edges. Raises
+        ValueError unless there is a picture for each image, of the same size."""
         given = given or [None] * len(self)
         if len(given) != len(self):
             raise ValueError(f"{len(given)} condition pictures for {len(self)} conditions: give one of each")
@@ -90,8 +90,8 @@ class Controls:
 
     @torch.no_grad()
     def hints(self, pictures: Sequence[NDArray[np.uint8]]) -> tuple[Hint, ...]:
-        """What each control makes of its pictures (B, H, W, 3) once for all steps: an adapter all that it has to say, a
-        ControlNet the pixels from 0 to 1. Raises ConfigError for a size that an adapter can't take."""
+        """Each control's encoding of its pictures (B, H, W, 3), once for all steps: an adapter's features, or for a
+        ControlNet the pixels in 0 … 1. Raises ConfigError for a size that an adapter can't take."""
         made: list[Hint] = []
         for control, module, each in zip(self.given, self.modules, pictures, strict=True):
             if not control.weight:
@@ -113,7 +113,7 @@ class Controls:
     def residuals(
         self, x: Tensor, t: Tensor, tokens: Tensor, hints: tuple[Hint, ...], added: dict[str, Tensor] | None
     ) -> dict[str, Any]:
-        """What the UNet is to add within, as its own arguments."""
+        """The residuals that the UNet adds, as its keyword arguments."""
         found: dict[str, Any] = {}
         for control, module, hint in zip(self.given, self.modules, hints, strict=True):
             if not hint:
@@ -154,7 +154,7 @@ def check_control(folder: Path, unet: dict[str, Any]) -> None:
     else:
         if own.get("in_channels", 3) != 3:
             raise ConfigError(f"condition {folder} takes {own['in_channels']} channels and not a picture's 3")
-        # Their number differs from the UNet's levels': SDXL's adapters say something to its middle too.
+        # There may be more than the UNet has levels: SDXL's adapters have features for its middle block too.
         wanted = (sorted(set(channels)), unet.get("addition_embed_type") == "text_time")
         has = (sorted(set(own.get("channels") or ())), own.get("adapter_type") == "full_adapter_xl")
     if has != wanted:

@@ -1,4 +1,4 @@
-"""Edit directions: where in text-embedding space one word lies as seen from another (pix2pix-zero, section 3.1)."""
+"""Edit directions: the difference of two words in text-embedding space (pix2pix-zero, section 3.1)."""
 
 import hashlib
 import io
@@ -31,14 +31,14 @@ class EditDirection:
 
     @property
     def condition(self) -> Condition:
-        """As one row to add to an image's condition."""
+        """The direction as one row, to be added to an image's condition."""
         return Condition(self.embedding[None], None if self.pooled is None else self.pooled[None])
 
     @classmethod
     def from_sentences(
         cls, text: TextEncoder, source: list[str], target: list[str], /, **provenance: Any
     ) -> "EditDirection":
-        """Δc = mean φ(target sentences) - mean φ(source sentences), φ what conditions the UNet."""
+        """Δc = mean φ(target sentences) - mean φ(source sentences), φ the text conditioning of the UNet."""
         for side, sentences in (("source", source), ("target", target)):
             if not sentences:
                 raise ConfigError(f"the {side} side of a direction has no sentence: give at least one")
@@ -72,7 +72,7 @@ class EditDirection:
         )
 
     def __mul__(self, strength: float) -> "EditDirection":
-        """The same edit, stronger or weaker; negative turns it round."""
+        """The same edit, stronger or weaker; a negative strength reverses it."""
         strength = float(strength)
         pooled = None if self.pooled is None else strength * self.pooled
         return EditDirection(strength * self.embedding, {**self.provenance, "strength": strength}, pooled)
@@ -98,7 +98,7 @@ class EditDirection:
 
     @classmethod
     def load(cls, uri: str) -> "EditDirection":
-        """Read what `save` wrote. Raises ConfigError naming the file where it is absent or something else."""
+        """Read what `save` wrote. Raises ConfigError, naming the file, if it is missing or not a direction."""
         return cls.from_bytes(_read(uri), uri)
 
     def to_bytes(self) -> bytes:
@@ -122,7 +122,7 @@ class EditDirection:
         return cls(embedding, provenance, pooled)
 
     def check(self, text: TextEncoder, name: str) -> None:
-        """Raise ConfigError where this direction, called `name`, was made for another text encoder."""
+        """Raise ConfigError if this direction, called `name`, was made for another text encoder."""
         wanted = (text.tokens, text.width, text.pooled)
         made_for = self.provenance.get("text_encoder", text.fingerprint)
         if self._shapes != wanted or made_for != text.fingerprint:
@@ -133,7 +133,7 @@ class EditDirection:
 
     @property
     def _shapes(self) -> tuple[int, int, int]:
-        """L, D and P, 0 where there is no pooled part."""
+        """L, D and P; P is 0 without a pooled part."""
         L, D = self.embedding.shape
         return L, D, 0 if self.pooled is None else len(self.pooled)
 

@@ -30,14 +30,14 @@ from p2pz_ray.editing.text import Condition
 from p2pz_ray.errors import ConfigError, ImageError
 
 LARGE = 8
-"""Times the pixels that a model was trained at, from which on an image is warned of."""
+"""An image with this many times the pixels that the model was trained at causes a warning."""
 
 
 @dataclass(frozen=True)
 class Edits:
-    """K edits of each of B pictures, (B, K, H, W, 3) uint8, and what is wrong with each, None where nothing is: a
-    sentence that names the precision and the settings to doubt. `masks` (B, K, H, W) are the shares that they were
-    confined to, those given and those found together; None where nothing confined them."""
+    """K edits of each of B pictures, (B, K, H, W, 3) uint8. `faults` has for each None, or a sentence on what is wrong
+    that names the precision and settings to change. `masks` (B, K, H, W) are the shares that the edits were confined
+    to, from given and found masks together; None if they were not confined."""
 
     pixels: NDArray[np.uint8]
     faults: tuple[tuple[str | None, ...], ...]
@@ -47,8 +47,9 @@ class Edits:
 class Editor:
     """pix2pix-zero on one checkpoint. Every image comes out as if it had been edited alone.
 
-    `parity="official"` stands for `GuidanceSettings(form="official")`, whatever `guidance` says of the form. `controls`
-    tell the UNet of pictures besides, in the edit's passes alone or in "all", those of inversion and reference too.
+    `parity="official"` means `GuidanceSettings(form="official")`, whatever form `guidance` has. `controls` condition
+    the UNet on pictures: only in the edit's passes, or with `controls_act="all"` in those of inversion and reference
+    too.
     """
 
     def __init__(
@@ -115,17 +116,17 @@ class Editor:
 
     @property
     def maps(self) -> CrossAttentionMaps:
-        """The model's, which all its editors share."""
+        """The model's maps, which all its editors share."""
         return self.model.maps
 
     @property
     def official(self) -> bool:
-        """Whether it computes what the authors' code does, and not the paper's formula."""
+        """Whether it follows the authors' code instead of the paper's formula."""
         return self.parity == "official" or self.guidance.form == "official"
 
     @property
     def inverts(self) -> InversionSettings:
-        """How it inverts: its settings, with the checkpoint's own where they leave something open."""
+        """Its inversion settings, with the checkpoint's defaults for those not set."""
         return self.inversion.resolve(self.model, self.official)
 
     @property
@@ -153,8 +154,8 @@ class Editor:
             seeds: one non-negative number a picture, the only source of randomness.
             conditions: for each of the editor's controls its pictures (B, H, W, 3); None for one that makes its own.
 
-        An image whose latents are no picture's any more stands in the inversion's `faults`. Images much larger than the
-        model was trained at are warned of. Raises ValueError where the counts or sizes don't fit.
+        Images whose latents are not finite or have exploded are reported in the inversion's `faults`. Images much
+        larger than the model was trained at cause a warning. Raises ValueError if counts or sizes don't fit.
         """
         pixels = pixels_of(images)
         if isinstance(captions, str):
@@ -178,7 +179,8 @@ class Editor:
         captions: Sequence[str],
         conditions: Sequence[NDArray[np.uint8] | None] = (),
     ) -> Inversion:
-        """What `invert` gave these images before, made again from its `trajectory` without an evaluation."""
+        """The same as `invert` returned for these images before, rebuilt from its `trajectory` without running the
+        UNet."""
         schedule = Schedule.of(self.model.scheduler, len(trajectory) - 1)
         latents = torch.from_numpy(trajectory).to(self.model.device)
         faulty = self._inversion_faults(latents)
@@ -200,7 +202,7 @@ class Editor:
     def _hints(
         self, images: NDArray[np.uint8], conditions: Sequence[NDArray[np.uint8] | None]
     ) -> tuple[tuple[Hint, ...], tuple[Hint, ...]]:
-        """What the controls make of the images' pictures, for the edit and for the inversion."""
+        """The controls' encodings of the pictures, for the edit and for the inversion."""
         hints = self.controls.hints(self.controls.pictures(images, conditions))
         return hints, hints if self.controls_act == "all" else ()
 
@@ -213,8 +215,8 @@ class Editor:
     ) -> NDArray[np.uint8]:
         """Each of B inverted pictures under each of K directions: (B, K, H, W, 3) uint8.
 
-        `strengths` (K) scale the directions. `masks` (B, H, W) confine the edit: bool, or from 0 to 1 the share of the
-        noise levels during which a place may change. Every pixel outside them is the source's own. Raises ConfigError
+        `strengths` (K) scale the directions. `masks` (B, H, W) confine the edit: bool, or in 0 … 1 the share of the
+        noise levels during which a pixel may change. Every pixel outside them is the source's own. Raises ConfigError
         for a direction made for another model, ValueError for masks that don't fit, ImageError where an edit is no
         picture (see `edit_each`).
         """
@@ -232,14 +234,14 @@ class Editor:
         strengths: Sequence[float] | None = None,
         masks: Mask | None = None,
     ) -> Edits:
-        """`edit`, which says of each edit what is wrong with it and raises nothing for that."""
+        """Like `edit`, but reports what is wrong with each edit instead of raising ImageError."""
         scaled = self._scaled(directions, strengths)
         shares = self._masks(inversion, directions, scaled, masks)
         latents = self._edit_latents(inversion, scaled, shares)
         B, K = latents.shape[:2]
         rows = latents.flatten(0, 1)
         broken = faults(rows)
-        # A broken row is decoded as nothing, so that it can't trouble its neighbours.
+        # A broken row is decoded as zeros, so that it can't affect the others.
         sound = torch.tensor([fault is None for fault in broken], device=rows.device).view(-1, 1, 1, 1)
         rows = torch.where(sound, rows, 0.0)
         pictures, finite = self.model.decode(rows, at_once=B)
@@ -260,7 +262,7 @@ class Editor:
         strengths: Sequence[float] | None = None,
         masks: Mask | None = None,
     ) -> Tensor:
-        """`edit` before decoding: (B, K, 4, h, w) latents, whatever is wrong with them."""
+        """`edit` before decoding: (B, K, 4, h, w) latents, not checked."""
         scaled = self._scaled(directions, strengths)
         shares = self._masks(inversion, directions, scaled, masks)
         return self._edit_latents(inversion, scaled, shares)
@@ -311,7 +313,7 @@ class Editor:
     def _masks(
         self, inversion: Inversion, directions: Sequence[EditDirection], scaled: Condition, masks: Mask | None
     ) -> NDArray[np.float32] | None:
-        """What confines the edits (B, K, H, W): the masks given, what the model finds itself, or both."""
+        """The masks (B, K, H, W) that confine the edits: given, found by the model, or both combined."""
         given = None if masks is None else self._shares(masks, inversion, len(directions))
         if self.guidance.confine == "none":
             return given

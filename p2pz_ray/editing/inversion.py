@@ -1,6 +1,6 @@
 """DDIM inversion with regularized noise (pix2pix-zero, section 3.2).
 
-Every image has its own generator and its own loss, so that what comes out doesn't depend on who shares the batch.
+Every image has its own generator and its own loss, so results don't depend on the other images in the batch.
 """
 
 from collections.abc import Callable
@@ -20,16 +20,16 @@ from p2pz_ray.editing.settings import InversionSettings
 from p2pz_ray.editing.text import Condition
 
 Watch = Callable[[Tensor | None], None]
-"""Called after each step: on the way up with None, on the way down with the clean latents (B, K, 4, h, w) that the step
-predicts. What it raises ends the walk."""
+"""Called after each step: in the inversion with None, in denoising with the clean latents (B, K, 4, h, w) that the step
+predicts. Its exceptions end the process."""
 
 
 @dataclass(frozen=True)
 class Inversion:
     """B images on their way to noise: `trajectory` is (N + 1, B, 4, h, w), from the clean latents at 0 to x_T at
     N, and `c` are the captions it was made with, embedded. `images` (B, H, W, 3) are the pictures themselves. `faults`
-    say of each image what is wrong with its latents, None where nothing is. `hints` are what an edit is told by
-    pictures, and `c.hints` what the inversion was."""
+    has for each image what is wrong with its latents, or None. `hints` are the controls' encodings for the edit,
+    `c.hints` those for the inversion."""
 
     trajectory: Tensor
     c: Condition
@@ -68,7 +68,7 @@ def invert(
         else:
             eps = regularize(model.epsilon(output, x, here), generators, settings)
         step = eps
-        # The first step of most schedules is a hundredth of the second: too short to extrapolate from.
+        # In most schedules the first step is a hundredth of the second: too short to extrapolate from.
         if settings.order == 2 and before is not None and i > 1:
             step = extrapolated(eps, before, schedule.levels[i - 1], here, there)
         x, before = ddim_step(x, step, here, there), eps

@@ -1,7 +1,7 @@
-"""Masks: where a picture may change, and for how long.
+"""Masks: where a picture may change, and during which noise levels.
 
-A value is a share of the noise levels, counted from the clean end, during which a place may change: 0 is never, so that
-the source stays, 1 is always; between them the edit begins late and comes to less.
+A value is the share of the noise levels, counted from the clean end, during which a pixel may change. 0 is never, so
+the source stays; 1 is always; in between the edit starts later and is weaker.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 Mask = NDArray[np.bool_] | NDArray[np.float32]
 BLACK, WHITE = 8, 247
-"""Grey values up to and from which a mask's picture counts as black and white: what JPEG makes of them."""
+"""Grey values up to 8 count as black and from 247 on as white, as JPEG may change them."""
 
 
 def from_picture(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -28,7 +28,7 @@ def to_picture(mask: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def cells_of(masks: NDArray[np.float32], factor: int) -> Tensor:
-    """(B, K, H, W) → (B, K, h, w): of each latent cell the largest value that any of its pixels has."""
+    """(B, K, H, W) → (B, K, h, w): for each latent cell, the largest value of its pixels."""
     return F.max_pool2d(torch.from_numpy(np.ascontiguousarray(masks)), factor)
 
 

@@ -26,7 +26,7 @@ CHUNK = 8 * 512 * 512  # pixels that the autoencoder takes at once: it needs far
 
 
 def chosen_device(device: str) -> str:
-    """Where a model goes: "auto" is a GPU where there is one. Raises ConfigError for "cuda" where there is none."""
+    """The device for a model: "auto" is the GPU if there is one. Raises ConfigError for "cuda" without a GPU."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -51,19 +51,19 @@ class DiffusionModel:
         self.vae = vae.eval().requires_grad_(False)
         self.unet = unet.eval().requires_grad_(False)
         self.fast: Callable[..., Any] = self.unet
-        """The UNet where nobody asks for its maps: itself, unless `compile` made something faster of it."""
+        """The UNet for passes without maps: compiled, after `compile`."""
         self.checkpointed = False
-        """Whether a gradient's pass makes the inside of each block again instead of keeping it."""
+        """Whether backward passes recompute the inside of each block instead of storing it."""
         self.maps = CrossAttentionMaps(self.unet)
         self.room: int | None = None
-        """Rows at once that a gradient was found to have memory for; None as long as it never ran out."""
+        """Number of rows per gradient that fit into memory; None until it has run out."""
         self.controls = Controls((), ())
-        """What the UNet is told by pictures; `Condition.hints` are of them."""
+        """The controls, to which `Condition.hints` belong."""
         self.text = text
         self.scheduler = scheduler
         self.defaults = defaults or {}
         self.zero_empty = zero_empty
-        """Whether an empty negative is zeros and no embedded text, as SDXL was trained."""
+        """Whether an empty negative is all zeros instead of the embedding of "", as SDXL was trained."""
         kind = scheduler.config.prediction_type
         if kind not in ("epsilon", "v_prediction"):
             raise ConfigError(f"the checkpoint predicts {kind!r}: only epsilon and v_prediction are supported")
@@ -104,10 +104,10 @@ class DiffusionModel:
         return cls(autoencoder, unet, text, scheduler, defaults, zero_empty=bool(zeros))
 
     def compile(self) -> "DiffusionModel":
-        """Have torch.compile make kernels for passes that nobody asks for maps: minutes for the first passes of a
-        size, less for each that follows, the same numbers up to rounding.
+        """Compile the UNet with torch.compile for passes without maps: the first passes of each size take minutes,
+        later ones are faster. The numbers are the same up to rounding.
 
-        Raises ConfigError where there is no compiler.
+        Raises ConfigError if there is no compiler.
         """
         try:
             with torch.no_grad():
@@ -121,7 +121,7 @@ class DiffusionModel:
         return self
 
     def checkpoint(self) -> "DiffusionModel":
-        """Have a gradient's pass keep the blocks' inputs alone: less memory, more time, the same numbers."""
+        """Store only the blocks' inputs for backward passes: less memory, more time, the same numbers."""
         self.unet.enable_gradient_checkpointing()
         self.checkpointed = True
         return self
@@ -141,7 +141,7 @@ class DiffusionModel:
 
     @property
     def factor(self) -> int:
-        """Pixels a latent cell, on a side."""
+        """Pixels per latent cell and side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
@@ -158,12 +158,12 @@ class DiffusionModel:
             self.vae.encode(chunk.to(self.device, self.vae.dtype)).latent_dist.mean.float()
             for chunk in signal.split(_at_once(*images.shape[1:3]))
         ]
-        # Contiguous: the pictures' own memory format would go on through every step, and with it another rounding.
+        # Contiguous: another memory format would stay through every step, and round differently.
         return torch.cat(means).contiguous() * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor, at_once: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """(B, 4, h, w) scaled latents → (B, H, W, 3) uint8, and of each picture whether all of it is finite.
+        """(B, 4, h, w) scaled latents → (B, H, W, 3) uint8, and for each picture whether all of it is finite.
 
         At most `at_once` are decoded together.
         """
@@ -177,30 +177,31 @@ class DiffusionModel:
         return np.concatenate(pictures), np.concatenate(finite)
 
     def embed(self, sentences: list[str]) -> Condition:
-        """What n sentences tell the UNet, float32."""
+        """The UNet's conditioning on n sentences, float32."""
         return self.text.embed(sentences)
 
     def negative(self, text: str, captions: Sequence[str]) -> Condition:
-        """What classifier-free guidance moves n images away from: a text, or with "caption" their own n."""
+        """The negative condition of n images for classifier-free guidance: a text, or for "caption" their own
+        captions."""
         if text == "caption":
             return self.embed(list(captions))
         c = self.embed([text] * len(captions))
         return c.each(torch.zeros_like) if self.zero_empty and not text else c
 
     def predict(self, x: Tensor, t: int, c: Condition, level: float, watched: bool = False) -> Tensor:
-        """ε(x, t, c): (B, 4, h, w) noise in latents x under B conditions c; `level` is x's own ā. `watched` is a pass
-        whose maps somebody asks for.
+        """ε(x, t, c): (B, 4, h, w) noise in latents x under B conditions c; `level` is ā of x. watched: whether the
+        pass records or compares maps.
 
         Differentiable in x.
         """
         return self.epsilon(self.output(x, t, c, watched), x, level)
 
     def output(self, x: Tensor, t: int, c: Condition, watched: bool = False) -> Tensor:
-        """What the UNet says, ε or v as it was trained, in x's precision."""
+        """The UNet's output, ε or v depending on its training, in x's precision."""
         c = c.each(lambda part: part.to(self.unet.dtype))
         added = None
         if c.pooled is not None:
-            # SDXL is told the size that a picture had, what was cut from it and its size now: all of it, uncut.
+            # SDXL is conditioned on a picture's original size, its crop and its size: here uncropped.
             height, width = (side * self.factor for side in x.shape[-2:])
             sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.unet.dtype, device=x.device)
             added = {"text_embeds": c.pooled, "time_ids": sizes.expand(len(x), -1)}
@@ -223,7 +224,7 @@ def _load(kind: Any, folder: Path, dtype: torch.dtype, half: bool) -> Any:
         variant=variant_in(folder, half),
         dtype=dtype,
         use_safetensors=True,
-        low_cpu_mem_usage=False,  # what it saves needs another package, and its absence is warned of
+        low_cpu_mem_usage=False,  # it needs another package, and warns if that is missing
     )
 
 

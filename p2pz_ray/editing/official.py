@@ -1,8 +1,8 @@
 """Denoising as the authors' published code and diffusers' pipeline compute it, for many images and directions at once.
 
-It differs from the paper's formula in three things. The reference is denoised again from x_T with classifier-free
+It differs from the paper's formula in three ways. The reference is denoised again from x_T with classifier-free
 guidance. The loss is averaged over both halves of the guidance batch, each compared with its own reference. And the
-*negative* half's latent, which its own gradient has moved, is the one that is carried on.
+*negative* half's latent, moved by its own gradient, is the one that goes on to the next step.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""The model's passes, in chunks of rows: K edits of an image take K times as long, and no more memory than one."""
+"""The model's passes, in chunks of rows: K edits of an image take K times as long as one, but no more memory."""
 
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -17,11 +17,10 @@ without (jobs/accelerator.md)."""
 
 
 class Passes:
-    """Passes of one model over B references with K edited rows each, those of a reference side by side.
+    """Passes of one model over B references with K edited rows each, in the order of the references.
 
-    `most` rows go through a gradient at once, and twice as many through a plain pass: as many as there are references,
-    or fewer where that is asked for or the model was found to have no room. Where memory runs out, they are halved for
-    good.
+    `most` rows go through a gradient pass at once, and twice as many through a plain pass. It is the number of
+    references, or less if requested or if memory ran out before. Whenever memory runs out it is halved permanently.
     """
 
     def __init__(self, model: DiffusionModel, references: int, edits: int = 1, most: int | None = None) -> None:
@@ -30,11 +29,11 @@ class Passes:
         self.most = min(most, model.room or most)
 
     def output(self, x: Tensor, t: int, c: Condition) -> Tensor:
-        """What the UNet says of any number of rows, without a gradient."""
+        """The UNet's output for any number of rows, without a gradient."""
         return torch.cat(self._fitted(lambda: [self._output(x, t, c, rows) for rows in _slices(len(x), 2 * self.most)]))
 
     def predict(self, x: Tensor, t: int, c: Condition, level: float) -> Tensor:
-        """ε of any number of rows, without a gradient."""
+        """ε for any number of rows, without a gradient."""
         return self.model.epsilon(self.output(x, t, c), x, level)
 
     def record(self, x: Tensor, t: int, c: Condition, level: float, whole: bool) -> Tensor | None:
@@ -68,7 +67,7 @@ class Passes:
             return self.model.output(x[rows], t, c[rows])
 
     def _chunks(self) -> Iterator[tuple[slice, slice]]:
-        """References and the rows that are compared with them: whole images, or some edits of one."""
+        """Slices of references and of the rows compared with them: whole images, or some edits of one."""
         B, K = self.references, self.edits
         if self.most >= K:
             for images in _slices(B, self.most // K):
@@ -79,7 +78,8 @@ class Passes:
                     yield slice(i, i + 1), slice(i * K + edits.start, i * K + edits.stop)
 
     def _fitted(self, work: Callable[[], T]) -> T:
-        """What `work` gives, with fewer rows at once if memory runs out. Raises what it raises at one row."""
+        """The result of `work`, repeated with fewer rows at once while memory runs out. Raises if one row is too
+        many."""
         while True:
             try:
                 return work()
@@ -106,7 +106,7 @@ def attention_gradient(
     eps: Tensor | None = None
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        # A checkpointed block that is done again must end as it did before, so that pass goes to its end.
+        # Recomputing a checkpointed block must run to the same point, so such a pass goes to its end.
         with model.maps.compare(whole or model.checkpointed, references):
             eps = model.predict(leaf, t, c, level, watched=True).detach()
         assert model.maps.loss is not None
@@ -117,7 +117,7 @@ def attention_gradient(
                 (found,) = torch.autograd.grad(SCALE * loss, leaf, retain_graph=True)
                 found = found / SCALE
                 lost = ~torch.isfinite(found).flatten(1).all(1)
-                if lost.any():  # what has overflowed, that row takes unscaled
+                if lost.any():  # rows that overflowed are computed without scaling
                     (unscaled,) = torch.autograd.grad(loss, leaf)
                     found = torch.where(lost[:, None, None, None], unscaled, found)
             else:
@@ -127,7 +127,7 @@ def attention_gradient(
 
 
 def out_of_memory(error: Exception) -> bool:
-    """On a GPU, or on a CPU, whose allocators have no kind of error of their own."""
+    """Whether an error means that memory ran out, on a GPU or a CPU, whose allocators have no own kind of error."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 

@@ -1,6 +1,6 @@
-"""diffusers' own image-to-image pipelines, which are told in words what to make of a picture.
+"""diffusers' own image-to-image pipelines, which edit a picture by a prompt.
 
-Whatever is wrong with a pipeline's name, its arguments or its checkpoint is found without any weights.
+Errors in a pipeline's name, arguments or checkpoint are found without loading any weights.
 """
 
 import inspect
@@ -24,20 +24,20 @@ from p2pz_ray.editing.text import UNLOADABLE
 from p2pz_ray.errors import ConfigError, ImageError, first_line
 
 GIVEN = ("self", "image", "prompt", "generator", "output_type", "return_dict", "num_images_per_prompt", "kwargs")
-"""What a pipeline is called with by `Pipeline.edit`, or never."""
+"""Arguments that `Pipeline.edit` sets itself, or that can't be set."""
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
-"""Parts of a checkpoint that aren't loaded where a pipeline can do without them."""
+"""Parts of a checkpoint that aren't loaded if the pipeline doesn't need them."""
 
 
 def pipeline_kind(name: str) -> type[Any]:
-    """The class of that name. Raises ConfigError for what is no image-to-image pipeline of diffusers' own."""
+    """The class of this name. Raises ConfigError if diffusers has no such image-to-image pipeline."""
     kind = getattr(diffusers, name, None) if name.endswith("Pipeline") else None
     if not inspect.isclass(kind):
         raise ConfigError(
             f"engine.pipeline is {name}, but diffusers {diffusers.__version__} has no such pipeline: name one of its "
             "image-to-image classes, such as StableDiffusionImg2ImgPipeline"
         )
-    if not issubclass(kind, DiffusionPipeline):  # what stands in for a class whose libraries are missing
+    if not issubclass(kind, DiffusionPipeline):  # a placeholder for a class whose libraries are missing
         raise ConfigError(
             f"engine.pipeline is {name}, which needs {' and '.join(getattr(kind, '_backends', ['more']))}: install that"
         )
@@ -47,7 +47,7 @@ def pipeline_kind(name: str) -> type[Any]:
 
 
 def check_arguments(kind: type[Any], arguments: Mapping[str, Any]) -> None:
-    """Raise ConfigError for an argument that a pipeline doesn't know, or not of that type."""
+    """Raise ConfigError for an argument that the pipeline doesn't have, or of the wrong type."""
     known = {name: each for name, each in _parameters(kind).items() if name not in GIVEN and "callback" not in name}
     for name, value in arguments.items():
         if name not in known:
@@ -91,8 +91,8 @@ def check_folder(kind: type[Any], folder: Path) -> None:
 
 
 class Pipeline:
-    """A pipeline on its device, and what its calls have in common. A picture is edited in a call of its own, so that
-    none depends on another."""
+    """A pipeline on its device, with its arguments. Each picture is edited in a call of its own, so that none depends
+    on another."""
 
     def __init__(self, pipeline: Any, arguments: Mapping[str, Any] | None = None) -> None:
         self.pipeline, self.arguments = pipeline, dict(arguments or {})
@@ -158,7 +158,7 @@ def _parameters(kind: type[Any]) -> dict[str, inspect.Parameter]:
 
 
 def _channels(kind: type[Any]) -> int | None:
-    """Of the UNet that a pipeline works with, where that is known."""
+    """Input channels of the pipeline's UNet, if known."""
     if "InstructPix2Pix" in kind.__name__:
         return 8
     return 4 if kind.__name__.endswith("Img2ImgPipeline") else None

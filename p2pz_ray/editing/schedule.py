@@ -8,8 +8,8 @@ from torch import Tensor
 from p2pz_ray.errors import ConfigError
 
 DARKEST = 2.0**-24
-"""Stands for ā = 0 in schedules of zero terminal SNR, where ε says nothing of the picture and a step would divide by
-zero. Of a v-prediction model float32 still finds the picture there, to about 1e-3."""
+"""Replaces ā = 0 in schedules with zero terminal SNR, where ε has no information about the picture and a step would
+divide by zero. With v-prediction, float32 still recovers the picture from it, to about 1e-3."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Schedule:
 
     @classmethod
     def of(cls, scheduler: DDIMScheduler, steps: int) -> "Schedule":
-        """The checkpoint's own spacing of `steps` timesteps. Raises ConfigError for a number that this spacing doesn't
-        lead up to noise."""
+        """`steps` timesteps in the checkpoint's own spacing. Raises ConfigError for a number with which that spacing
+        does not reach noise."""
         most = int(scheduler.config.num_train_timesteps)
         if not 1 <= steps <= most:
             raise ConfigError(f"inversion.steps is {steps}: choose 1 to {most}, what the checkpoint was trained with")

@@ -1,6 +1,6 @@
-"""What an inversion and an edit can be told, in Python and in a configuration alike. Imports no PyTorch.
+"""The settings of inversions and edits, in Python and in configurations. Imports no PyTorch.
 
-A setting that can't be used is refused when it is made, with one sentence.
+An invalid setting is refused at construction, in one sentence.
 """
 
 import types
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class SettingError(ConfigError, ValueError):
-    """A setting that can't be used."""
+    """An invalid setting."""
 
 
 @dataclass(frozen=True)
 class Within:
-    """The range of a number; `most` None is without end."""
+    """The range of a number; `most` None means no upper limit."""
 
     least: float
     most: float | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """For a configuration, which says in its own words what is out of range."""
+        """The range for a configuration, which has its own messages."""
         schema = handler(source)
         number = schema["schema"] if schema["type"] == "nullable" else schema
         number |= {"ge": self.least} | ({} if self.most is None else {"le": self.most})

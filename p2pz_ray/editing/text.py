@@ -1,4 +1,4 @@
-"""The text half of a checkpoint: sentences to what conditions the UNet."""
+"""The text encoders of a checkpoint: from sentences to the conditioning of the UNet."""
 
 import hashlib
 import json
@@ -23,8 +23,8 @@ UNLOADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeE
 
 @dataclass(frozen=True)
 class Condition:
-    """What n texts tell the UNet: `tokens` (n, L, D), and of SDXL also `pooled` (n, P); and what each of its controls
-    made of n pictures, in tensors with n rows each."""
+    """The UNet's conditioning on n texts: `tokens` (n, L, D), and for SDXL also `pooled` (n, P). `hints` are the
+    controls' encodings of n pictures, in tensors with n rows each."""
 
     tokens: Tensor
     pooled: Tensor | None = None
@@ -34,7 +34,7 @@ class Condition:
         return len(self.tokens)
 
     def each(self, function: Callable[[Tensor], Tensor]) -> "Condition":
-        """Of each part, what the function makes of it."""
+        """The condition with the function applied to each tensor."""
         hints = tuple(tuple(function(part) for part in hint) for hint in self.hints)
         return Condition(function(self.tokens), None if self.pooled is None else function(self.pooled), hints)
 
@@ -61,11 +61,11 @@ class Condition:
 
 
 class TextEncoder:
-    """One CLIP and its last hidden states (Stable Diffusion 1.x and 2.x), or the two of SDXL, whose last hidden states
-    but one stand side by side and the second of which gives the pooled part.
+    """One CLIP with its last hidden states (Stable Diffusion 1.x and 2.x), or SDXL's two, whose second-to-last hidden
+    states are concatenated; the second also gives the pooled part.
 
-    Always float32: they are small, and their precision is the direction's. (At Stable Diffusion 1.5's layout with
-    random weights float16 is 0.13 % off on an H100, bfloat16 1.0 %: jobs/accelerator.md.) `encoder` holds them in
+    Always float32: they are small, and a direction is only as precise as they are. (At Stable Diffusion 1.5's layout
+    with random weights float16 is 0.13 % off on an H100, bfloat16 1.0 %: jobs/accelerator.md.) `encoder` holds them in
     order.
     """
 
@@ -75,7 +75,8 @@ class TextEncoder:
 
     @classmethod
     def load(cls, folder: Path, loras: Sequence[Lora] = ()) -> "TextEncoder":
-        """Load only the text half of a checkpoint, as making a direction needs it; `loras` are fused into it."""
+        """Load only the text encoders of a checkpoint, which are all that a direction needs; `loras` are fused into
+        it."""
         names = ["text_encoder", "text_encoder_2"] if is_xl(folder) else ["text_encoder"]
         kinds = (CLIPTextModel, CLIPTextModelWithProjection)
         try:
@@ -100,7 +101,7 @@ class TextEncoder:
 
     @property
     def tokens(self) -> int:
-        """L: the tokenizer's own length, and where it names none, as many as the encoder has places for."""
+        """L: the tokenizer's length, or if it has none the encoder's number of positions."""
         return min(int(self.tokenizers[0].model_max_length), int(self.encoder[0].config.max_position_embeddings))
 
     @property
@@ -109,7 +110,7 @@ class TextEncoder:
 
     @property
     def pooled(self) -> int:
-        """The pooled part's width; 0 where there is none."""
+        """The width of the pooled part; 0 if there is none."""
         return 0 if len(self.encoder) == 1 else int(self.encoder[1].config.projection_dim)
 
     @property
@@ -149,7 +150,8 @@ class TextEncoder:
 
 
 def is_xl(folder: Path) -> bool:
-    """Whether a checkpoint's folder has StableDiffusionXLPipeline's layout. Raises ConfigError where it can't say."""
+    """Whether a checkpoint's folder has StableDiffusionXLPipeline's layout. Raises ConfigError if that can't be
+    read."""
     index = folder / "model_index.json"
     try:
         parts = json.loads(index.read_text())

@@ -1,4 +1,4 @@
-"""What an engine is given, decoded pictures, and what it gives back, edited ones."""
+"""An engine's input, decoded pictures, and its output, edited ones."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,11 +24,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Edited:
-    """A picture's caption in use and its edits, (K, H, W, 3) uint8; or the sentence that says why there are none.
+    """The caption used for a picture and its edits, (K, H, W, 3) uint8; or a sentence on why there are none.
 
-    `faults` say of each edit why it is no picture, None where it is one; empty where all are. `masks` (K, H, W) are the
-    shares that each edit was confined to, None where nothing confined it. `flags` say of each whether a safety checker
-    flagged it; empty where none looked.
+    `faults` has for each edit what is wrong with it, or None; it is empty if all are fine. `masks` (K, H, W) are the
+    shares that each edit was confined to, None if not confined. `flags` has for each whether a safety checker flagged
+    it; it is empty without a checker.
     """
 
     caption: str | None
@@ -43,10 +43,10 @@ class Engine(Protocol):
     """Edits pictures, partition by partition."""
 
     def begin(self, partition: Partition) -> None:
-        """The pictures that follow are this partition's."""
+        """The following pictures belong to this partition."""
 
     def edit(self, pictures: list[Picture]) -> list[Edited]:
-        """Edit pictures together, each as if alone. May raise what the model and the device raise."""
+        """Edit pictures in one batch, each as if alone. Errors of the model and the device are not caught."""
         ...
 
     def end(self) -> None:

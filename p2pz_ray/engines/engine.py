@@ -1,4 +1,4 @@
-"""What edits pictures in a replica: the diffusion model by its directions, or a student in one pass."""
+"""The engines that edit pictures in a replica: the diffusion model with directions, or a student in one pass."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,14 +54,14 @@ def load_editor(config: Modelled, device: str, **settings: Any) -> Editor:
 def in_one_pass(
     student: Student, pixels: NDArray[np.uint8], masks: Mask | None, edits: Sequence[Parts]
 ) -> NDArray[np.uint8]:
-    """(B, H, W, 3) → the student's K edits of each (B, K, H, W, 3), outside the masks (B, H, W) its own pixels. A
-    student has no noise levels: where a mask is between 0 and 1 it mixes both."""
+    """(B, H, W, 3) → the student's K edits of each (B, K, H, W, 3); outside the masks (B, H, W) the source's pixels. A
+    student has no noise levels: mask values between 0 and 1 blend the two."""
     made = np.stack([student(pixels, batch_size=len(pixels), edit=parts) for parts in edits], 1)
     return made if masks is None else mixed(made, pixels[:, None], masks[:, None])
 
 
 def load_engine(job: Job, device: str) -> Engine:
-    """What the job's configuration names, on a device. Raises ConfigError where a part of it can't be loaded."""
+    """The engine of the job's configuration, on a device. Raises ConfigError if part of it can't be loaded."""
     if job.config.deterministic:
         make_deterministic()
     if job.config.engine is not None:
@@ -83,7 +83,7 @@ class Diffusion:
         blip = None if seeing is None else Blip(seeing.name, revision=seeing.revision, device=device)
         self.captioner = Captioner(config.caption_otherwise, blip)
         self.inversions: Inversions | None = None
-        """Of the current partition, where a cache keeps them."""
+        """The current partition's, if there is a cache."""
 
     def begin(self, partition: Partition) -> None:
         given = self.job.config.inversion
@@ -122,11 +122,11 @@ class Diffusion:
         seeds: list[int],
         conditions: list[NDArray[np.uint8] | None],
     ) -> Inversion:
-        """The pictures' inversion: all made together, or those alone that the cache doesn't hold."""
+        """The pictures' inversion: taken from the cache as far as possible, and the rest made in one batch."""
         cache = self.inversions
         if cache is None:
             return self.editor.invert(pixels, captions, seeds, conditions)
-        # What an inversion is told besides is of what it depends on.
+        # The inversion depends on these conditions, so they are part of the key.
         told = [each for each in conditions if each is not None] if self.editor.controls_act == "all" else []
         shown = np.concatenate([pixels, *told], axis=1)
         keys = [cache.key(*image) for image in zip(shown, captions, seeds, strict=True)]
@@ -177,7 +177,7 @@ class OnePass:
 
 
 def _masks(pictures: list[Picture]) -> NDArray[np.float32] | None:
-    """(B, H, W), None where the collection has none."""
+    """(B, H, W), None if the collection has no masks."""
     masks = [picture.mask for picture in pictures if picture.mask is not None]
     return np.stack(masks) if masks else None
 

@@ -1,4 +1,4 @@
-"""Inversions kept from one run to the next: the same images under other words need none."""
+"""A cache of inversions: a run with other edits of the same images needs no new ones."""
 
 import hashlib
 import io
@@ -20,19 +20,19 @@ from p2pz_ray.storage.store import Store
 
 VERSION = 1
 ROWS = 8
-"""Inversions in a row group: what a reader holds at once."""
+"""Inversions per row group, which a reader holds in memory."""
 SCHEMA = pa.schema([("key", pa.string()), ("sha256", pa.string()), ("trajectory", pa.binary())])
 
 Trajectory = NDArray[np.float32]
 
 
 class Inversions:
-    """The inversions of one partition: those that an earlier run left in the cache, and those that this one makes.
+    """The inversions of one partition: from an earlier run's cache, and those that this run makes.
 
     CACHE/{partition}-{maker}.parquet holds a row for each image: `key` (see `key`), `trajectory` (the latents of all
-    steps, float32, (N + 1, 4, h, w)) and its `sha256`. `maker` is of the model and the inversion's settings.
+    steps, float32, (N + 1, 4, h, w)) and its `sha256`. `maker` is a digest of the model and the inversion's settings.
 
-    A cache is no source of errors: what is damaged, foreign or out of reach is logged and made again.
+    A cache never causes errors: inversions that are damaged, foreign or unreachable are logged and made again.
 
     editor: what makes them. size: (H, W) of the images in pixels.
     """
@@ -61,14 +61,14 @@ class Inversions:
             self._give_up(error)
 
     def key(self, pixels: NDArray[np.uint8], caption: str, seed: int) -> str:
-        """What an image's inversion depends on besides the maker: its pixels, its caption, and where shifts are drawn,
-        its seed."""
+        """A key of what an image's inversion depends on besides the maker: its pixels, its caption and, if shifts are
+        drawn at random, its seed."""
         digest = hashlib.sha256(repr((pixels.shape, caption, seed if self.drawn else None)).encode())
         digest.update(np.ascontiguousarray(pixels).tobytes())
         return digest.hexdigest()
 
     def find(self, key: str) -> Trajectory | None:
-        """The trajectory under a key, None where it must be made."""
+        """The trajectory of a key, or None."""
         if key in self._held:
             return self._held[key]
         if key not in self._rows:
@@ -87,7 +87,7 @@ class Inversions:
         self._fresh = True
 
     def keep(self) -> None:
-        """Leave what this run made for the next, unless it made nothing; say what was taken over."""
+        """Write the inversions for the next run if this one made any; log how many were taken from the cache."""
         if self.used:
             counts = {"partition": self.partition, "images": len(self._held), "cached": self.used}
             LOG.info("inversions taken from the cache", extra={"p2pz": counts})
@@ -99,7 +99,7 @@ class Inversions:
             rows["sha256"].append(hashlib.sha256(data).hexdigest())
             rows["trajectory"].append(data)
         buffer = io.BytesIO()
-        # Noise can't be compressed.
+        # Not compressed: latents are mostly noise.
         pq.write_table(
             pa.table(rows, SCHEMA), buffer, row_group_size=ROWS, compression="none", use_dictionary=False,
             write_statistics=False,

@@ -1,4 +1,4 @@
-"""What a replica is told of a translation: small, and without any of the models."""
+"""The description of a translation that is sent to replicas: small, without models."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from p2pz_ray.config import TranslateConfig
 
 @dataclass(frozen=True)
 class Job:
-    """What a replica is told. It is small: models, directions and images are named by URI.
+    """A translation for a replica. It is small: models, directions and images are named by URI.
 
     config: with local paths made absolute. size: (H, W) pixels of every translated image.
     fingerprint: of the configuration, the model and the directions. ingredients: what names their contents.
@@ -31,7 +31,7 @@ class Job:
 
 
 def columns_of(config: TranslateConfig) -> Columns:
-    """What the collection's columns are called."""
+    """The names of the collection's columns."""
     named = config.input.columns
     conditions = tuple(dict.fromkeys(each.column for each in config.conditions if each.column is not None))
     return Columns(named.id, named.image, config.captions.column, named.mask, config.input.masks, conditions)

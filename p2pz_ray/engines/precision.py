@@ -1,4 +1,4 @@
-"""What a model computes in."""
+"""The precision that a model computes in."""
 
 from typing import Protocol
 
@@ -30,12 +30,12 @@ class Modelled(Protocol):
 
 
 def dtype_of(config: TranslateConfig, device: str) -> torch.dtype:
-    """What a configuration's engine computes in on a device."""
+    """The precision of a configuration's engine on a device."""
     return torch_dtype(config.dtype, device) if config.student is None else torch.float32
 
 
 def torch_dtype(name: str, device: str) -> torch.dtype:
-    """What a diffusion model computes in."""
+    """The precision of a diffusion model on a device."""
     if name == "auto":
         return torch.float16 if device == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]

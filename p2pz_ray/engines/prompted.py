@@ -1,4 +1,4 @@
-"""An engine that is told in words: one of diffusers' own image-to-image pipelines."""
+"""An engine that edits by prompts: one of diffusers' own image-to-image pipelines."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from p2pz_ray.language.sentences import swapped
 
 
 class Prompted:
-    """Pictures one after the other, each under every edit's prompt. Raises ConfigError where it can't be loaded."""
+    """Edits one picture at a time with the prompt of every edit. Raises ConfigError if the pipeline can't be loaded."""
 
     def __init__(self, job: Job, device: str) -> None:
         config, engine = job.config, job.config.engine
@@ -57,7 +57,7 @@ class Prompted:
 
 
 def prompt(written: str, edit: EditConfig, caption: str) -> str:
-    """What the pipeline is told of a picture with that caption."""
+    """The prompt for a picture with this caption."""
     assert edit.source  # TranslateConfig has words where it has an engine
     assert edit.target
     return written.format(

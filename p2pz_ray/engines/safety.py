@@ -1,5 +1,4 @@
-"""A checkpoint that looks at edited pictures and flags those that show what they shouldn't: Stable Diffusion's safety
-checker."""
+"""Stable Diffusion's safety checker, which flags edited pictures with unwanted content."""
 
 import os
 from typing import Any
@@ -24,7 +23,7 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def check_safety(config: SafetyConfig) -> None:
-    """Raise ConfigError for a checkpoint that is no safety checker's, by its configuration alone."""
+    """Raise ConfigError for a checkpoint whose configuration is not a safety checker's."""
     found = load_pretrained(CLIPConfig, _place(config), config.model.revision, "safety.model")
     if StableDiffusionSafetyChecker.__name__ not in (found.architectures or []):
         raise ConfigError(
@@ -37,7 +36,7 @@ class Safety:
     """A StableDiffusionSafetyChecker on a device, in float32. Raises ConfigError where it can't be loaded."""
 
     def __init__(self, config: SafetyConfig, device: str = "cpu") -> None:
-        safety_checker.logger.setLevel("ERROR")  # it would warn of a black picture, which there is none of here
+        safety_checker.logger.setLevel("ERROR")  # it would warn that pictures were blackened, which is not done here
         loaded = load_pretrained(_Checker, _place(config), config.model.revision, "safety.model")
         self.checker: Any = loaded.checker.to(device).eval()
         self.holds = config.holds
@@ -45,7 +44,7 @@ class Safety:
         self.side = int(self.checker.config.vision_config.image_size)
 
     def flagged(self, pictures: NDArray[np.uint8]) -> list[bool]:
-        """(N, H, W, 3) uint8 → of each whether it is flagged."""
+        """(N, H, W, 3) uint8 → whether each is flagged."""
         found: list[bool] = []
         for start in range(0, len(pictures), AT_ONCE):
             seen = torch.stack([self._seen(picture) for picture in pictures[start : start + AT_ONCE]]).to(self.device)
@@ -55,7 +54,7 @@ class Safety:
         return found
 
     def held(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-        """What a row of a flagged picture holds: it, a blur of it, or None."""
+        """What is stored for a flagged picture: the picture, a blur of it, or None."""
         if self.holds == "none":
             return None
         if self.holds == "kept":

@@ -1,1 +1,1 @@
-"""The distributed job: a collection cut into partitions, and replicas of the model that work them off, on Ray."""
+"""The distributed job on Ray: a pool of replicas of the model that processes partitions of a collection."""

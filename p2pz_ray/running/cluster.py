@@ -1,4 +1,4 @@
-"""Where Ray is: a cluster that an address names, or one started on this machine for the time of a run."""
+"""The connection to Ray: a cluster at an address, or one started on this machine for the duration of a run."""
 
 import math
 import os
@@ -23,7 +23,7 @@ CONNECT_SECONDS = 10.0
 
 
 class Placed(Protocol):
-    """A job's configuration, as far as it says where the job runs."""
+    """The part of a job's configuration that says where it runs."""
 
     @property
     def ray(self) -> RayConfig: ...
@@ -35,10 +35,10 @@ class Placed(Protocol):
 
 @contextmanager
 def connected(config: Placed) -> Iterator[None]:
-    """Ray, for a `with` block: the one this process is connected to already (and stays connected to), the cluster
-    of `ray.address` or of RAY_ADDRESS, or one of this machine's own that ends with the block.
+    """A connection to Ray for a `with` block: the one that this process already has (and keeps), the cluster at
+    `ray.address` or RAY_ADDRESS, or a new one on this machine that ends with the block.
 
-    Raises ConfigError where no cluster answers at the address.
+    Raises ConfigError if no cluster answers at the address.
     """
     if ray.is_initialized():
         yield
@@ -66,13 +66,13 @@ def connected(config: Placed) -> Iterator[None]:
 
 
 def _own_code() -> dict[str, Any]:
-    """This very package for the cluster's replicas, whatever version of it they may have, or none. Inside a submitted
-    job the job's own environment has it already."""
+    """The runtime environment that sends this very package to the cluster's replicas, whatever version is installed
+    there. Inside a submitted job nothing is sent: the job's environment has it already."""
     return {} if JOB_VARIABLE in os.environ else {"py_modules": [str(Path(__file__).parents[1])]}
 
 
 def _check_reachable(address: str, named: str) -> None:
-    """Ray itself would wait ten minutes for a head node that isn't there."""
+    """Raise at once if no head node answers: Ray itself would wait ten minutes."""
     place = _host_and_port(address)
     if place is None:
         return  # "auto", which Ray answers at once
@@ -83,8 +83,8 @@ def _check_reachable(address: str, named: str) -> None:
 
 
 def _on_loopback_alone(address: str) -> bool:
-    """Whether a Ray on this machine can be called at its loopback address alone. Ray's client would call its outward
-    address for ten minutes."""
+    """Whether a Ray on this machine listens only on the loopback address. Ray's client would otherwise try the
+    machine's outward address for ten minutes."""
     place = _host_and_port((started_here() or "") if address == "auto" else address)
     if place is None or place[0] not in ("127.0.0.1", "localhost", "::1"):
         return False
@@ -109,8 +109,8 @@ def _start(config: Placed, quiet: dict[str, Any]) -> None:
         key = "device is cuda" if config.device == "cuda" else f"replicas.gpus is {config.replicas.gpus}"
         raise ConfigError(f"{key}, but this machine has no GPU: set device to cpu, or ray.address to a cluster's.")
     check_ray_folder()
-    # Who may call Ray's ports may run code. From 2.60 Ray asks for a token unless RAY_AUTH_MODE says otherwise; given
-    # one of this run's own, it leaves none behind in the home folder.
+    # Anyone who can reach Ray's ports can run code. From 2.60 on Ray asks for a token unless RAY_AUTH_MODE says
+    # otherwise. With a token for this run alone, it doesn't create one in the home folder.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
     # Replicas may share cores, but each must find a place.
     needed = math.ceil(config.replicas.bounds[1] * config.replicas.cpus)
@@ -120,7 +120,7 @@ def _start(config: Placed, quiet: dict[str, Any]) -> None:
 
 
 def lacking(config: Placed) -> str | None:
-    """What no machine of the cluster has of what a replica asks for, as a sentence; None where one has all of it."""
+    """A sentence on the resources of a replica that no machine of the cluster has; None if one has them all."""
     needs = {"CPU": config.replicas.cpus, "GPU": gpus(config)}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(all(node.get(kind, 0) >= many for kind, many in needs.items()) for node in nodes):
@@ -130,7 +130,7 @@ def lacking(config: Placed) -> str | None:
 
 
 def gpus(config: Placed) -> float:
-    """GPUs of a replica."""
+    """GPUs per replica."""
     if config.replicas.gpus is not None:
         return config.replicas.gpus
     has_gpus = ray.cluster_resources().get("GPU", 0) > 0
@@ -138,6 +138,6 @@ def gpus(config: Placed) -> float:
 
 
 def check_gpu(given: Sequence[str], device: str) -> None:
-    """Raise P2PZError where Ray has given a GPU that PyTorch doesn't find."""
+    """Raise P2PZError if Ray has assigned a GPU that PyTorch doesn't find."""
     if given and device != "cpu" and not torch.cuda.is_available():
         raise P2PZError(f"{socket.gethostname()} has a GPU, but PyTorch finds none there: check its driver")

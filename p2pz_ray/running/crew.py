@@ -1,4 +1,4 @@
-"""The replicas of a pool: told to load their model, heard, and let go."""
+"""The replicas of a pool: loading their models, checking on them, and releasing them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,36 +19,38 @@ from p2pz_ray.running.member import Member
 from p2pz_ray.running.progress import Progress
 
 LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
-"""What Ray raises where a process or a machine is gone, and not where our code went wrong."""
+"""Ray's errors for a lost process or machine, as opposed to an error in our code."""
 LOADS = 5
-"""Times in a row that a replica may fail or die before its model is loaded; then it is given up, but not sooner than"""
-LOADING = 60.0  # seconds after the first
+"""Times in a row that a replica may fail or die before its model is loaded; then it is given up, but not before
+`LOADING` seconds."""
+LOADING = 60.0
+"""Seconds since the first failed load: while a lost machine is being replaced, loads fail several times in a row."""
 UNPLACED, GIVEN_UP = 30.0, 1800.0
-"""Seconds after which it is said that no machine has what a replica asks for, and after which a run ends for that,
-or a replica is given up for which Ray finds no other place than the one that it had."""
+"""Seconds without a machine for any replica after which the user is told, and after which the run ends, or a replica is
+given up for which Ray finds no other place than the one it had."""
 
 
 class Crew:
-    """The members of a pool. lacking: says what no machine of the cluster has of what a replica asks for, None where
-    one has all."""
+    """The members of a pool. lacking: returns a sentence on the resources that no machine of the cluster has, or
+    None."""
 
     def __init__(
         self, replicas: Sequence[Any], task: str, progress: Progress, lacking: Callable[[], str | None]
     ) -> None:
         self.members = [Member(actor, task) for actor in replicas]
         self.progress, self.lacking = progress, lacking
-        self._loaded_once = False  # whether any replica ever was ready
+        self._loaded_once = False  # whether any replica was ever ready
         self._began, self._said_lacking = time.monotonic(), False
 
     def load(self) -> None:
-        """Have all of them load the model."""
+        """Tell all members to load the model."""
         self._began = time.monotonic()
         for member in self.members:
             member.load()
 
     def hear(self, deadline: float) -> int:
-        """Hear how far the replicas are, show it, end those that don't move for `deadline` seconds, and have those that
-        failed try again; returns how many are ready."""
+        """Ask the replicas for their progress and show it; restart those without progress for `deadline` seconds; have
+        failed ones load again. Returns the number of ready replicas."""
         now = time.monotonic()
         for member in self.members:
             member.hear()
@@ -62,7 +64,7 @@ class Crew:
         return len(ready)
 
     def check(self) -> None:
-        """End the run where it has no replica any more, or never will have one."""
+        """Raise if the run has no replica left, or will never get one."""
         alive = [member for member in self.members if not member.given_up]
         failures = [member.failure for member in self.members if member.failure is not None]
         if not self._loaded_once and failures and all(member.failure or not member.placed for member in alive):
@@ -80,12 +82,12 @@ class Crew:
                 self.progress.say(f"{lacking} The run waits {GIVEN_UP / 60:.0f} min for one to be added.")
 
     def take_load(self, member: Member) -> None:
-        """Take in what a member's load came to, well or badly."""
+        """Handle the result of a member's load, success or failure."""
         try:
             found = ray.get(member.loading)
         except LOST as error:
             failure = P2PZError(f"A replica died while it loaded the model: {_last_line(error)}.")
-            if "creation task" in str(error):  # not a death: Ray could not even make the actor, and will not try again
+            if "creation task" in str(error):  # Ray could not create the actor, and won't try again
                 self._give_up(member, P2PZError(f"A replica can't start on the cluster: {_last_line(error)}."))
             elif member.moved is None and time.monotonic() - member.trying < GIVEN_UP:
                 member.wait()  # a lost machine is being replaced, which may take minutes
@@ -110,12 +112,12 @@ class Crew:
         member.loaded(found.get("node"))
 
     def release(self, members: Sequence[Member]) -> None:
-        """Let go of members for good."""
+        """Release members for good."""
         refs = [handed.ref for member in members for handed in member.work]
         for member in members:
             member.release()
         self.members = [member for member in self.members if member not in members]
-        if refs:  # copies of partitions that others were faster with: none may write any more
+        if refs:  # copies of partitions that others finished first: none may write any more
             ray.wait(refs, num_returns=len(refs), timeout=30)
 
     def _give_up(self, member: Member, failure: Exception) -> None:
@@ -125,5 +127,5 @@ class Crew:
 
 
 def _last_line(error: BaseException) -> str:
-    """Where Python and Ray have the cause in a traceback's text."""
+    """The last line of an error's text, where tracebacks have their cause."""
     return str(error).strip().splitlines()[-1].strip().rstrip(".")

@@ -1,4 +1,4 @@
-"""A piece of work that is done once for a run, on a machine and a device like a replica's."""
+"""A task done once for a run, on a machine and device like a replica's."""
 
 import sys
 import time
@@ -17,9 +17,9 @@ TICK = 5.0  # seconds
 
 
 def run_errand(config: Placed, work: Callable[..., Any], *given: Any) -> Any:
-    """What `work` returns, done where a replica of the configuration would stand; again where its machine dies.
+    """The result of `work`, run where a replica of the configuration would run; again if its machine dies.
 
-    Raises the P2PZError that it raises, and one where it fails in another way or finds no machine.
+    Raises its P2PZErrors, and a P2PZError if it fails in another way or finds no machine.
     """
     wanted = config.replicas
     task = ray.remote(_with_threads).options(num_cpus=wanted.cpus, num_gpus=gpus(config))

@@ -1,5 +1,5 @@
-"""What replicas write into Ray's logs: a JSON object a line, with the run, the partition and, where it is about one
-image, its id."""
+"""The replicas' lines in Ray's logs: a JSON object per line, with the run, the partition and, for a single image, its
+id."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ LOG = logging.getLogger("p2pz_ray")
 
 
 class Lines(logging.Formatter):
-    """A record as one line of JSON: its time, level and message, and what it was given as `extra={"p2pz": {…}}`."""
+    """Formats a record as one line of JSON: time, level, message, and the fields in `extra={"p2pz": {…}}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z"
@@ -22,7 +22,7 @@ class Lines(logging.Formatter):
 
 
 def write_lines(stream: TextIO | None = None) -> None:
-    """Have this process's events written as lines, to standard error unless told otherwise."""
+    """Write this process's events as lines, to standard error by default."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(Lines())
     LOG.handlers, LOG.propagate = [handler], False
@@ -40,5 +40,5 @@ def failed(run: str, partition: str, image: str, sentence: str) -> None:
 
 
 def assumed(run: str, partition: str, image: str, sentence: str) -> None:
-    """What had to be guessed of a picture that is translated all the same."""
+    """Log what was assumed about a picture that is translated nevertheless."""
     LOG.info(sentence, extra={"p2pz": {"run": run, "partition": partition, "image": image}})

@@ -1,4 +1,4 @@
-"""One replica as the driver sees it: its actor, what was handed to it, and when it last moved."""
+"""One replica as the driver sees it: its actor, its work, and its last sign of progress."""
 
 import random
 import time
@@ -12,12 +12,12 @@ import ray
 from p2pz_ray.running.waiting import Work
 
 BACK_OFF = 10.0
-"""Seconds after which a replica that couldn't load is told to try again, give or take half; doubled each time."""
+"""Seconds before a replica that couldn't load tries again, plus or minus half; doubled each time."""
 
 
 @dataclass(eq=False)
 class Handed:
-    """A partition that a replica has, since when it is the oldest one there."""
+    """A partition that a replica has, and the time since which it is the replica's oldest."""
 
     ref: Any
     partition: Work
@@ -28,15 +28,15 @@ class Handed:
 class Member:
     """A replica of a pool.
 
-    task: the name of the actor's method that works a partition off.
-    work: what was handed to it, in order; the oldest is being worked on. kept: what it could not read or write while
-    the storage was away, and will be handed again when it has rested, until `rested` (`time.monotonic`).
-    node: where it was loaded. lost_with: ids of the partitions with which it was lost since it last did one.
-    loading: the reference of its `load`, until that is done. loads, trying: tries of it in a row, and since when.
-    again: when to try next, after one that failed. failure: why it failed. given_up: that it won't be tried any more;
-    it keeps its place in the cluster, so that no other replica is put where this one couldn't work.
-    underway: images of the oldest partition that are done. moved: when it last gave a sign of life
-    (`time.monotonic`), None while it waits for a place in the cluster.
+    task: the name of the actor's method that processes a partition.
+    work: its partitions in order; the oldest is being processed. kept: partitions that it could not read or write
+    during an outage of the storage, to be handed to it again after its rest, which lasts until `rested`.
+    node: where it loaded its model. lost_with: ids of the partitions that it had when it was lost, since it last
+    finished one. loading: the reference of its `load` while that runs. loads, trying: number of attempts in a row, and
+    the time of the first. again: time of the next attempt after a failed one. failure: why it failed. given_up: whether
+    it won't be tried any more; it keeps its place in the cluster, so that no other replica is put there.
+    underway: images of the oldest partition that are done. moved: time of the last sign of progress, None while it
+    waits for a place in the cluster. All times are `time.monotonic()`.
     """
 
     actor: Any
@@ -67,7 +67,7 @@ class Member:
         return self.moved is not None or self.failure is not None
 
     def load(self) -> None:
-        """Have the model loaded, in the process that stands or in one that Ray starts in its place."""
+        """Start loading the model, in its process or in the one that Ray starts as a replacement."""
         self.trying = self.trying if self.loads else time.monotonic()
         self.loads += 1
         self.wait()
@@ -81,7 +81,7 @@ class Member:
         self.ready, self.loading, self.loads, self.failure, self.node = True, None, 0, None, node
 
     def failed(self, failure: Exception) -> None:
-        """It could not load, and will try again after a while."""
+        """Note a failed load, to be tried again after a while."""
         self.loading, self.failure = None, failure
         self.again = time.monotonic() + BACK_OFF * 2 ** (self.loads - 1) * random.uniform(0.5, 1.5)
 
@@ -94,17 +94,17 @@ class Member:
         self.work.append(Handed(getattr(self.actor, self.task).remote(partition), partition))
 
     def take(self, ref: Any) -> Handed:
-        """What was handed out under `ref`, which is over."""
+        """Remove and return the partition of `ref`, whose task has ended."""
         handed = next(handed for handed in self.work if handed.ref is ref)
         self.work.remove(handed)
-        # What it was asked before may be answered of the partition that is over now: that would count it twice.
+        # A pending answer about progress may be for the partition that just ended and would count it twice.
         self.underway, self.moved, self._asked = 0, time.monotonic(), None
         if self.work:
             self.work[0].since = self.moved
         return handed
 
     def take_all(self) -> list[Work]:
-        """All its work, oldest first, of a replica that is gone."""
+        """Remove and return all work of a lost replica, oldest first."""
         partitions = [*(handed.partition for handed in self.work), *self.kept]
         self.work.clear()
         self.kept.clear()
@@ -112,7 +112,7 @@ class Member:
         return partitions
 
     def hear(self) -> None:
-        """Ask how far it is, and take in the last answer; that one can't answer shows elsewhere."""
+        """Ask for its progress, and read the last answer; a lost replica is noticed elsewhere."""
         if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
             with suppress(Exception):
                 underway = ray.get(self._asked)
@@ -123,12 +123,12 @@ class Member:
             self._asked = self.actor.underway.remote()
 
     def stuck(self, deadline: float) -> bool:
-        """Whether it has had something to do for so many seconds without a sign of getting on."""
+        """Whether it has had work for `deadline` seconds without a sign of progress."""
         busy = bool(self.work) or self.loading is not None
         return busy and self.moved is not None and time.monotonic() - self.moved > deadline
 
     def restart(self) -> None:
-        """End its process; what it had comes back as lost, and Ray starts another process."""
+        """Kill its process. Its work is then reported as lost, and Ray starts another process."""
         self.moved = None
         ray.kill(self.actor, no_restart=False)
 

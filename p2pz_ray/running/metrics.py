@@ -1,7 +1,6 @@
-"""What Ray's dashboard and Prometheus are told of runs; there each name begins with `ray_`.
+"""Metrics of runs for Ray's dashboard and Prometheus; there each name begins with `ray_`.
 
-A run never fails for what it tells of itself: tags are made of ASCII, as Ray wants them, and whatever goes wrong in
-telling is passed over.
+Metrics never make a run fail: tags are ASCII, as Ray requires, and errors in reporting are ignored.
 """
 
 from contextlib import suppress
@@ -16,7 +15,7 @@ SECONDS = [1, 3, 10, 30, 60, 120, 300, 600, 1800, 3600]
 
 
 class Told:
-    """A metric of Ray's, tagged with its run, that raises nothing."""
+    """A Ray metric, tagged with its run, that never raises."""
 
     def __init__(
         self, kind: Any, run: str, name: str, description: str, *rest: Any, tags: tuple[str, ...] = ()
@@ -41,12 +40,12 @@ class Told:
 
 
 def tag(text: str) -> str:
-    """A tag's value in ASCII, whatever is beyond it backslash-escaped."""
+    """A tag's value in ASCII; other characters are backslash-escaped."""
     return shown(text).encode("ascii", "backslashreplace").decode("ascii")
 
 
 class ReplicaMetrics:
-    """What one replica counts of a run: images and pairs by how they ended, and where its time goes."""
+    """Metrics of one replica: images, pairs by status, and where its time goes."""
 
     def __init__(self, run: str) -> None:
         self.images = Told(Counter, run, "p2pz_images", "Images translated, failed ones included.")
@@ -66,7 +65,7 @@ class ReplicaMetrics:
 
 
 class DriverMetrics:
-    """What the driver sees of its pool."""
+    """Metrics of the driver about its pool."""
 
     def __init__(self, run: str) -> None:
         self.replicas = Told(Gauge, run, "p2pz_replicas", "Replicas with their model loaded.")

@@ -1,4 +1,4 @@
-"""What is sent to a cluster with a job: a folder's files without what no job needs, as one zip file."""
+"""The package sent to a cluster with a job: a folder's files, without those no job needs, as one zip file."""
 
 import io
 import os
@@ -17,20 +17,20 @@ EXCLUDED = (
     ".git .hg .svn .venv venv node_modules __pycache__ *.py[co] *.egg-info .*_cache .hypothesis .ipynb_checkpoints "
     ".env .env.* .aws .ssh .netrc *.pem /build /dist /demo /runs /data /checkpoints /wandb /mlruns"
 )
-"""What is never sent, as .gitignore would write it, beside what .gitignore and .rayignore files name."""
+"""Files that are never sent, as .gitignore patterns, in addition to those of .gitignore and .rayignore files."""
 SENT = ("p2pz_ray", "configs", "jobs")
-"""The folders that are sent; of all else only what a command names."""
+"""The folders that are sent; other files are sent only if a command names them."""
 LARGEST = 100 << 20
-"""Bytes that a cluster's Jobs API takes in one request."""
+"""Size limit of a request to a cluster's Jobs API, in bytes."""
 
 _Rules = list[tuple[Path, Any]]
 
 
 def files_to_send(folder: Path, named: Sequence[str] = ()) -> dict[str, Path]:
-    """Name in the package → file, of all that is sent of a folder: `SENT`, the files and folders of it that are
-    `named`, and this very package where the folder has none. Links to folders aren't followed.
+    """Name in the package → file, for all files to send from a folder: those in `SENT`, those that are `named`, and
+    this very package if the folder doesn't have it. Links to folders aren't followed.
 
-    Raises ConfigError where that is more than a cluster takes.
+    Raises ConfigError if that is more than a cluster accepts.
     """
     if not folder.is_dir():
         raise ConfigError(f"There is no folder {folder}: set --working-dir to the one to send.")
@@ -61,7 +61,7 @@ def files_to_send(folder: Path, named: Sequence[str] = ()) -> dict[str, Path]:
 
 
 def archive(files: dict[str, Path]) -> bytes:
-    """A zip file, the same for the same files, so that a cluster that has it already isn't sent it again."""
+    """A zip file with the same bytes for the same files, so that a cluster that has it isn't sent it again."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as package:
         for name, file in sorted(files.items()):
@@ -91,7 +91,7 @@ def _is_utf8(name: str) -> bool:
 
 
 def _walk(folder: Path, root: Path, rules: _Rules, tops: Container[str] | None = None) -> Iterator[tuple[str, Path]]:
-    """All files but what the rules exclude; of the folder itself only what `tops` name, where that is given."""
+    """All files that the rules don't exclude; directly in `folder` only those in `tops`, if given."""
     try:
         for name in (".gitignore", ".rayignore"):
             if (folder / name).is_file():

@@ -25,18 +25,18 @@ from p2pz_ray.running.waiting import Waiting, Work
 from p2pz_ray.storage.failure import FileError, StorageError
 
 SUSPICION = 30.0
-"""Seconds after which a machine from which a replica was lost is taken to live: its loss is told as late as that."""
+"""Seconds after which the machine of a lost replica is taken to be alive: Ray may report its loss that late."""
 OUTAGE = 600.0
-"""Seconds for which nothing but failures of the storage may happen before the run is stopped."""
-REST = 2.0  # seconds, give or take half, for which a replica rests after such a failure
-SLOW = 2.0  # times the usual duration after which a partition near the end is given to an idle replica too
-DRAIN = 1.5  # seconds that a stop leaves for what is being worked on: a stopped Ray job has three in all
+"""Seconds of nothing but storage failures after which the run stops."""
+REST = 2.0  # seconds, plus or minus half, that a replica rests after a storage failure
+SLOW = 2.0  # times the usual duration after which, near the end, an idle replica gets a slow partition too
+DRAIN = 1.5  # seconds that a stop leaves for work in progress: a stopped Ray job has three in all
 TICK = 0.5  # seconds between two looks at the progress
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """The partitions with which a replica was lost, one or several at once, and the node where that happened."""
+    """The partitions that a replica had when it was lost, and its node."""
 
     partitions: tuple[Work, ...]
     member: Member
@@ -45,13 +45,13 @@ class Suspect:
 
 
 class Pool:
-    """Works off partitions with replicas.
+    """Processes partitions with replicas.
 
-    replicas: the actors, which have `load`, `underway` and a method named `task` that works a partition off and returns
-    what that came to, with its `images`, `rows` and those that `failed`. They are used as they become ready and are let
-    go as the work runs out, down to the fewest that `settings` ask for.
+    replicas: the actors, with the methods `load`, `underway` and the one named `task`, which processes a partition and
+    returns its result with `images`, `rows` and `failed`. They are used as they become ready, and released as the work
+    runs out, down to the minimum in `settings`.
     quarantine: called with a partition that killed its replica too often; writes its error rows.
-    lacking: says what no machine of the cluster has of what a replica asks for, None where one has all.
+    lacking: returns a sentence on the resources that no machine of the cluster has, or None.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class Pool:
         self.settings, self.quarantine, self.progress, self.metrics = settings, quarantine, progress, metrics
         self.waiting = Waiting()
         self.left: dict[str, Work] = {}
-        """Partition id → partition, of all that is not done."""
+        """Partition id → partition, for all that are not done."""
         self.held: Counter[str] = Counter()
-        """Partition id → replicas that have it."""
+        """Partition id → number of replicas that have it."""
         self.suspects: list[Suspect] = []
         self.alone: set[str] = set()
-        """Ids of partitions that a replica is given alone, since it was lost with them and others: that tells which one
-        is to blame."""
+        """Ids of partitions that are given to a replica one at a time, because a replica was lost with several of them:
+        that shows which one is to blame."""
         self.deaths: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.broken: dict[str, str] = {}
@@ -85,17 +85,17 @@ class Pool:
         self._stop: float | None = None
 
     def stop(self) -> None:
-        """Take no further partition and, from a signal's handler, have `run` end within `DRAIN` seconds."""
+        """Start no further partition; called from a signal handler, `run` then ends within `DRAIN` seconds."""
         if self._stop is not None:
             raise KeyboardInterrupt  # asked twice
         self._stop = time.monotonic() + DRAIN
 
     def run(self, partitions: Sequence[Work], done: Callable[[Any], None]) -> None:
-        """Work off `partitions`; `done` is called with what each came to.
+        """Process `partitions`; `done` is called with the result of each.
 
-        Raises ConfigError for a configuration that no replica can work with, P2PZError where all replicas are gone,
-        where the storage stays away or, after everything else is done, where partitions raised errors again and
-        again; KeyboardInterrupt where it was stopped.
+        Raises ConfigError for a configuration that no replica can work with; P2PZError if all replicas are gone, if the
+        storage stays unavailable or, after everything else is done, if partitions failed again and again;
+        KeyboardInterrupt if it was stopped.
         """
         self.done = done
         self.waiting, self.left = Waiting(partitions), {partition.id: partition for partition in partitions}
@@ -131,7 +131,7 @@ class Pool:
                     self._hand(member, partition)
         for depth in range(self.settings.in_flight):
             for member in ready:
-                # A second partition bridges the pause between two, but must not keep another replica idle.
+                # A second partition avoids a pause after the first, but must not be taken from an idle replica.
                 others = sum(not other.work and not other.given_up for other in self.crew.members) if depth else 0
                 if len(self.waiting) > others and len(member.work) <= depth and not self._has_one_alone(member):
                     partition = self.waiting.take(member)
@@ -148,7 +148,7 @@ class Pool:
             whole = partition.whole()
         except FileError:
             raise
-        except StorageError as error:  # a part of the plan can't be read just now
+        except StorageError as error:  # part of the plan can't be read at the moment
             self._outage_goes_on(first_line(error))
             member.rested = time.monotonic() + REST * random.uniform(0.5, 1.5)
             self._again(partition, soon=True)
@@ -160,7 +160,7 @@ class Pool:
         return any(handed.partition.id in self.alone for handed in member.work)
 
     def _second(self) -> None:
-        """Give what takes unusually long to an idle replica too: the first to commit it counts."""
+        """Give a partition that takes unusually long to an idle replica too: the first commit counts."""
         idle = [member for member in self.crew.members if member.idle]
         if not (idle and self._spent):
             return
@@ -171,8 +171,8 @@ class Pool:
                 self._hand(member, handed.partition)
 
     def _shrink(self) -> None:
-        """Let go of replicas that nothing is left for, so that the cluster can give their machines back: each
-        partition underway keeps one spare replica, since it may come back or be slow."""
+        """Release replicas without work, so that the cluster can give their machines back. One spare is kept per
+        partition in progress, which may have to be repeated or be slow."""
         awaited = [suspect.member for suspect in self.suspects]
         spare = [member for member in self.crew.members if not member.ready and member not in awaited]
         spare += [member for member in self.crew.members if member.idle]
@@ -183,7 +183,7 @@ class Pool:
     # --------------------------------------------------------------------------------------------- taking in
 
     def _collect(self, timeout: float) -> None:
-        """Wait for anything to happen, and take in all that has."""
+        """Wait for any result, and handle all that are there."""
         owners = {}
         for member in self.crew.members:
             owners.update({handed.ref: member for handed in member.work})
@@ -191,7 +191,7 @@ class Pool:
                 owners[member.loading] = member
         ray.wait(list(owners), num_returns=1, timeout=timeout)
         happened = set(ray.wait(list(owners), num_returns=len(owners), timeout=0)[0])
-        # In the order of submission: what a replica finished before it died is no longer among its lost work.
+        # In order of submission, so that what a replica finished before it died doesn't count as lost.
         for ref in [ref for ref in owners if ref in happened]:
             member = owners[ref]
             if ref is member.loading:
@@ -230,13 +230,13 @@ class Pool:
             self.done(manifest)
 
     def _again(self, partition: Work, soon: bool = False) -> None:
-        """Hand a partition out once more, unless it is done, waits already, or another replica has it."""
+        """Queue a partition again, unless it is done, queued already, or another replica has it."""
         if partition.id in self.left and not self.held[partition.id] and partition.id not in self.waiting:
             self.waiting.put(partition, soon)
 
     def _lost(self, member: Member, error: BaseException) -> None:
-        """A replica's process is gone. What it was working on is suspected, unless the machine is known to be taken
-        away; what it kept to be written is made anew."""
+        """Handle a lost process: the partitions it was processing become suspects, unless its machine is known to be
+        gone; results that it still had to write are made again."""
         many = len(member.work)
         partitions = member.take_all()
         running, idle = tuple(partitions[:many]), partitions[many:]
@@ -260,7 +260,7 @@ class Pool:
             member.load()
 
     def _judge(self) -> None:
-        """Blame a partition for the loss of a replica if, and only if, the replica's machine lives."""
+        """Blame partitions for the loss of a replica if, and only if, its machine is alive."""
         if not self.suspects:
             return
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
@@ -313,7 +313,7 @@ class Pool:
             self._again(partition)
 
     def _storage_failed(self, member: Member, partition: Work, reason: str) -> None:
-        """It is no partition's fault. The replica rests; it may have the partition's pairs and need only write them."""
+        """The storage failed, not the partition. The replica rests; it may have the pairs and need only write them."""
         self._outage_goes_on(reason)
         member.rested = time.monotonic() + REST * random.uniform(0.5, 1.5)
         if partition.id in self.left and not self.held[partition.id]:
@@ -321,7 +321,7 @@ class Pool:
             member.kept.append(partition)
 
     def _outage_goes_on(self, reason: str) -> None:
-        """The run stops where the storage doesn't come back."""
+        """Stop the run if the storage has been unavailable for too long."""
         now = time.monotonic()
         if self._outage is None:
             self._outage = now
@@ -332,7 +332,7 @@ class Pool:
     # -------------------------------------------------------------------------------------------- stopping
 
     def _drain(self, until: float) -> None:
-        """Take in what is being worked on, as far as it is done by then; begin nothing."""
+        """Handle what is finished by then, and start nothing."""
         for member in self.crew.members:
             for handed in list(member.work)[1:]:
                 ray.cancel(handed.ref)

@@ -1,4 +1,4 @@
-"""How far a run is: a live bar on a terminal, a line every few seconds in a log file."""
+"""The progress of a run: a live bar on a terminal, or a line every few seconds in a log file."""
 
 import sys
 import time
@@ -13,8 +13,8 @@ LINE_EVERY = 10.0  # seconds between two lines of a log
 
 @dataclass(frozen=True)
 class Reached:
-    """How far a run is. images, failed: done and gone wrong, of `total`; rate: images a second; left: seconds, None
-    while that can't be told; replicas: with their model loaded."""
+    """The progress of a run. images, failed: done and failed, of `total`; rate: images per second; left: seconds, None
+    while unknown; replicas: with their model loaded."""
 
     images: int
     total: int
@@ -37,7 +37,7 @@ class Reached:
 class Progress:
     """Images done of `total`, of which `done` were there already and `failed` are error rows.
 
-    on_progress: called with how far it is, instead of anything being shown of it.
+    on_progress: called with the progress, which is then not shown.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Progress:
         self.before = done
         self.stream = stream or sys.stderr
         self.began: float | None = None
-        """When the first replica was ready: loading a model is no part of the speed."""
+        """When the first replica was ready: the rate does not include loading."""
         self.on_progress = on_progress
         self.bar: Any = None
         self._shown = done
@@ -74,16 +74,16 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Images a second since the first replica was ready."""
+        """Images per second since the first replica was ready."""
         return 0.0 if self.began is None else (self._shown - self.before) / (time.monotonic() - self.began + 1e-9)
 
     def commit(self, images: int, failed: int) -> None:
-        """A partition is committed."""
+        """Count a committed partition."""
         self.done += images
         self.failed += failed
 
     def show(self, underway: int = 0, replicas: int = 0) -> None:
-        """Bring the display up to date; `underway` images are translated but not committed yet."""
+        """Update the display; `underway` images are translated but not committed yet."""
         if replicas and self.began is None:
             self.began = time.monotonic()
             if self.bar is not None:
@@ -101,7 +101,7 @@ class Progress:
             self.say(self._line(replicas))
 
     def say(self, message: str) -> None:
-        """Print a line of its own, above the bar where there is one."""
+        """Print a line, above the bar if there is one."""
         if self.bar is not None:
             self.bar.write(message, file=self.stream)
         else:
@@ -112,7 +112,7 @@ class Progress:
             self.bar.close()
 
     def reached(self, replicas: int) -> Reached:
-        """How far it is, with so many replicas at work."""
+        """The progress, with this many replicas at work."""
         left = (self.total - self._shown) / self.rate if self.rate > 0 else None
         return Reached(self._shown, self.total, self.failed, self.rate, left, replicas if self.began else 0)
 

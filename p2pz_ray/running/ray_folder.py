@@ -1,4 +1,4 @@
-"""The folder in which a Ray started on this machine keeps its sockets and logs, looked at before Ray is."""
+"""The folder for the sockets and logs of a Ray started on this machine, checked before Ray starts."""
 
 import os
 import tempfile
@@ -8,11 +8,11 @@ from p2pz_ray.storage.failure import shown
 
 _LONGEST_SOCKET = 103  # bytes of a socket's path: 107 on Linux, 103 on macOS
 _BELOW = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-"""The longest path that Ray makes below the folder."""
+"""The longest path that Ray creates in the folder."""
 
 
 def check_ray_folder() -> None:
-    """Raise ConfigError, naming the variable to set, where Ray would fail on the folder that it is given."""
+    """Raise ConfigError, naming the variable to set, if Ray would fail with this folder."""
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "TMPDIR")
     folder = os.environ.get(name) or "/tmp"
     remedy = "set RAY_TMPDIR to a short full path that can be written to, such as /tmp"
@@ -33,7 +33,7 @@ def check_ray_folder() -> None:
 
 
 def check_address(address: str, name: str) -> None:
-    """Raise ConfigError for an address that is no Ray cluster's; `name` is the key or variable that holds it."""
+    """Raise ConfigError for an address that can't be a Ray cluster's; `name` is the key or variable that holds it."""
     scheme, separator, _ = address.partition("://")
     if separator and scheme != "ray":
         also = " (that of a dashboard is for p2pz submit --address)" if scheme in ("http", "https") else ""

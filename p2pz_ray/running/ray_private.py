@@ -1,4 +1,4 @@
-"""All that is used of Ray and that Ray calls private. Seen in Ray 2.60; a later version may call it otherwise."""
+"""All uses of Ray's private interfaces, as of Ray 2.60; later versions may change them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from ray._private import ray_constants, services
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""The environment variable that a submitted job's processes have."""
+"""An environment variable that is set in the processes of a submitted job."""
 
 
 @contextmanager
 def loopback_alone() -> Iterator[None]:
-    """A Ray started within listens where no other machine can call, and one that listens so can be connected to. Ray
-    itself would take this machine's outward address, save where it takes a cluster of several machines for impossible,
-    as by default on macOS and Windows."""
+    """Within, a Ray that is started listens on the loopback address only, and such a Ray can be connected to. Ray
+    itself would use the machine's outward address, except where it doesn't support clusters of several machines, as by
+    default on macOS and Windows."""
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
         yield
@@ -27,6 +27,6 @@ def outward_address() -> str:
 
 
 def started_here() -> str | None:
-    """HOST:PORT of the Ray that `ray start` started last on this machine."""
+    """HOST:PORT of the latest Ray that `ray start` started on this machine."""
     found = services.find_bootstrap_address(None)
     return str(found) if found else None

@@ -1,4 +1,4 @@
-"""Whether a cluster's machines can reach what a submitted job's configuration names."""
+"""Checks that a cluster's machines can reach the files that a submitted job's configuration names."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -21,16 +21,16 @@ _PLACES = (
     "pairs.runs",
     "pairs.tables",
 )
-"""Folders that are written or are large: what is relative would lie in the job's own folder, and go with it."""
+"""Folders that are written or large: a relative one would be in the job's own folder and be deleted with it."""
 _FILES = (
     *("direction", "sentences.files.source", "sentences.files.target", "embeddings.source", "embeddings.target"),
     "model.loras.name",
 )
-"""Files that are read: what is relative must be among those sent."""
+"""Files that are read: a relative one must be among the files sent."""
 
 
 def check_reaches(config: Section, overrides: Sequence[str], folder: Path) -> None:
-    """Raise ConfigError for what another machine can't reach, or shouldn't be told. `folder` is the one to send."""
+    """Raise ConfigError for files that other machines can't reach, and for secrets. folder: the one that is sent."""
     for key, uri in _texts(config):
         if "://" in uri or os.path.isabs(uri):
             continue
@@ -58,7 +58,7 @@ def check_reaches(config: Section, overrides: Sequence[str], folder: Path) -> No
 
 
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """All texts of a configuration with their dotted keys, a list's each under the list's."""
+    """All texts of a configuration with their dotted keys; items of a list have the list's key."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, list):
@@ -70,7 +70,7 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _is_sent(name: str, folder: Path) -> bool:
-    """Whether a file, or anything below a folder, is sent, at the place where the job looks for it."""
+    """Whether a file, or any file in a folder, is sent to the place where the job looks for it."""
     from p2pz_ray.running.package import files_to_send
 
     below = os.path.normpath(name).replace(os.sep, "/")

@@ -1,4 +1,4 @@
-"""Signals that ask a job to end, heard for the time of a block."""
+"""Signals that stop a job, handled within a block."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Asked:
-    """call: what a signal that asks for an end calls. number: of the last such signal."""
+    """call: called on a signal that stops the job. number: of the last such signal."""
 
     call: Callable[[], None] | None = None
     number: int = signal.SIGINT
@@ -17,8 +17,8 @@ class Asked:
 
 @contextmanager
 def interruptible() -> Iterator[Asked]:
-    """Within the block, SIGTERM (what a job's stop sends) and Ctrl-C raise KeyboardInterrupt, or call what is to be
-    called."""
+    """Within the block, SIGTERM (sent when a job is stopped) and Ctrl-C raise KeyboardInterrupt, or call `call` if it
+    is set."""
     asked = Asked()
 
     def interrupt(number: int, _: object) -> None:

@@ -22,19 +22,19 @@ from p2pz_ray.errors import ConfigError, P2PZError, first_line
 from p2pz_ray.running.package import archive, files_to_send, megabytes
 
 PATIENCE = 120.0
-"""Seconds for which a cluster that does not answer is asked again, and for which a stop may take."""
+"""Seconds for which a cluster that does not answer is asked again, and that a stop may take."""
 PAUSE = 0.5  # seconds between two questions
 REACH = 10.0  # seconds for the first answer
 EXAMPLE = "http://127.0.0.1:8265"
-for _chatter in ("dashboard_sdk", "job.sdk"):  # what it says of uploads and sockets would stand amid the job's log
+for _chatter in ("dashboard_sdk", "job.sdk"):  # its lines on uploads and sockets would mix with the job's log
     logging.getLogger(f"ray.dashboard.modules.{_chatter}").setLevel(logging.WARNING)
 
 
 class JobServer:
     """The Jobs API at the address of a cluster's dashboard.
 
-    Its methods raise ConfigError for an id that no job has, P2PZError where the server fails. Raises ConfigError
-    where no cluster answers, or where it wants a token that isn't given.
+    Its methods raise ConfigError for an unknown job id, P2PZError if the server fails. Raises ConfigError if no cluster
+    answers, or if it requires a token that isn't set.
     """
 
     def __init__(self, address: str) -> None:
@@ -54,7 +54,7 @@ class JobServer:
         if config is not None and "://" not in config:
             name = _below(folder, config) or f".p2pz/{Path(config).name}"
             files[name] = Path(config)
-        # The cluster hands this line to a shell: quoted, no setting is more than a word to it.
+        # The cluster runs this line in a shell: quoted, each setting is one word.
         command = shlex.join(["python", "-m", "p2pz_ray.cli", verb, *([name] if name else []), *settings])
         with TemporaryDirectory() as scratch:
             package = Path(scratch, "package.zip")
@@ -68,8 +68,8 @@ class JobServer:
     def follow(self, job: str) -> int:
         """Print the job's log, from its beginning until the job ends; returns the job's exit code.
 
-        A connection that breaks is made again. Raises P2PZError where the cluster no longer answers, where the job
-        has no exit code, and where Ctrl-C interrupts: the job goes on then.
+        Reconnects if the connection breaks. Raises P2PZError if the cluster no longer answers, if the job has no exit
+        code, and on Ctrl-C: the job goes on then.
         """
         shown, silent_since = 0, None
         try:
@@ -83,7 +83,7 @@ class JobServer:
                     if info.status.is_terminal():
                         print(self.client.get_job_logs(job)[shown:], end="", flush=True)
                         return _exit_code(job, info)
-                except BrokenPipeError:  # of what reads our output, and no matter of the connection
+                except BrokenPipeError:  # from whatever reads our output, not from the connection
                     raise
                 except (RuntimeError, OSError, aiohttp.ClientError) as error:
                     if _absent(error):
@@ -100,7 +100,7 @@ class JobServer:
             raise P2PZError(self.goes_on(job)) from None
 
     def stop(self, job: str) -> str:
-        """Ask the job to stop, print what it says until it has, and return what became of it, such as "STOPPED"."""
+        """Ask the job to stop, print its log until it has, and return its final status, such as "STOPPED"."""
         said = len(self._asked(self.client.get_job_logs, job))
         self._asked(self.client.stop_job, job)
         deadline = time.monotonic() + PATIENCE
@@ -112,7 +112,7 @@ class JobServer:
         return str(status.value)
 
     def goes_on(self, job: str) -> str:
-        """What to know about a job that is not followed."""
+        """What to tell the user about a job that is no longer followed."""
         return f"Job {job} goes on without this terminal.{self._ways(job)}"
 
     def _ways(self, job: str) -> str:
@@ -135,7 +135,7 @@ class JobServer:
                     yield new
 
     def _asked(self, call: Any, *arguments: Any, **options: Any) -> Any:
-        """What a call of Ray's client returns; its errors as sentences, none of which repeats a token."""
+        """The result of a call of Ray's client. Its errors become sentences that never repeat a token."""
         try:
             return call(*arguments, **options)
         except AuthenticationError:
@@ -155,9 +155,9 @@ def _exit_code(job: str, info: Any) -> int:
     if info.status == JobStatus.STOPPED:
         raise P2PZError(f"Job {job} was stopped.")
     code = info.driver_exit_code
-    if code is None:  # it never came to run, or its machine is gone
+    if code is None:  # it never ran, or its machine is gone
         raise P2PZError(f"Job {job} failed: {' '.join((info.message or 'nobody knows why').split())}")
-    return int(code) if code > 0 else 128 - int(code)  # a signal's, as a shell has it
+    return int(code) if code > 0 else 128 - int(code)  # for a signal, as in a shell
 
 
 def _absent(error: Exception) -> bool:
@@ -165,7 +165,7 @@ def _absent(error: Exception) -> bool:
 
 
 def _named(folder: Path, config: str | None, settings: Sequence[str]) -> list[str]:
-    """The files and folders of `folder` that a configuration or a setting names, such as one of sentences."""
+    """The files and folders in `folder` that a configuration or a setting names, such as a file of sentences."""
     texts = [text for setting in settings for text in _values(setting.partition("=")[2])]
     if config is not None and "://" not in config and Path(config).is_file():
         texts += _texts(yaml.safe_load(Path(config).read_text()))
@@ -174,7 +174,7 @@ def _named(folder: Path, config: str | None, settings: Sequence[str]) -> list[st
 
 
 def _values(text: str) -> Iterator[str]:
-    """A setting's text, and those in it where it is a list or a mapping."""
+    """A setting's text, and the texts in it if it is a list or a mapping."""
     yield text
     with suppress(yaml.YAMLError):
         yield from _texts(yaml.safe_load(text))
@@ -188,7 +188,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _below(folder: Path, file: str) -> str | None:
-    """The file's name in the folder, None where it lies elsewhere."""
+    """The file's name relative to the folder, None if it is elsewhere."""
     try:
         return Path(file).resolve().relative_to(folder.resolve()).as_posix()
     except ValueError:
@@ -196,7 +196,7 @@ def _below(folder: Path, file: str) -> str | None:
 
 
 def _check_answers(address: str) -> None:
-    """Ray's own client may wait for minutes, and says it in a traceback."""
+    """Raise at once if nothing answers: Ray's own client may wait for minutes, and then prints a traceback."""
     try:
         urllib.request.urlopen(f"{address}/api/version", timeout=REACH).close()
     except urllib.error.HTTPError as error:
@@ -212,7 +212,7 @@ def _check_answers(address: str) -> None:
 
 @contextmanager
 def _no_other_address() -> Iterator[None]:
-    """Without the variables that Ray's client heeds more than the address that it is given."""
+    """Within, the variables that Ray's client prefers to its address argument are unset."""
     kept = {name: os.environ.pop(name) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if name in os.environ}
     try:
         yield

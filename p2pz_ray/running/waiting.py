@@ -1,4 +1,4 @@
-"""What waits for a replica: partitions in stretches of neighbours, so that a replica reads on where it stopped."""
+"""The queue of partitions, in runs of neighbours, so that a replica goes on reading where it stopped."""
 
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
@@ -8,21 +8,21 @@ from p2pz_ray.collection.partition import Partition
 
 
 class Work(Protocol):
-    """What replicas are handed: a partition, or whatever else has a name of its own."""
+    """A unit of work: a partition, or anything else with an id."""
 
     @property
     def id(self) -> str: ...
     def whole(self) -> Any:
-        """It, with all that a replica needs of it. Raises StorageError where that can't be read."""
+        """This work, with everything that a replica needs. Raises StorageError if that can't be read."""
 
 
 class Waiting:
-    """Partitions that nobody has. Who takes one is given its neighbour next, until that stretch is done or, near the
-    end, shared out."""
+    """Partitions that no replica has. A replica that takes one gets its neighbour next, until that run of neighbours is
+    done or, near the end, split with others."""
 
     def __init__(self, partitions: Iterable[Work] = ()) -> None:
         self._stretches = deque(_stretches(partitions))
-        self._own: dict[Hashable, deque[Work]] = {}  # who takes → what is left of the stretch taken from
+        self._own: dict[Hashable, deque[Work]] = {}  # taker → the rest of its run of neighbours
         self._ids = {partition.id for stretch in self._stretches for partition in stretch}
 
     def __len__(self) -> int:
@@ -32,7 +32,7 @@ class Waiting:
         return id in self._ids
 
     def take(self, taker: Hashable) -> Work:
-        """The next partition for `taker`. Raises LookupError where none waits."""
+        """The next partition for `taker`. Raises LookupError if there is none."""
         while self._ids:
             if not self._own.get(taker):
                 self._own[taker] = self._stretch()
@@ -43,16 +43,16 @@ class Waiting:
         raise LookupError("no partition waits")
 
     def put(self, partition: Work, soon: bool = False) -> None:
-        """Have a partition wait, behind all others or before them."""
+        """Add a partition, at the end or, if `soon`, at the front."""
         self._ids.add(partition.id)
         (self._stretches.appendleft if soon else self._stretches.append)(deque([partition]))
 
     def discard(self, id: str) -> None:
-        """It is done, and need not wait any more."""
+        """Remove a partition that is done."""
         self._ids.discard(id)
 
     def _stretch(self) -> deque[Work]:
-        """A stretch that nobody has begun, or the second half of the longest that somebody has."""
+        """A run of neighbours that nobody has begun, or the second half of the longest that somebody has."""
         if self._stretches:
             return self._stretches.popleft()
         longest = max(self._own.values(), key=len)
@@ -72,8 +72,8 @@ def _stretches(partitions: Iterable[Work]) -> Iterator[deque[Work]]:
 
 
 def _goes_on(first: Work, second: Work) -> bool:
-    """Whether reading the second after the first reads nothing twice that reading it elsewhere would: both have rows of
-    one row group, or of one Arrow file, which may be a stream without an index."""
+    """Whether the second partition is best read after the first, by the same replica: both have rows of one row group,
+    or of one Arrow file, which may be a stream without an index, so another reader would read the same bytes again."""
     if not isinstance(first, Partition) or not isinstance(second, Partition) or first.kind in ("files", "captioned"):
         return False
     before, after = first.sources[-1], second.sources[0]

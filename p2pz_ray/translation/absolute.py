@@ -1,4 +1,4 @@
-"""A configuration whose local paths mean the same in every folder and on every replica."""
+"""Makes a configuration's local paths absolute, so that they mean the same in every process."""
 
 import os
 from dataclasses import replace
@@ -12,7 +12,7 @@ from p2pz_ray.storage.uri import unquoted
 
 
 def absolute(config: TranslateConfig) -> TranslateConfig:
-    """Replicas may stand in another folder than the driver, so local paths are made absolute."""
+    """The configuration with absolute local paths: replicas may run in another folder than the driver."""
     given, inversion = config.input, config.inversion
     masks = None if given.masks is None else absolute_uri(given.masks)
     follow = [absolute_uri(uri) for uri in given.follow]
@@ -36,7 +36,7 @@ def absolute(config: TranslateConfig) -> TranslateConfig:
 
 
 def absolute_model(model: CheckpointConfig) -> CheckpointConfig:
-    """A model whose local files are named from the root."""
+    """The model's configuration with absolute local paths."""
 
     def folder(name: str) -> str:
         return absolute_uri(name) if Path(name).expanduser().exists() else name
@@ -49,6 +49,6 @@ def absolute_model(model: CheckpointConfig) -> CheckpointConfig:
 
 
 def absolute_uri(uri: str) -> str:
-    """A local path from the root; a URI as it is."""
+    """A local path made absolute; a URI unchanged."""
     uri = unquoted(uri)
     return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))

@@ -1,4 +1,4 @@
-"""Work that is done ahead, in a thread of its own."""
+"""An iterator that works ahead in its own thread."""
 
 import queue
 import threading
@@ -9,8 +9,8 @@ T = TypeVar("T")
 
 
 class Ahead(Iterator[T]):
-    """The items of an iterator that runs in a thread of its own from now on, at most `depth` items before they are
-    asked for. What the iterator raises is raised here. `close` stops the thread."""
+    """The items of an iterator, which runs in its own thread at most `depth` items ahead. Its exceptions are raised
+    here. `close` stops the thread."""
 
     def __init__(self, items: Generator[T, None, None], depth: int) -> None:
         self._items = items

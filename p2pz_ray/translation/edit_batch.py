@@ -1,4 +1,4 @@
-"""The editor, or a student, as a stage of somebody's own Ray Data pipeline.
+"""The editor, or a student, as a stage of a user's Ray Data pipeline.
 
     pairs = ray.data.read_parquet("s3://bucket/cats").map_batches(
         EditBatch,
@@ -9,10 +9,9 @@
         concurrency=4,
     )
 
-A row's pixels are those that a run of the same configuration makes of it, up to the rounding that the size of a batch
-and the number of cores decide. What a run promises beyond them, Ray Data
-doesn't: a stage that fails is done again, so that what it wrote itself may stand twice; nothing goes on after a driver
-ends; no partition is set aside that kills its process.
+A row has the same pixels as in a run of the same configuration, up to rounding, which depends on the batch size and the
+number of cores. Ray Data doesn't have a run's other guarantees: it repeats a stage that fails, so what that stage wrote
+may be there twice; nothing resumes after the driver has ended; and no partition that kills its process is left out.
 """
 
 import io
@@ -39,11 +38,12 @@ from p2pz_ray.translation.translator import Translator
 class EditBatch:
     """A class for `Dataset.map_batches` with batch_format="pyarrow": images in, pairs out, a row for each edit.
 
-    config: as for `p2pz_ray.translate`, of which input.uri, output and all that says where a run is made are not
-    needed. A batch has the columns that `input.columns` and `captions.column` name: ids, from which each image's
-    randomness begins; images, encoded or (H, W, 3) uint8; captions where there are some.
+    config: as for `p2pz_ray.translate`, but without `input.uri`, `output` and the keys about Ray. A batch has the
+    columns named by `input.columns` and `captions.column`: ids, which seed each image's randomness; images, encoded or
+    (H, W, 3) uint8; captions, if any.
 
-    Raises ConfigError where it is made for what a run would refuse; an image that can't be edited is an error row.
+    Raises ConfigError for a configuration that a run would refuse. An image that can't be edited becomes an error
+    row.
     """
 
     def __init__(self, config: Given, *settings: str) -> None:
@@ -53,7 +53,7 @@ class EditBatch:
         if found.inversion.cache is not None:
             raise ConfigError("inversion.cache keeps a run's partitions, and EditBatch has none: leave it out.")
         _keep_to_own_cores()
-        # What a replica reads of a run, its directions, is gone again once the model has it.
+        # The directions are written here for the model to read, and deleted once it has them.
         with TemporaryDirectory() as folder:
             job = unplanned(found.model_copy(update={"output": folder, "output_storage_options": {}}))
             self._translator = Translator(job)
@@ -104,14 +104,14 @@ class EditBatch:
 
 
 def _keep_to_own_cores() -> None:
-    """As a run's replicas do: an actor computes with the cores that it was given, and rounds as they do."""
+    """Use only the cores that Ray gave this actor, as a run's replicas do, so that it rounds as they do."""
     if ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None:
         cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
         torch.set_num_threads(max(1, int(cores)))
 
 
 def _png(pixels: Any) -> bytes:
-    """(H, W), (H, W, 3) or (H, W, 4) uint8 pixels as a file that loses nothing."""
+    """(H, W), (H, W, 3) or (H, W, 4) uint8 pixels as a lossless file."""
     buffer = io.BytesIO()
     try:
         Image.fromarray(np.asarray(pixels)).save(buffer, "PNG", compress_level=1)

@@ -21,14 +21,14 @@ from p2pz_ray.storage.store import Store
 from p2pz_ray.translation.prepare import make_partitions, prepare
 
 REPLICAS = (1, 8, 64)
-"""For how many replicas time and cost are said."""
+"""Numbers of replicas for which time and cost are shown."""
 _READS = ("cat_file", "info", "open", "ls", "find", "exists", "isdir")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What reading the first partition took: calls of a remote storage, None for a local one; and how many bytes were
-    read for each byte of the pictures."""
+    """The cost of reading the first partition: requests to remote storage, None for local; and bytes read per byte of
+    its pictures."""
 
     requests: int | None
     times: float
@@ -36,10 +36,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a translation would do. pairs: rows of the run; largest: images of the largest partition.
+    """What a translation would do. pairs: rows of the run; largest: images in the largest partition.
 
-    requests: of a remote storage, to read all, None for a local one; times: how often each byte is read. rate: images
-    a second of one replica, None where nothing was measured; price: of a replica's hour.
+    requests: to remote storage, for reading everything, None for local; times: how often each byte is read. rate:
+    images per second and replica, None if not measured; price: per replica and hour.
     """
 
     collection: Understood
@@ -54,7 +54,7 @@ class Forecast:
     price: float | None = None
 
     def hours(self, replicas: int) -> float:
-        """Of so many replicas, as far as there are partitions for them. Raises ValueError where none were measured."""
+        """Hours with this many replicas, but at most one per partition. Raises ValueError if nothing was measured."""
         if self.rate is None:
             raise ValueError("nothing was measured")
         return self.collection.images / self.rate / min(replicas, self.partitions) / 3600
@@ -110,7 +110,7 @@ def forecast(config: TranslateConfig, measure: int | None = None, price: float |
 
 
 def _read_first(config: TranslateConfig, plan: Plan) -> Reading:
-    """Read the first partition as a replica would, and count."""
+    """Read the first partition as a replica would, and count requests and bytes."""
     given, partition = config.input, plan.partitions[0]
     store, _ = locate(Store(given.uri, given.storage_options))
     with _counted(store) as counts:
@@ -124,7 +124,7 @@ def _read_first(config: TranslateConfig, plan: Plan) -> Reading:
 
 @contextmanager
 def _counted(store: Store) -> Iterator[dict[str, int]]:
-    """Counts of the calls of a remote file system, and of the bytes that they return, within the block."""
+    """Counts of requests to a remote file system, and of the bytes they return, within the block."""
     counts = {"requests": 0, "bytes": 0}
     if store.local:
         yield counts
@@ -149,7 +149,7 @@ def _counted(store: Store) -> Iterator[dict[str, int]]:
 
 
 def _measured(config: TranslateConfig, images: int) -> tuple[float, str, int]:
-    """Images a second of a replica in this process, its device, and how many were tried."""
+    """Images per second of a replica in this process, its device, and the number of images measured."""
     from p2pz_ray.translation.translator import Translator
 
     with TemporaryDirectory() as folder:

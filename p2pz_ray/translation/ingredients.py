@@ -1,4 +1,4 @@
-"""What the pixels of a run come from beside its configuration: the checkpoint's contents and the directions."""
+"""What determines a run's pixels besides its configuration: the checkpoint's contents and the directions."""
 
 from dataclasses import dataclass
 
@@ -38,14 +38,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Ingredients:
-    """identity: of the checkpoint and what changes it; directions: by their edits' names."""
+    """identity: of the checkpoint with its autoencoder and LoRAs; directions: by edit name."""
 
     identity: str
     directions: dict[str, EditDirection]
 
 
 def found_here(wanted: Wanted, device: Device = "cpu") -> Ingredients:
-    """Find a checkpoint's identity and make the directions, on this machine.
+    """Compute a checkpoint's identity and make the directions, on this machine.
 
     Where weights have to be fetched, all are that an edit needs: this machine's replica needs them too. Raises
     ConfigError where the checkpoint can't be had or a direction doesn't fit it.

@@ -1,10 +1,10 @@
-"""A line of those who wait for one thing, and have it one after another in the order in which they came."""
+"""A queue of threads that use one thing in turn, first come, first served."""
 
 import threading
 
 
 class Line:
-    """Tickets in order; whose ticket is the first has the turn until it leaves."""
+    """Tickets in order; the holder of the first has its turn until it leaves."""
 
     def __init__(self) -> None:
         self._tickets: list[object] = []
@@ -18,7 +18,7 @@ class Line:
         return ticket
 
     def wait(self, ticket: object) -> None:
-        """Until it is this one's turn."""
+        """Wait until it is this ticket's turn."""
         with self._changed:
             self._changed.wait_for(lambda: self._tickets[0] is ticket)
 

@@ -1,4 +1,4 @@
-"""What edited pictures say of where they come from, and what signs that."""
+"""The provenance recorded in edited pictures, and its signature."""
 
 import os
 
@@ -9,13 +9,13 @@ from p2pz_ray.version import __version__
 
 
 def signer(config: TranslateConfig) -> Signer | None:
-    """What signs a run's edited pictures, None where nothing does. Raises ConfigError where it can't."""
+    """The signer of a run's edited pictures, or None. Raises ConfigError if it can't sign."""
     given = config.output_format.c2pa
     return None if given is None else Signer(given.certificates, given.key, given.algorithm, given.timestamps)
 
 
 def provenance(config: TranslateConfig, edit: str) -> Provenance:
-    """Where an edit's pictures come from."""
+    """The provenance of an edit's pictures."""
     name = config.student or config.model.name
     shown = os.path.basename(name.rstrip("/")) if config.student or os.path.isabs(name) else name
     words = config.edits[edit]

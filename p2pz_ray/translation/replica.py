@@ -17,10 +17,10 @@ from p2pz_ray.translation.translator import DeviceLostError, Translator
 
 
 class Replica:
-    """A model on one device, kept for as many partitions as there are.
+    """A model on one device, used for many partitions.
 
-    Loading is a call of its own and not the constructor's work: its errors come back as what they are, and a restarted
-    actor stands again at once.
+    Loading is a call of its own and not done by the constructor: so its errors come back unchanged, and a restarted
+    actor is alive at once.
     """
 
     def __init__(self, job: Job, threads: int) -> None:
@@ -33,7 +33,7 @@ class Replica:
 
     @ray.method(max_task_retries=1)
     def load(self) -> dict[str, Any]:
-        """Load the model, unless it is loaded; returns where it stands.
+        """Load the model, unless it is loaded; returns where it runs.
 
         Raises P2PZError where the machine's GPU can't be used: a slow replica on its CPU would be worse than none.
         """
@@ -46,8 +46,8 @@ class Replica:
 
     @ray.method(concurrency_group="translate")
     def translate(self, partition: Partition) -> Manifest:
-        """Translate and commit a partition, while others are read or written: see `Translator.translate`. A process
-        whose device is lost ends itself, so that Ray starts another."""
+        """Translate and commit a partition, while others are read or written; see `Translator.translate`. A process
+        that has lost its device exits, so that Ray starts another."""
         self.load()
         assert self.translator is not None
         try:
@@ -60,19 +60,19 @@ class Replica:
 
     @ray.method(concurrency_group="watch")
     def underway(self) -> int:
-        """Images of its partitions that are done; answered while `translate` works."""
+        """Images done of partitions in progress; can be called while `translate` runs."""
         return 0 if self.translator is None else self.translator.underway
 
 
 def replicas(job: Job, partitions: int) -> list[Any]:
-    """The actors of a run, not more than it has partitions. They wait for room in the cluster by themselves."""
+    """The actors of a run, at most one per partition. They wait for free resources in the cluster."""
     wanted = job.config.replicas
     actor = ray.remote(concurrency_groups={"watch": 1, "translate": wanted.in_flight})(Replica).options(
         num_cpus=wanted.cpus,
         num_gpus=gpus(job.config),
         max_restarts=wanted.max_restarts,
-        # The loop itself hands work out again, since it knows which partition is to blame; only loading waits for
-        # a restart by Ray's own retry.
+        # The pool itself hands out lost work again, since it finds out which partition is to blame; Ray retries only
+        # loading.
         max_task_retries=0,
     )
     count = min(wanted.bounds[1], partitions)

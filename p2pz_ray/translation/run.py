@@ -23,12 +23,12 @@ from p2pz_ray.translation.pairs import Pairs
 from p2pz_ray.translation.prepare import prepare
 
 SEAL_EVERY = 10_000
-"""Commits after which what is committed is written down in one file."""
+"""Number of commits after which all manifests are written to one file again."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a finished run holds, as `_SUCCESS` records it.
+    """The summary of a finished run, as recorded in `_SUCCESS`.
 
     rows, ok, failed, flagged: pairs; images: of the collection. seconds: from the first partition begun to the last
     committed, pauses between drivers included. fresh: False where the run was finished before.
@@ -58,17 +58,15 @@ class Summary:
 
 
 def translate(config: TranslateConfig, on_progress: Callable[[Reached], None] | None = None) -> Summary:
-    """Translate a collection into a run, or go on with one that was begun. `on_progress` is called with how far it is,
-    instead of a bar.
+    """Translate a collection into a run, or resume a run. `on_progress` is called with the progress, instead of a bar.
 
-    Raises ConfigError for what is wrong, before Ray starts as far as that can be known by then, and before any replica
-    in any case; P2PZError where the work can't go on or was interrupted: the same call then goes on from what is
-    committed.
+    Raises ConfigError for a wrong configuration, if possible before Ray starts and always before any replica does;
+    P2PZError if the run can't go on or was interrupted: the same call then resumes from the last commit.
     """
     with ExitStack() as while_running:
 
         def find(wanted: Wanted) -> Ingredients:
-            from p2pz_ray.running.cluster import connected  # Ray is loaded once everything else is known to be right
+            from p2pz_ray.running.cluster import connected  # Ray is imported only after all other checks
             from p2pz_ray.running.errand import run_errand
 
             while_running.enter_context(connected(config))
@@ -99,7 +97,7 @@ def _work(
     manifests: dict[str, Manifest],
     on_progress: Callable[[Reached], None] | None,
 ) -> None:
-    """Work off the partitions that are left, adding their manifests."""
+    """Translate the remaining partitions, adding their manifests."""
     import ray
 
     from p2pz_ray.running.cluster import connected, lacking
@@ -113,7 +111,7 @@ def _work(
     def done(manifest: Manifest) -> None:
         manifests[manifest.partition] = manifest
         if len(manifests) % SEAL_EVERY == 0:
-            with suppress(StorageError):  # they stand, each by itself
+            with suppress(StorageError):  # each manifest also exists by itself
                 folder.seal(manifests)
 
     with connected(job.config), interruptible() as asked:  # Ray sets signal handlers too: ours come after
@@ -157,7 +155,7 @@ def _work(
 
 
 def quarantine(job: Job, partition: Partition, sentence: str) -> Manifest:
-    """Commit a partition as error rows alone, which say `sentence`."""
+    """Commit a partition as error rows only, with this sentence."""
     started = time.time()
     pairs = Pairs(
         list(job.config.edits), job.config.seed, job.config.output_format.format, job.config.output_format.masks
@@ -176,7 +174,7 @@ def quarantine(job: Job, partition: Partition, sentence: str) -> Manifest:
 
 
 def _ids(job: Job, partition: Partition) -> list[str]:
-    """The ids of a partition's rows, read where a crash of the reader does no harm."""
+    """The ids of a partition's rows, read in a process that may crash."""
     import ray
 
     def read() -> list[str]:
@@ -189,7 +187,7 @@ def _ids(job: Job, partition: Partition) -> list[str]:
     try:
         return list(ray.get(ray.remote(read).options(num_cpus=0, max_retries=1).remote()))
     except ray.exceptions.RayError:
-        # It may be the reading that kills. The rows are known by number alone then.
+        # Reading itself may crash the process. Then the rows are known only by number.
         return [f"{partition.id}#{row}" for row in range(partition.rows)]
 
 

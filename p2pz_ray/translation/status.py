@@ -1,4 +1,4 @@
-"""How a run stands, from its manifests alone: no Ray, no driver, from any machine."""
+"""The status of a run from its manifests alone: without Ray or a driver, on any machine."""
 
 import heapq
 import json
@@ -14,18 +14,18 @@ from p2pz_ray.errors import ConfigError
 from p2pz_ray.running.progress import duration
 
 RECENT = 20
-"""The rate is that of so many last commits, so that a pause long ago is forgotten."""
+"""Number of latest commits from which the rate is computed, so that earlier pauses don't matter."""
 SLOWEST = 3
 """Partitions that are named, if they took this much longer than usual:"""
 UNUSUAL = 2.0
 STALLED, AT_LEAST = 3.0, 60.0
-"""A run in which nothing was committed for so many times what its longest partition took, and so many seconds, has
-probably no driver."""
+"""A run probably has no driver if it committed nothing for this many times its longest partition, and at least for this
+many seconds."""
 
 
 @dataclass(frozen=True)
 class ReplicaShare:
-    """What one replica did of a run: its images, and the share of its time, 0 … 1, in which its model worked."""
+    """One replica's part of a run: its images, and the share of its time, 0 … 1, in which its model worked."""
 
     name: str
     images: int
@@ -34,8 +34,8 @@ class ReplicaShare:
 
 @dataclass(frozen=True)
 class Status:
-    """Counts of images (`total`, `done`) and of pairs (`ok`, `failed`); `rate` in images a second, None while too
-    little is committed to tell; `idle` seconds since the last commit; `usual` seconds of a partition, the median;
+    """Counts of images (`total`, `done`) and of pairs (`ok`, `failed`); `rate` in images per second, None while too
+    little is committed; `idle` seconds since the last commit; `usual` seconds of a partition, the median;
     `slowest` partitions that took unusually long, with their seconds; `stalled` whether nothing was committed for so
     long that its driver is probably gone."""
 
@@ -70,7 +70,7 @@ class Status:
         return "\n  ".join([text, *self._details()])
 
     def to_json(self) -> str:
-        """All of it as a JSON object on one line."""
+        """The status as a JSON object on one line."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     def _details(self) -> list[str]:
@@ -88,7 +88,7 @@ class Status:
 
 
 def status(uri: str, storage_options: dict[str, Any] | None = None) -> Status:
-    """Look at a run, finished or not. Raises ConfigError where there is none."""
+    """The status of a run, finished or not. Raises ConfigError if there is none."""
     folder = RunFolder(uri, storage_options)
     finished = folder.finished
     planned = folder.outline()
@@ -127,7 +127,7 @@ def watch(
     storage_options: dict[str, Any] | None = None,
     pause: float = 5.0,
 ) -> Status:
-    """Look at a run every `pause` seconds and show it whenever something was committed, until it has finished."""
+    """Check a run every `pause` seconds, and show its status after each new commit, until it has finished."""
     shown: tuple[int, bool] | None = None
     while True:
         found = status(uri, storage_options)
@@ -142,7 +142,7 @@ def watch(
 def _replicas(manifests: Sequence[Manifest]) -> tuple[ReplicaShare, ...]:
     by_name: dict[str, list[Manifest]] = defaultdict(list)
     for manifest in manifests:
-        if manifest.replica:  # error rows that the driver wrote are no replica's
+        if manifest.replica:  # error rows written by the driver have no replica
             by_name[manifest.replica].append(manifest)
     shares = []
     for name, own in sorted(by_name.items()):

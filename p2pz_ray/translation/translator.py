@@ -1,4 +1,5 @@
-"""A partition becomes pairs: reading and decoding ahead of the model, encoding behind it, so that it never waits."""
+"""Turns a partition into pairs. Reading and decoding run ahead of the model and encoding after it, so it never
+waits."""
 
 import os
 import socket
@@ -38,25 +39,26 @@ from p2pz_ray.translation.pairs import Pairs
 from p2pz_ray.translation.provenance import provenance, signer
 
 AHEAD = 2
-"""Batches decoded before the model asks for them, and batches waiting behind it to be encoded."""
+"""Batches that are decoded before the model needs them, and batches that may wait to be encoded."""
 SMALLEST, LARGEST = 4, 32
-"""Images in a batch, where memory says how many."""
+"""Limits of images per batch when it is chosen by memory."""
 
 
 @dataclass
 class Batch:
-    """Some images of a partition in their order: those that could be decoded, and the sentences of the others."""
+    """Some images of a partition in order: the decoded ones, and error sentences for the others."""
 
     pictures: list[Picture] = field(default_factory=list)
     broken: list[tuple[int, Item, str]] = field(default_factory=list)
 
 
 class DeviceLostError(Exception):
-    """The accelerator answers nothing any more: only a new process can use it again."""
+    """The accelerator has failed: only a new process can use it again."""
 
 
 class Translator:
-    """An engine and all that stands around it in one process. Raises ConfigError where a part can't be loaded."""
+    """An engine with reading, decoding, encoding and commits, in one process. Raises ConfigError if it can't be
+    loaded."""
 
     def __init__(self, job: Job) -> None:
         config = job.config
@@ -71,25 +73,25 @@ class Translator:
             max_pixels=config.image.max_pixels,
         )
         self.batch_size = config.batch_size or SMALLEST
-        """Images given to the engine at once; halved for good whenever memory runs out. Where the configuration names
-        no number, doubled as long as a GPU has room."""
+        """Images given to the engine at once; halved permanently whenever memory runs out. If the configuration sets no
+        number, doubled as long as the GPU has room."""
         self.grows = config.batch_size is None
         self.provenances = [provenance(config, name) for name in config.edits]
-        """What each edit's pictures say of themselves."""
+        """The provenance recorded in each edit's pictures."""
         self.signer = signer(config)
         self.hands = ThreadPoolExecutor(max(1, int(config.replicas.cpus)), thread_name_prefix="hands")
-        """What decodes and encodes pictures."""
+        """Threads that decode and encode pictures."""
         self._reading, self._editing, self._door = Line(), Line(), threading.Lock()
-        """Partitions are read one after another, so that what two of them share is read once; and edited one after
-        another. While one is edited, the next is read and the last is encoded and written."""
+        """Partitions are read one after another, so that bytes that two of them share are read once, and edited one
+        after another. While one is edited, the next is read and the previous one is encoded and written."""
         self._done: dict[str, int] = {}
-        """Partition id → its images that are translated already, of those underway."""
+        """Partition id → number of its images already translated, for partitions in progress."""
         self._unwritten: dict[str, dict[str, Any]] = {}
-        """Partition id → what is to be committed of it, while the storage is away."""
+        """Partition id → what to commit, for partitions that wait for the storage."""
 
     @property
     def underway(self) -> int:
-        """Images that are translated already, of partitions that aren't committed yet."""
+        """Images already translated in partitions that aren't committed yet."""
         return sum(list(self._done.values()))
 
     def translate(self, partition: Partition) -> Manifest:
@@ -106,9 +108,9 @@ class Translator:
             self._done.pop(partition.id, None)
 
     def _made(self, partition: Partition) -> dict[str, Any]:
-        """What is to be committed of a partition."""
+        """Translate a partition; returns the arguments of its commit."""
         config = self.job.config
-        with self._door:  # in both lines in the same order
+        with self._door:  # so that both queues have the same order
             reading, editing = self._reading.join(), self._editing.join()
         pairs = Pairs(list(config.edits), config.seed, config.output_format.format, config.output_format.masks)
         seconds = {"waiting": 0.0, "model": 0.0}
@@ -153,12 +155,12 @@ class Translator:
         )
 
     def _commit(self, partition: Partition, made: dict[str, Any]) -> Manifest:
-        """Write what was made of a partition. Where the storage fails it is kept, for when it is asked for again."""
+        """Commit a partition. If the storage fails, it is kept, to be written when the partition is asked for again."""
         try:
             return self.job.folder.commit(partition.id, **made)
         except StorageError:
             while len(self._unwritten) >= self.job.config.replicas.in_flight:
-                del self._unwritten[next(iter(self._unwritten))]  # another replica was asked for it meanwhile
+                del self._unwritten[next(iter(self._unwritten))]  # it was given to another replica meanwhile
             self._unwritten[partition.id] = made
             raise
 
