@@ -32,8 +32,8 @@ def feeding(scratch: Path, images: int = 64) -> list[Row]:
     import numpy as np
     import torch
     import yaml
-    from p2pz_ray.distill.config import DistillConfig
 
+    from p2pz_ray.config.distill import DistillConfig
     from p2pz_ray.mini.world import render, sample_scene
     from p2pz_ray.picture.codec import encode
     from p2pz_ray.storage.store import Store
