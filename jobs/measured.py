@@ -1,6 +1,8 @@
 """What the measurements of scale have in common: a row of the table, a configuration, a process's memory."""
 
 import resource
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ from p2pz_ray.config import TranslateConfig
 
 Row = tuple[str, str, str]
 PER_PARTITION = 100
+ROUNDS = 3
 
 
 def config_of(collection: Path, output: Path, **more: Any) -> TranslateConfig:
@@ -22,3 +25,8 @@ def config_of(collection: Path, output: Path, **more: Any) -> TranslateConfig:
 def peak() -> float:
     """The most memory that this process ever had, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def spread(ratios: Sequence[float]) -> str:
+    """The middle of ratios, the least and the most."""
+    return f"{statistics.median(ratios):.3f} ({min(ratios):.3f} … {max(ratios):.3f})"

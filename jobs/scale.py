@@ -23,12 +23,10 @@ import argparse
 import json
 import multiprocessing
 import os
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,20 +35,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 from bucket import keys
-from measured import PER_PARTITION, Row, config_of, peak
+from feeding import feeding
+from measured import PER_PARTITION, ROUNDS, Row, config_of, peak, spread
 
 from p2pz_ray.collection.partition import Partition
 from p2pz_ray.collection.schema import collection_schema
 from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig
-from p2pz_ray.engines.edited import Edited, Picture
 from p2pz_ray.engines.job import Job
 
-STUDENT = Path(__file__).parents[1] / "configs" / "mini" / "distill-cat2dog.yaml"
 REPLICAS = 64
 IMAGES = 16
-ROUNDS = 3
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c636060600000000400012734270a"
     "0000000049454e44ae426082"
@@ -139,7 +135,7 @@ def overhead(scratch: Path) -> list[Row]:
         relative.append((run / sum(one.seconds["model"] for one in found)) / (loop / loops_model))
     what = f"one replica over a plain loop, {IMAGES} miniature scenes, 20 steps, {ROUNDS} rounds"
     aim = "at most 1.03 x"
-    return [(what, f"{_spread(plain)} x", aim), ("… each over its model's time", f"{_spread(relative)} x", aim)]
+    return [(what, f"{spread(plain)} x", aim), ("… each over its model's time", f"{spread(relative)} x", aim)]
 
 
 def plain_loop(config: TranslateConfig) -> tuple[float, float]:
@@ -175,90 +171,6 @@ def plain_loop(config: TranslateConfig) -> tuple[float, float]:
             pairs.add(row, item.id, item.caption, encode(before), [encode(after[0])])
         Path(config.output, f"{partition.id}.parquet").write_bytes(pairs.to_parquet({}))
     return time.perf_counter() - began, spent
-
-
-class Free:
-    """An engine that returns what it is given."""
-
-    def begin(self, partition: Partition) -> None:
-        return
-
-    def edit(self, pictures: list[Picture]) -> list[Edited]:
-        return [Edited("a cat", picture.pixels[None]) for picture in pictures]
-
-    def end(self) -> None:
-        return
-
-
-def feeding(scratch: Path, images: int = 64) -> list[Row]:
-    import numpy as np
-    import torch
-    import yaml
-    from p2pz_ray.distill.config import DistillConfig
-
-    from p2pz_ray.mini.world import render, sample_scene
-    from p2pz_ray.picture.codec import encode
-    from p2pz_ray.storage.store import Store
-    from p2pz_ray.student.repertoire import Repertoire, Skill
-    from p2pz_ray.student.student import build_generator, save_student
-    from p2pz_ray.translation import translator
-
-    torch.set_num_threads(1)
-    load_engine, rng = translator.load_engine, np.random.default_rng(0)
-    scenes = [sample_scene(rng, kind="cat") for _ in range(images)]
-    rows: list[Row] = []
-    more: dict[str, Any]
-
-    def folder_of(form: str, size: int) -> Path:
-        folder = scratch / f"{form}-{size}"
-        folder.mkdir()
-        for number, scene in enumerate(scenes):
-            (folder / f"{number:04}.{form}").write_bytes(encode(render(scene, size)[0], form))
-        return folder
-
-    translator.load_engine = lambda job, device: Free()
-    for form in ("jpeg", "png"):
-        folder = folder_of(form, 512)
-        rates: dict[int, list[float]] = {1: [], 2: []}
-        for number in range(ROUNDS):
-            for cpus, found in rates.items():
-                output = scratch / f"{form}-{cpus}-{number}"
-                more = {"output_format": {"format": form}, "replicas": {"cpus": cpus}}
-                found.append(images / _through_a_replica(folder, output, 512, **more)[0])
-        ratios = [two / one for one, two in zip(*rates.values(), strict=True)]
-        what = f"a replica with a free engine, {form.upper()} of 512 px"
-        said = " and ".join(f"{statistics.median(found):.1f}" for found in rates.values())
-        rows.append((f"{what}: images/s with 1 and 2 cpus", said, ""))
-        rows.append(("… the ratio", _spread(ratios), "at least 1.8"))
-    translator.load_engine = load_engine
-    folder, shares = folder_of("png", 64), []
-    recipe = DistillConfig.model_validate(yaml.safe_load(STUDENT.read_text())).generator
-    skills = Repertoire({"cat2dog": Skill()})
-    save_student(Store(str(scratch)), "student", build_generator(recipe, 64), skills, {})  # of random weights
-    more = {"student": str(scratch / "student"), "edits": {"cat2dog": {"source": "cat", "target": "dog"}}}
-    for number in range(ROUNDS):
-        took, model = _through_a_replica(folder, scratch / f"student-{number}", 64, **more)
-        shares.append(model / took)
-    rows.append(("the student's share of a replica's time, 64 px", _spread(shares), ""))
-    return rows
-
-
-def _through_a_replica(folder: Path, output: Path, size: int, **more: Any) -> tuple[float, float]:
-    """Seconds that a replica takes for a folder of images once it is loaded, and those of them that its model takes."""
-    from p2pz_ray.collection.plan import make_plan
-    from p2pz_ray.student import Student
-    from p2pz_ray.translation.translator import Translator
-
-    settings = config_of(folder, output, input={"uri": str(folder)}, **more)
-    partitions = make_plan(str(folder), images_per_partition=16).partitions
-    given = {} if settings.student is None else {"student": Student.from_pretrained(settings.student, "cpu").digest}
-    replica = Translator(Job(settings, (size, size), "f", given))
-    with ThreadPoolExecutor(settings.replicas.in_flight) as calls:
-        began = time.perf_counter()
-        found = list(calls.map(replica.translate, partitions))
-        took = time.perf_counter() - began
-    replica.hands.shutdown()
-    return took, sum(manifest.seconds["model"] for manifest in found)
 
 
 def _manifests(config: TranslateConfig) -> list[Manifest]:
@@ -384,10 +296,6 @@ def memory(scratch: Path) -> list[Row]:
         peaks.append(peak())
     what = "the driver's memory, 1,000,000 images over 1,000"
     return [(what, f"{peaks[1] - peaks[0]:+.0f} MB of {peaks[0]:.0f}", "at most 200 MB")]
-
-
-def _spread(ratios: Sequence[float]) -> str:
-    return f"{statistics.median(ratios):.3f} ({min(ratios):.3f} … {max(ratios):.3f})"
 
 
 MEASURES: dict[str, Callable[..., list[Row]]] = {
