@@ -104,7 +104,7 @@ def test_of_a_shipped_miniature_a_unet_can_be_trained_and_the_rest_stays(
 
 
 def test_a_training_that_leans_on_another_says_which(recipe: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"vae\.pt: train the vae first"):
+    with pytest.raises(SystemExit, match=r"vae\.pt is missing: train the vae first"):
         train_unet(recipe, tmp_path)
 
 
