@@ -22,12 +22,12 @@ from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.running import crew as crew_module
 from p2pz_ray.running import member as member_module
 from p2pz_ray.running import pool as pool_module
+from p2pz_ray.running.backlog import Backlog
 from p2pz_ray.running.cluster import check_gpu
 from p2pz_ray.running.member import Member
 from p2pz_ray.running.metrics import DriverMetrics
 from p2pz_ray.running.pool import Pool
 from p2pz_ray.running.progress import Progress
-from p2pz_ray.running.waiting import Waiting
 from p2pz_ray.storage.failure import StorageError
 
 pytestmark = pytest.mark.slow
@@ -336,7 +336,7 @@ def test_neighbours_of_one_row_group_go_to_one_replica_and_are_shared_out_near_t
 
     first = [part("a", 0, i) for i in range(4)]
     second = [part("a", 1, i) for i in range(2)]
-    waiting = Waiting([*first, *second])
+    waiting = Backlog([*first, *second])
     assert [waiting.take("x"), waiting.take("y"), waiting.take("x")] == [first[0], second[0], first[1]]
     assert [waiting.take("y"), waiting.take("y")] == [second[1], first[3]]
     waiting.put(first[0], soon=True)
@@ -355,7 +355,7 @@ def test_neighbours_of_one_row_group_go_to_one_replica_and_are_shared_out_near_t
 def test_a_short_outage_of_the_storage_costs_no_partition_its_tries(
     play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "REST", 0.2)
+    monkeypatch.setattr(pool_module, "STORAGE_REST", 0.2)
     playing = play(2, max_task_retries=0)
     assert len(playing.run(["outage-once"] * 4 + ["sleep 0"] * 4)) == 8
     assert "s3://bucket/x can't be written: it is full: it is tried again" in playing.said.getvalue()
@@ -365,7 +365,7 @@ def test_a_short_outage_of_the_storage_costs_no_partition_its_tries(
 def test_a_replica_whose_storage_failed_is_given_its_own_partition_again(
     play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "REST", 1.0)
+    monkeypatch.setattr(pool_module, "STORAGE_REST", 1.0)
     handed: dict[str, list[Member]] = {}
     hand = Member.hand
 
@@ -383,7 +383,7 @@ def test_a_replica_whose_storage_failed_is_given_its_own_partition_again(
 def test_a_storage_that_stays_away_stops_the_run_and_is_named(
     play: Callable[..., Play], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "REST", 0.1)
+    monkeypatch.setattr(pool_module, "STORAGE_REST", 0.1)
     monkeypatch.setattr(pool_module, "OUTAGE", 1.0)
     with pytest.raises(P2PZError, match=r"can't be written: it is full\. What is committed stays"):
         play(2).run(["sleep 0", *["outage"] * 5])

@@ -96,7 +96,7 @@ def test_a_disk_that_fills_up_stops_the_run_in_one_sentence_and_with_space_it_go
 _IMPATIENT = f"""
 import sys
 from p2pz_ray.running import pool
-pool.OUTAGE, pool.REST = {pool.OUTAGE / 300}, {pool.REST / 10}
+pool.OUTAGE, pool.STORAGE_REST = {pool.OUTAGE / 300}, {pool.STORAGE_REST / 10}
 from p2pz_ray.cli import main
 sys.exit(main(sys.argv[1:]))
 """

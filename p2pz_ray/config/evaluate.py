@@ -9,12 +9,15 @@ from p2pz_ray.config.processes import RayConfig, ReplicasConfig
 from p2pz_ray.config.section import Count, Device, Section, Text
 from p2pz_ray.perceptual import Perceptual
 
+PROMPT = "a photo of a {}"
+"""The words that CLIP compares a picture with; {} is an edit's word."""
+
 
 class ClipConfig(Section):
     """A CLIP: "mini", a folder or a hub id such as openai/clip-vit-base-patch32."""
 
     model: ModelConfig
-    prompt: Text = "a photo of a {}"  # {} is an edit's word
+    prompt: Text = PROMPT  # {} is an edit's word
 
     @model_validator(mode="before")
     @classmethod

@@ -61,6 +61,10 @@ class Span:
         return {"type": "function-plain", "function": {"type": "no-info", "function": validated}}
 
 
+LAMBDA = 0.1
+"""The paper's λ_xa."""
+LAMBDA_V = 0.01
+"""That of v-prediction models, of which people report that 0.1 makes noise and 0.01 does not."""
 Amount = Annotated[float, Within(0)]
 Window = Annotated[tuple[float, float], Span()]
 Count = Annotated[int, Within(1)]
@@ -179,10 +183,10 @@ class GuidanceSettings(Settings):
         """(λ_xa, guidance scale, strength): as set, else from the checkpoint's `editing.json`, else the paper's 0.1,
         5 and 1.
 
-        λ is one number for all families, since the loss compares every latent at as many places (see README.md); of
-        v-prediction models people report that 0.1 makes noise and 0.01 does not.
+        λ is one number for all families, since the loss compares every latent at as many places (see README.md), but
+        `LAMBDA_V` for v-prediction.
         """
-        usual = 0.1 if model.prediction == "epsilon" else 0.01
+        usual = LAMBDA if model.prediction == "epsilon" else LAMBDA_V
         lambda_xa = self.lambda_xa if self.lambda_xa is not None else model.defaults.get("lambda_xa", usual)
         cfg = self.cfg if self.cfg is not None else model.defaults.get("cfg", 5.0)
         strength = self.strength if self.strength is not None else model.defaults.get("strength", 1.0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from p2pz_ray.running.waiting import Work
+from p2pz_ray.running.backlog import Work
 
 BACK_OFF = 10.0
 """Seconds before a replica that couldn't load tries again, plus or minus half; doubled each time."""

@@ -17,18 +17,18 @@ from ray.exceptions import (
 
 from p2pz_ray.config.processes import ReplicasConfig
 from p2pz_ray.errors import ConfigError, P2PZError, first_line
+from p2pz_ray.running.backlog import Backlog, Work
 from p2pz_ray.running.crew import LOADS, LOST, Crew
 from p2pz_ray.running.member import Handed, Member
 from p2pz_ray.running.metrics import DriverMetrics
 from p2pz_ray.running.progress import Progress
-from p2pz_ray.running.waiting import Waiting, Work
 from p2pz_ray.storage.failure import FileError, StorageError
 
 SUSPICION = 30.0
 """Seconds after which the machine of a lost replica is taken to be alive: Ray may report its loss that late."""
 OUTAGE = 600.0
 """Seconds of nothing but storage failures after which the run stops."""
-REST = 2.0  # seconds, plus or minus half, that a replica rests after a storage failure
+STORAGE_REST = 2.0  # seconds, plus or minus half, that a replica rests after a storage failure
 SLOW = 2.0  # times the usual duration after which, near the end, an idle replica gets a slow partition too
 DRAIN = 1.5  # seconds that a stop leaves for work in progress: a stopped Ray job has three in all
 TICK = 0.5  # seconds between two looks at the progress
@@ -66,7 +66,7 @@ class Pool:
     ) -> None:
         self.crew = Crew(replicas, task, progress, lacking)
         self.settings, self.quarantine, self.progress, self.metrics = settings, quarantine, progress, metrics
-        self.waiting = Waiting()
+        self.waiting = Backlog()
         self.left: dict[str, Work] = {}
         """Partition id → partition, for all that are not done."""
         self.held: Counter[str] = Counter()
@@ -98,7 +98,7 @@ class Pool:
         KeyboardInterrupt if it was stopped.
         """
         self.done = done
-        self.waiting, self.left = Waiting(partitions), {partition.id: partition for partition in partitions}
+        self.waiting, self.left = Backlog(partitions), {partition.id: partition for partition in partitions}
         self.crew.load()
         while self.left:
             self.crew.check()
@@ -150,7 +150,7 @@ class Pool:
             raise
         except StorageError as error:  # part of the plan can't be read at the moment
             self._outage_goes_on(first_line(error))
-            member.rested = time.monotonic() + REST * random.uniform(0.5, 1.5)
+            member.rested = time.monotonic() + STORAGE_REST * random.uniform(0.5, 1.5)
             self._again(partition, soon=True)
             return
         self.held[partition.id] += 1
@@ -315,7 +315,7 @@ class Pool:
     def _storage_failed(self, member: Member, partition: Work, reason: str) -> None:
         """The storage failed, not the partition. The replica rests; it may have the pairs and need only write them."""
         self._outage_goes_on(reason)
-        member.rested = time.monotonic() + REST * random.uniform(0.5, 1.5)
+        member.rested = time.monotonic() + STORAGE_REST * random.uniform(0.5, 1.5)
         if partition.id in self.left and not self.held[partition.id]:
             self.held[partition.id] += 1
             member.kept.append(partition)

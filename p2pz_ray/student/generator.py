@@ -22,7 +22,7 @@ from p2pz_ray.student.layers import GAIN, Conv, Filter, Linear, ModulatedConv, b
 if TYPE_CHECKING:
     from p2pz_ray.config.generator import GeneratorConfig
 
-RAMP = 0.25
+FADE_BELOW = 0.25
 """Directions shorter than this fade the answer towards the source; at longer ones it is the network's own."""
 
 
@@ -185,7 +185,7 @@ class CoModGenerator(nn.Module):
             picture = x + picture
         if direction is None:
             return picture
-        share = (direction.square().sum(1).sqrt() / RAMP).clamp(max=1)
+        share = (direction.square().sum(1).sqrt() / FADE_BELOW).clamp(max=1)
         return x + share[:, None, None, None] * (picture - x)
 
 

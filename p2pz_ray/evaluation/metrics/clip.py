@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from p2pz_ray.config.evaluate import PROMPT
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.evaluation.metrics.metric import Pair, Pixels, Scores
 from p2pz_ray.language.checkpoint import load_pretrained
@@ -30,9 +31,7 @@ class ClipScore:
     Raises ConfigError if there is no such model.
     """
 
-    def __init__(
-        self, model: str, revision: str | None = None, *, prompt: str = "a photo of a {}", device: str = "cpu"
-    ) -> None:
+    def __init__(self, model: str, revision: str | None = None, *, prompt: str = PROMPT, device: str = "cpu") -> None:
         if model == "mini" and not (MINI / "config.json").is_file():
             raise ConfigError(
                 f"The miniature's CLIP is not installed ({MINI}): set metrics.clip to another CLIP or null."

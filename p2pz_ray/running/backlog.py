@@ -16,7 +16,7 @@ class Work(Protocol):
         """This work, with everything that a replica needs. Raises StorageError if that can't be read."""
 
 
-class Waiting:
+class Backlog:
     """Partitions that no replica has. A replica that takes one gets its neighbour next, until that run of neighbours is
     done or, near the end, split with others."""
 
