@@ -144,6 +144,6 @@ def test_ctrl_c_ends_all_and_leaves_no_process(served: Served) -> None:
     out, error = served.process.communicate(timeout=60)
     assert served.process.returncode == 0
     assert out == "Stopping.\n"
-    assert error == ""
+    assert error.removeprefix("Starting Ray …\n") == ""  # which a slow machine may say
     psutil.wait_procs(below, timeout=20)
     assert [process for process in below if process.is_running()] == []
