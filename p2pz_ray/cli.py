@@ -50,7 +50,9 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def demo(given: argparse.Namespace) -> int:
-    with doing("Loading PyTorch and Ray"):
+    from p2pz_ray.jobs import LOADING
+
+    with doing(LOADING):
         from p2pz_ray.demo import demo
 
     demo(given.out, *([given.count] if given.count else []))

@@ -7,6 +7,7 @@ import resource
 import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,6 +16,8 @@ import pytest
 import ray
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from gcs_server import gcs_server
+from s3_server import s3_server
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 torch.set_num_threads(1)
@@ -144,3 +147,17 @@ def local_ray() -> Iterator[None]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, Any]]:
+    """Options of an S3 with the bucket "bucket"."""
+    with s3_server() as options:
+        yield options
+
+
+@pytest.fixture(scope="module")
+def gs() -> Iterator[dict[str, Any]]:
+    """Options of a GCS with the bucket "bucket"."""
+    with gcs_server() as options:
+        yield options

@@ -4,7 +4,6 @@ import io
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -14,11 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from gcs_server import gcs_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from s3_server import s3_server
 
 from p2pz_ray.collection import (
     IMAGE,
@@ -77,20 +74,6 @@ def arrow(table: pa.Table, batch: int = 1 << 20, stream: bool = False, **options
     with new(sink, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
         writer.write_table(table, max_chunksize=batch)
     return sink.getvalue().to_pybytes()
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, Any]]:
-    """Options of an S3 with the bucket "bucket"."""
-    with s3_server() as options:
-        yield options
-
-
-@pytest.fixture(scope="module")
-def gs() -> Iterator[dict[str, Any]]:
-    """Options of a GCS with the bucket "bucket"."""
-    with gcs_server() as options:
-        yield options
 
 
 @pytest.fixture(params=["local", "memory", "s3", "gs"])

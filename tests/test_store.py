@@ -3,32 +3,15 @@
 import os
 import pickle
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gcs_server import gcs_server
-from s3_server import s3_server
 
 from p2pz_ray.errors import ConfigError, P2PZError
 from p2pz_ray.storage import local, store
 from p2pz_ray.storage.failure import FileError, MissingFileError, StorageError
 from p2pz_ray.storage.store import Store
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, Any]]:
-    """Options of an S3 with the bucket "bucket"."""
-    with s3_server() as options:
-        yield options
-
-
-@pytest.fixture(scope="module")
-def gs() -> Iterator[dict[str, Any]]:
-    """Options of a GCS with the bucket "bucket"."""
-    with gcs_server() as options:
-        yield options
 
 
 @pytest.fixture(params=["local", "file", "memory", "s3", "gs"])

@@ -44,8 +44,9 @@ from p2pz_ray.storage.store import Store
 
 INGREDIENTS = "ingredients.json"
 SEALED = "manifests.json.gz"
+DONE = "_SUCCESS"
 PLANS = "plans"
-"""The summary's key for the number of plans that the run had when it was finished."""
+"""The key there for the number of plans that the run had when it was finished."""
 READERS = 16
 """Manifests read at once."""
 
@@ -75,13 +76,13 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run is marked as finished, including everything appended to it."""
-        marked = self.summary()
+        marked = self.read_json(DONE)
         return marked is not None and marked.get(PLANS, sys.maxsize) >= len(self._plan_names())
 
     def summary(self) -> dict[str, Any] | None:
-        """The summary in `_SUCCESS`, or None."""
-        found: dict[str, Any] | None = self.read_json("_SUCCESS")
-        return found
+        """The summary that the run was finished with, or None."""
+        found: dict[str, Any] | None = self.read_json(DONE)
+        return found and {name: value for name, value in found.items() if name != PLANS}
 
     def config(self) -> dict[str, Any] | None:
         """The recorded configuration, or None if the folder has no run."""
@@ -146,7 +147,7 @@ class RunFolder:
     def append(self, more: Plan) -> Plan:
         """Add partitions to the plan and return all of it; a finished run is then unfinished again. Raises P2PZError if
         another driver appends at the same time."""
-        self.store.remove("_SUCCESS")
+        self.store.remove(DONE)
         standing = self._put_plan(f"plan.{len(self._plan_names()) + 1}.json", more)
         if standing.ids != more.ids:
             raise P2PZError(f"Another driver appends to {self.uri} too: run the same command again.")
@@ -300,8 +301,8 @@ class RunFolder:
         self._sweep(manifests)
         self.seal(manifests)
         mark = {**summary, PLANS: plans}
-        if self.create_json("_SUCCESS", mark).get(PLANS, plans) < plans:
-            self.write_json("_SUCCESS", mark)  # replaces the mark of a driver that finished before the append
+        if self.create_json(DONE, mark).get(PLANS, plans) < plans:
+            self.write_json(DONE, mark)  # replaces the mark of a driver that finished before the append
 
     def sweep(self) -> None:
         """Remove files that killed writers left in a finished run."""

@@ -9,7 +9,7 @@ from p2pz_ray.amount import count
 from p2pz_ray.collection.partition import Partition, Plan
 from p2pz_ray.collection.reader import read_partition
 from p2pz_ray.collection.understood import understood
-from p2pz_ray.commit.folder import PLANS, RunFolder
+from p2pz_ray.commit.folder import RunFolder
 from p2pz_ray.commit.manifest import Manifest
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.engines.job import Job
@@ -205,5 +205,4 @@ def _summary(output: str, plan: Plan, manifests: dict[str, Manifest]) -> Summary
 
 
 def _recorded(folder: RunFolder, output: str) -> Summary:
-    record = folder.summary() or {}
-    return Summary(output=output, fresh=False, **{name: value for name, value in record.items() if name != PLANS})
+    return Summary(output=output, fresh=False, **(folder.summary() or {}))
