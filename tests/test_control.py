@@ -1,5 +1,6 @@
 """ControlNets and T2I-Adapters say what they say in diffusers' own pipelines, and a sketch is a collection's column."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from p2pz_ray.editing.checkpoint.kind import read_json
 from p2pz_ray.editing.control import Control, check_control
 from p2pz_ray.editing.paper import guided
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.report.report import write_report
 
 WORDS = ["a photo of a cat", "the cat sleeps in the snow"]
 
@@ -161,12 +163,22 @@ def test_a_sketch_is_a_column_and_one_that_is_missing_or_broken_an_error_row(
     pq.write_table(table.append_column("sketch", pa.array(sketches, table.schema.field("mask").type)), file)
     plain = translated(given | {"output": str(tmp_path / "plain")})
     net = str(controls["sd1", "net"])
-    pairs = translated(given | {"conditions": [{"model": net, "column": "sketch"}, {"model": net, "from": "edges"}]})
+    conditions = [{"model": net, "column": "sketch"}, {"model": net, "from": "edges"}]
+    pairs = translated(given | {"conditions": conditions, "output_format": {"conditions": True}})
     first, missing, broken = (pairs[id, "cat2dog"] for id in table["id"].to_pylist())
     assert first["error"] is None
     assert first["edited_image"] != plain[first["id"], "cat2dog"]["edited_image"]
     assert missing["error"] == "It has no sketch."
     assert broken["error"].startswith("Its sketch can't be used: ")
+    source, sketch, lines = (
+        Image.open(io.BytesIO(first[name]["bytes"])).convert("RGB")
+        for name in ("source_image", "condition_1", "condition_2")
+    )
+    assert sketch.tobytes() == Image.open(io.BytesIO(sketches[0]["bytes"])).convert("RGB").resize(source.size).tobytes()
+    assert np.array_equal(np.asarray(lines), edges(np.asarray(source)))
+    assert missing["condition_1"] is None
+    page = Path(write_report(given["output"])).read_text()
+    assert page.count("condition 1") == page.count("condition 2") > 0
 
 
 @pytest.mark.parametrize(

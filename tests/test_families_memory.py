@@ -5,7 +5,7 @@ import resource
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import ControlNetModel, DDIMScheduler, T2IAdapter, UNet2DConditionModel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from p2pz_ray import GuidanceSettings, InversionSettings
+from p2pz_ray.editing.control import Control, Controls, Hint
 from p2pz_ray.editing.inversion import invert
 from p2pz_ray.editing.model import DiffusionModel
 from p2pz_ray.editing.paper import edit
@@ -25,6 +26,7 @@ from p2pz_ray.editing.text import Condition
 
 STEPS, HALVES, HALF_PRECISION = 50, 2, 2
 TOKENS, WIDTH = 77, 768
+ADAPTERS = ("full_adapter", "full_adapter_xl")
 
 
 class LiveBytes(TorchDispatchMode):
@@ -86,8 +88,9 @@ def of_layout(device: str, layout: dict[str, Any], words: Words, spacing: str = 
     return DiffusionModel(vae, unet, words, scheduler)  # type: ignore[arg-type]
 
 
-def run(model: DiffusionModel, steps: int, B: int = 1, K: int = 1) -> tuple[int, int]:
-    """One whole edit of B latents under K directions: the most bytes of maps kept and of tensors alive."""
+def run(model: DiffusionModel, steps: int, B: int = 1, K: int = 1, hints: tuple[Hint, ...] = ()) -> tuple[int, int]:
+    """One whole edit of B latents under K directions: the most bytes of maps kept and of tensors alive. `hints` are
+    conditions', in the edit's own passes."""
     maps, side = model.maps, int(model.unet.config.sample_size)
     kept = 0
     meet = maps.meet
@@ -101,6 +104,7 @@ def run(model: DiffusionModel, steps: int, B: int = 1, K: int = 1) -> tuple[int,
     with torch.device(model.device), LiveBytes() as live:
         x = torch.randn(B, 4, side, side)
         inversion = invert(model, x, ["a cat"] * B, [0] * B, InversionSettings(steps=steps, regularization="none"))
+        inversion = replace(inversion, hints=hints)
         directions = model.embed(["a dog"] * K).each(lambda c: 0.1 * c)
         edited = edit(model, inversion, directions, GuidanceSettings())
     assert edited.shape == (B, K, 4, side, side)
@@ -159,6 +163,50 @@ def test_four_edits_at_sdxls_layout_take_the_memory_of_one(monkeypatch: pytest.M
     model = of_layout("meta", TRUE["SDXL"].unet, Words(2048, 1280), spacing="trailing")
     one, four = (run(model, 1, K=K)[1] for K in (1, 4))
     assert 20 * 2**30 < one <= four <= 1.1 * one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["SD 1.5", "SDXL"])
+def test_what_a_condition_adds_at_the_true_layouts(
+    family: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One step without weights: `pytest -m slow -k condition_adds -s` prints what each kind costs."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "jobs")
+    from gpu.layouts import TRUE
+
+    xl = family == "SDXL"
+    model = of_layout("meta", TRUE[family].unet, Words(2048, 1280) if xl else Words(), spacing="trailing")
+    side = 8 * int(model.unet.config.sample_size)
+    channels = list(model.unet.config.block_out_channels)
+    with torch.device("meta"):
+        picture = torch.zeros(1, 3, side, side)
+        net = ControlNetModel.from_unet(model.unet, load_weights_from_unet=False)
+        adapter = T2IAdapter(3, channels if not xl else [*channels, channels[-1]], 2, 16 if xl else 8, ADAPTERS[xl])
+        features = tuple(adapter(picture))
+    most: dict[str, int] = {}
+    passes: dict[str, list[int]] = {}
+    kinds: dict[str, tuple[list[Any], Hint]] = {"none": ([], ()), "net": ([net], (picture,))}
+    kinds["adapter"] = ([adapter], features)
+    for kind, (modules, hint) in kinds.items():
+        counts = [_passes(each) for each in (model.unet, *modules)]
+        model.controls = Controls([Control(Path(kind))] * len(modules), modules)
+        most[kind] = run(model, 1, hints=(hint,) if hint else ())[1]
+        passes[kind] = [len(each) for each in counts]
+    with capsys.disabled():
+        print(f"\n{family}, tensors alive beside none: {most['none'] / 2**30:.2f} GiB")
+        for kind in ("net", "adapter"):
+            print(f"  {kind}: {most[kind] / most['none']:.3f} times, passes of the UNet and its own {passes[kind]}")
+    assert passes["net"][0] == passes["adapter"][0] == passes["none"][0]
+    assert passes["net"][1] == 2  # of a step: where the edit's maps are compared, and where its ε is predicted
+    assert passes["adapter"][1] == 0  # its features were made once, before the steps
+    assert most["none"] <= most["adapter"] < most["net"] < 1.5 * most["none"]
+
+
+def _passes(module: torch.nn.Module) -> list[None]:
+    """A list that grows by one with each pass of a module from here on."""
+    seen: list[None] = []
+    module.register_forward_hook(lambda *_: seen.append(None))
+    return seen
 
 
 @pytest.mark.slow

@@ -43,11 +43,12 @@ class Columns:
     conditions: tuple[str, ...] = ()
 
 
-def pairs_schema(extra_metadata: dict[str, str] | None = None, mask: bool = False) -> pa.Schema:
+def pairs_schema(extra_metadata: dict[str, str] | None = None, mask: bool = False, conditions: int = 0) -> pa.Schema:
     """The pairs: one row for each (id, edit), failed ones included.
 
     `status` is ok, error or flagged; `error` is the sentence; `seed` is the image's random seed; `mask`, if
-    requested, is a picture of the mask that confined the edit, or null.
+    requested, is a picture of the mask that confined the edit, or null; `condition_1` and so on, if requested, are the
+    pictures that conditions showed to the UNet.
     """
     fields = [
         ("id", pa.string()),
@@ -59,7 +60,8 @@ def pairs_schema(extra_metadata: dict[str, str] | None = None, mask: bool = Fals
         ("caption", pa.string()),
         ("seed", pa.int64()),
     ]
-    return _with_features(pa.schema(fields + [("mask", IMAGE)] * mask), extra_metadata)
+    fields += [("mask", IMAGE)] * mask + [(f"condition_{i}", IMAGE) for i in range(1, conditions + 1)]
+    return _with_features(pa.schema(fields), extra_metadata)
 
 
 def collection_schema(truth_edits: Sequence[str] = (), mask: bool = False, scene: bool = False) -> pa.Schema:

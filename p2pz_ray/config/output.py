@@ -22,5 +22,6 @@ class OutputFormatConfig(Section):
     format: Literal["png", "jpeg", "webp"] = "png"
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # of jpeg and webp
     masks: bool = False  # whether pairs have a column `mask` with the area that each edit was confined to
+    conditions: bool = False  # … columns `condition_1`, … with the pictures that the conditions showed to the UNet
     mark: Literal["xmp", "none"] = "xmp"  # whether an edited picture's metadata say that it was edited, and how
     c2pa: CredentialsConfig | None = None  # signs each edited picture

@@ -73,7 +73,7 @@ class ServeConfig(Section):
     """The service."""
 
     model: CheckpointConfig = CheckpointConfig(name="mini")
-    students: list[Text] = Field(default_factory=list)  # folders that `p2pz distill` wrote, or "mini"
+    students: list[Text] = Field(default_factory=list)  # folders that `p2pz distill` wrote, or "mini", the default's
     edits: Annotated[dict[str, EditConfig], AfterValidator(_reproducible)] = Field(default_factory=dict)
     words: WordsConfig = WordsConfig()
     image: ImageConfig = ImageConfig()
@@ -124,6 +124,13 @@ class ServeConfig(Section):
         if self.edits or self.model.name != "mini":
             return self.edits
         return {name: EditConfig(source=source, target=target) for name, (source, target) in MINIATURE.items()}
+
+    @property
+    def taught(self) -> list[str]:
+        """The students that are served: the miniature's own, where nothing else is configured."""
+        if self.students or self.edits or self.model.name != "mini":
+            return self.students
+        return ["mini"]
 
 
 def is_loopback(host: str) -> bool:

@@ -27,7 +27,8 @@ class Edited:
     """The caption used for a picture and its edits, (K, H, W, 3) uint8; or a sentence on why there are none.
 
     `faults` has for each edit what is wrong with it, or None; it is empty if all are fine. `masks` (K, H, W) are the
-    shares that each edit was confined to, None if not confined. `flags` has for each whether a safety checker flagged
+    shares that each edit was confined to, None if not confined. `conditions` are the pictures (H, W, 3) that conditions
+    showed to the UNet. `flags` has for each whether a safety checker flagged
     it; it is empty without a checker.
     """
 
@@ -36,6 +37,7 @@ class Edited:
     error: str | None = None
     faults: tuple[str | None, ...] = ()
     masks: NDArray[np.float32] | None = None
+    conditions: tuple[NDArray[np.uint8], ...] = ()
     flags: tuple[bool, ...] = ()
 
 

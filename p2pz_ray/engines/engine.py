@@ -95,12 +95,18 @@ class Diffusion:
         pixels = np.stack([picture.pixels for picture in pictures])
         captions = self.captioner(list(pixels), [picture.caption for picture in pictures])
         seeds = [image_seed(self.job.config.seed, picture.id) for picture in pictures]
-        inversion = self._inverted(pixels, captions, seeds, self._conditions(pictures))
+        conditions = self._conditions(pictures)
+        inversion = self._inverted(pixels, captions, seeds, conditions)
         edited = self.editor.edit_each(inversion, self.directions, self.strengths, _masks(pictures))
         masks = [None] * len(pictures) if edited.masks is None else list(edited.masks)
+        shown = self.editor.controls.pictures(pixels, conditions)
         return [
-            Edited(caption, None, faults[0]) if all(faults) else Edited(caption, pixels, faults=faults, masks=mask)
-            for caption, pixels, faults, mask in zip(captions, edited.pixels, edited.faults, masks, strict=True)
+            Edited(caption, None, faults[0])
+            if all(faults)
+            else Edited(caption, edits, faults=faults, masks=mask, conditions=tuple(each[i] for each in shown))
+            for i, (caption, edits, faults, mask) in enumerate(
+                zip(captions, edited.pixels, edited.faults, masks, strict=True)
+            )
         ]
 
     def end(self) -> None:

@@ -42,7 +42,9 @@ class Taught:
         """(N, H, W, 3): the task's scenes, edited."""
         name = task.edit.name
         if name not in self._made:
-            known = (self.bench.editor.fingerprint, self.bench.direction(task.edit).digest, self.bench.seed, len(task))
+            editor = self.bench.editor
+            made_by = (editor.fingerprint, str(editor.model.unet.dtype), self.bench.direction(task.edit).digest)
+            known = (*made_by, self.bench.seed, len(task))
             digest = hashlib.sha256(repr(known).encode()).hexdigest()[:16]
             file = None if self.folder is None else self.folder / f"{name}-{digest}.npy"
             if file is not None and file.exists():

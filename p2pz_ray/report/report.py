@@ -99,7 +99,8 @@ def _cards(
 ) -> Iterator[Card]:
     """A card per pair. An edit made at several strengths has one card, which shows all of them."""
     columns = ["id", "edit", "status", "caption", "seed", "source_image", "edited_image", "mask"]
-    rows = list(rows_at(run, places, columns))
+    conditions = [f"condition_{i}" for i, _ in enumerate(run.config.get("conditions") or [], start=1)]
+    rows = list(rows_at(run, places, columns + conditions))
     shown = {(row["id"], other) for row in rows for other in sweeps.get(row["edit"], ())}
     weaker = edited_pictures(run, shown, {run.manifests[place.partition].partition for place in places})
     learned = edited_pictures(student, {(row["id"], row["edit"]) for row in rows}) if student else None
@@ -111,6 +112,9 @@ def _cards(
         pictures["edited"] = picture(edited)
         if row.get("mask"):
             pictures["mask"] = picture(_bytes(row["mask"]))
+        for name in conditions:
+            if row.get(name):
+                pictures[name.replace("_", " ")] = picture(_bytes(row[name]))
         scores: dict[str, float] = {}
         if truth and source and edited and row["edit"] in truth.edits:
             pictures["truth"] = picture(truth.picture(row["id"], row["edit"]))

@@ -217,7 +217,7 @@ class ServedStudents(Served):
     def __init__(self, config: ServeConfig) -> None:
         super().__init__("student", config.device, config.student_batch, config.student_replicas.cpus)
         self.config = config
-        self.students: dict[str, Student] = load_students(config.students, self.device)
+        self.students: dict[str, Student] = load_students(config.taught, self.device)
 
     async def facts(self) -> dict[str, Any]:
         return {"device": self.device}

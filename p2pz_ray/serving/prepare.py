@@ -27,7 +27,7 @@ def prepare(config: ServeConfig) -> Offer:
         )
         for name, file in files.items():
             EditDirection.load(file).check(text, name)
-    return Offer(config, size, _taught(load_students(config.students, "cpu")), _token(config))
+    return Offer(config, size, _taught(load_students(config.taught, "cpu")), _token(config))
 
 
 def _taught(students: dict[str, Student]) -> dict[str, Taught]:
@@ -63,5 +63,5 @@ def _absolute(config: ServeConfig) -> ServeConfig:
             )
             edit = edit.model_copy(update={"sentences": edit.sentences.model_copy(update={"files": files})})
         edits[name] = edit
-    students = [uri if uri == "mini" else absolute_uri(uri) for uri in config.students]
+    students = [uri if uri == "mini" else absolute_uri(uri) for uri in config.taught]
     return config.model_copy(update={"model": absolute_model(config.model), "edits": edits, "students": students})

@@ -63,7 +63,7 @@ class EditBatch:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The pairs of a batch, with a run's columns, in the batch's order."""
         config = self._config
-        pairs = Pairs(list(config.edits), config.seed, config.output_format.format, config.output_format.masks)
+        pairs = Pairs.of(config)
         for part in self._translator.batches(self._items(batch), "map_batches"):
             self._translator.write(pairs, part, self._translator.edited(part.pictures))
         return pairs.to_table({})

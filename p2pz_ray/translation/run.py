@@ -157,9 +157,7 @@ def _work(
 def quarantine(job: Job, partition: Partition, sentence: str) -> Manifest:
     """Commit a partition as error rows only, with this sentence."""
     started = time.time()
-    pairs = Pairs(
-        list(job.config.edits), job.config.seed, job.config.output_format.format, job.config.output_format.masks
-    )
+    pairs = Pairs.of(job.config)
     for row, id in enumerate(_ids(job, partition)):
         pairs.fail(row, id, sentence)
     return job.folder.commit(

@@ -112,7 +112,7 @@ class Translator:
         config = self.job.config
         with self._door:  # so that both queues have the same order
             reading, editing = self._reading.join(), self._editing.join()
-        pairs = Pairs(list(config.edits), config.seed, config.output_format.format, config.output_format.masks)
+        pairs = Pairs.of(config)
         seconds = {"waiting": 0.0, "model": 0.0}
         behind: deque[Callable[[], None]] = deque()
         read = Ahead(self.batches(self._items(partition, reading), partition.id), AHEAD)
@@ -304,7 +304,10 @@ class Translator:
         ]
         found = () if result.masks is None or not pairs.masks else result.masks
         masks = [encode(to_picture(mask)) for mask in found]
-        return partial(pairs.add, picture.row, picture.id, result.caption, source, pictures, faults, masks, flags)
+        conditions = [encode(pixels) for pixels in result.conditions[: pairs.conditions]]
+        return partial(
+            pairs.add, picture.row, picture.id, result.caption, source, pictures, faults, masks, flags, conditions
+        )
 
     def _shown(self, pixels: NDArray[np.uint8], fault: str | None, flag: bool) -> NDArray[np.uint8] | None:
         """What an edit's row holds."""
