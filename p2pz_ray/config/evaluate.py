@@ -107,14 +107,14 @@ class EvaluateConfig(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "EvaluateConfig":
-        wants = {
+        needs = {
             "masks.column": self.masks.column is not None,
             "masks.model world": self.masks.by == "world",
             "metrics.truth": self.metrics.truth,
         }
-        missing = [key for key, asked in wants.items() if asked]
+        missing = [key for key, needed in needs.items() if needed]
         if missing and self.collection is None:
-            raise ValueError(f"{missing[0]} needs the collection that the run was made of: set collection.uri")
+            raise ValueError(f"{missing[0]} needs the collection that the run translated: set collection.uri")
         if self.metrics.background and self.masks == MasksConfig():
             raise ValueError("metrics.background needs to know where the object is: set masks.column or masks.model")
         return self
