@@ -237,7 +237,7 @@ def test_world_writes_held_out_scenes_with_their_exact_counterfactuals(tmp_path:
     assert main(["world", str(tmp_path / "w"), "--count", "5", "--edit", "cat2dog", "--edit", "horse2zebra"]) == 0
     [file] = (tmp_path / "w").iterdir()
     table = pq.read_table(file)
-    assert table.schema.equals(collection_schema(("cat2dog", "horse2zebra"), mask=True, scene=True))
+    assert table.schema.equals(collection_schema(("cat2dog", "horse2zebra"), mask=True, scene=True, sketches=True))
     rows = table.to_pylist()
     assert [row["id"] for row in rows] == ["cat-00000", "horse-00001", "cat-00002", "horse-00003", "cat-00004"]
     for row in rows:

@@ -22,6 +22,8 @@ from p2pz_ray.editing.checkpoint.kind import read_json
 from p2pz_ray.editing.control import Control, check_control
 from p2pz_ray.editing.paper import guided
 from p2pz_ray.errors import ConfigError
+from p2pz_ray.evaluation.metrics.truth import Truth
+from p2pz_ray.mini.dataset import write_world
 from p2pz_ray.report.report import write_report
 
 WORDS = ["a photo of a cat", "the cat sleeps in the snow"]
@@ -179,6 +181,24 @@ def test_a_sketch_is_a_column_and_one_that_is_missing_or_broken_an_error_row(
     assert missing["condition_1"] is None
     page = Path(write_report(given["output"])).read_text()
     assert page.count("condition 1") == page.count("condition 2") > 0
+
+
+def test_the_miniatures_own_controlnet_draws_the_edit_where_the_sketch_says(tmp_path: Path) -> None:
+    folder = write_world(str(tmp_path / "world"), 6, seed=4)
+    given: dict[str, Any] = {
+        "input": {"uri": folder},
+        "edits": {"cat2dog": {"source": "cat", "target": "dog"}},
+        "inversion": {"steps": 5},
+    }
+    sketched = {"conditions": [{"model": "mini", "column": "sketch_cat2dog"}]}
+    truth, errors = Truth(folder), []
+    for name, more in (("plain", {}), ("sketched", sketched)):
+        pairs = translated({**given, **more, "output": str(tmp_path / name)})
+        found = [
+            truth.error(*key, row["source_image"]["bytes"], row["edited_image"]["bytes"]) for key, row in pairs.items()
+        ]
+        errors.append(np.mean([error.edited for error in found if error]))
+    assert errors[1] < 0.9 * errors[0]
 
 
 @pytest.mark.parametrize(

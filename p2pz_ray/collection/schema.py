@@ -64,12 +64,15 @@ def pairs_schema(extra_metadata: dict[str, str] | None = None, mask: bool = Fals
     return _with_features(pa.schema(fields), extra_metadata)
 
 
-def collection_schema(truth_edits: Sequence[str] = (), mask: bool = False, scene: bool = False) -> pa.Schema:
+def collection_schema(
+    truth_edits: Sequence[str] = (), mask: bool = False, scene: bool = False, sketches: bool = False
+) -> pa.Schema:
     """A collection: id, image, caption; and where truth is known the object's `mask` (an image), the `scene`
-    (JSON) and, for each edit, its `truth_EDIT` image."""
+    (JSON) and, for each edit, its `truth_EDIT` image, and with `sketches` that truth's outline, `sketch_EDIT`."""
     fields = [("id", pa.string()), ("image", IMAGE), ("caption", pa.string())]
     fields += [("mask", IMAGE)] * mask + [("scene", pa.string())] * scene
     fields += [(f"truth_{edit}", IMAGE) for edit in truth_edits]
+    fields += [(f"sketch_{edit}", IMAGE) for edit in truth_edits if sketches]
     return _with_features(pa.schema(fields))
 
 

@@ -20,7 +20,7 @@ class ConditionConfig(Section):
     """A picture that guides the UNet besides the caption, through a ControlNet or a T2I-Adapter: from a column, or the
     edges of the image itself."""
 
-    model: Text  # the checkpoint's folder, in diffusers' layout
+    model: Text  # the checkpoint's folder, in diffusers' layout, or "mini" for the miniature's own
     column: Text | None = None  # a column of pictures, in a collection of tables or tars
     source: Annotated[Literal["edges"] | None, Field(alias="from")] = None  # computed from the image itself
     weight: Annotated[float, Field(allow_inf_nan=False)] = 1.0  # 0 is without effect

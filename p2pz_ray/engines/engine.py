@@ -22,6 +22,7 @@ from p2pz_ray.engines.prompted import Prompted
 from p2pz_ray.engines.seed import image_seed
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.language.captions import Blip, Captioner
+from p2pz_ray.mini import CONTROL
 from p2pz_ray.storage.store import Store
 from p2pz_ray.student import Student
 from p2pz_ray.student.repertoire import Parts
@@ -29,7 +30,10 @@ from p2pz_ray.student.repertoire import Parts
 
 def controls_of(config: TranslateConfig) -> list[Control]:
     """The controls that a configuration names."""
-    return [Control(Path(c.model).expanduser(), c.weight, c.source or "given") for c in config.conditions]
+    return [
+        Control(CONTROL if c.model == "mini" else Path(c.model).expanduser(), c.weight, c.source or "given")
+        for c in config.conditions
+    ]
 
 
 def load_editor(config: Modelled, device: str, **settings: Any) -> Editor:

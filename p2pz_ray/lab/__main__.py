@@ -2,7 +2,8 @@
 
     vae clip text inversion edits    how good the miniature itself is
     parts                            what each part of the method contributes on --task, at the paper's settings
-    guidance                         --task at several λ, at the paper's settings and at the checkpoint's own defaults;
+    guidance                         --task at several λ, at the paper's settings and at the checkpoint's own defaults,
+                                     these also in the form of the published code;
                                      the judge's share is plotted against the error in --drawing
     forms                            --task at several λ, guided as in the paper and as in the published code
     rivals                           other methods on --task: SDEdit, and DDIM inversion with a swapped word
@@ -10,8 +11,9 @@
     hold                             edits confined to masks from the model's own attention maps, and how good those
                                      masks are
     soft                             --task under uniform grey masks, from black to white
+    sketch                           --task under outlines of the truth, and of another animal, through --control
     sheet                            a picture of --count scenes of every task, written to --drawing
-    hold-sheet                       the same of edits confined by maps and under a grey mask
+    hold-sheet, sketch-sheet         the same of edits confined by maps and under a grey mask, and under outlines
     student                          --student beside its teacher on the tasks that it knows: quality, strengths,
                                      several edits at once; the teacher's edits are kept in --kept
     student-sheet                    a picture of the first of those scenes, written to --drawing
@@ -26,16 +28,20 @@ from pathlib import Path
 
 import torch
 
-from p2pz_ray.lab import figures, hold, parts, rivals, students
+from p2pz_ray.lab import figures, hold, parts, rivals, sketches, students
 from p2pz_ray.lab.bench import TASKS, Bench
-from p2pz_ray.mini import MODEL
+from p2pz_ray.mini import CONTROL, MODEL
 from p2pz_ray.mini.judge import FOLDER
 from p2pz_ray.report.ablation import Variant, trade_off
 from p2pz_ray.student import Student
 
-TABLES = (*figures.FIGURES, "parts", "guidance", "forms", "rivals", "diffusers", "hold", "soft", "sheet", "hold-sheet",
-          "student", "student-sheet")  # fmt: skip
-SETTINGS: dict[str, parts.Shared] = {"the paper's settings": figures.PAPER, "the defaults": {}}
+TABLES = (*figures.FIGURES, "parts", "guidance", "forms", "rivals", "diffusers", "hold", "soft", "sketch", "sheet",
+          "hold-sheet", "sketch-sheet", "student", "student-sheet")  # fmt: skip
+SETTINGS: dict[str, parts.Shared] = {
+    "the paper's settings": figures.PAPER,
+    "the defaults": {},
+    "the defaults, in the code's form": {"guidance": {"form": "official"}},
+}
 FORMS: dict[str, parts.Shared] = {"the paper's form": figures.PAPER, "the code's form": figures.OFFICIAL}
 
 
@@ -63,6 +69,7 @@ def main() -> None:
     parser.add_argument("--lambda-xa", type=float, default=0.1)
     parser.add_argument("--cfg", type=float, default=5.0)
     parser.add_argument("--drawing", type=Path, help="file to draw to, for guidance, forms and sheets")
+    parser.add_argument("--control", type=Path, default=CONTROL, help="a ControlNet that follows outlines")
     parser.add_argument("--student", default="mini", help="a folder that p2pz distill wrote, or mini")
     parser.add_argument("--kept", type=Path, help="folder that keeps the teacher's edits for the next time")
     args = parser.parse_args()
@@ -73,6 +80,7 @@ def main() -> None:
         "diffusers": lambda: rivals.beside_diffusers(bench, args.task, args.steps, args.lambda_xa, args.cfg),
         "hold": lambda: hold.confine(bench),
         "soft": lambda: hold.soft(bench, args.task),
+        "sketch": lambda: sketches.table(bench, args.task, args.control),
         "guidance": lambda: _guidance(bench, args.task, SETTINGS, args.lambdas, args.drawing),
         "forms": lambda: _guidance(bench, args.task, FORMS, args.lambdas, args.drawing),
     }
@@ -84,6 +92,9 @@ def main() -> None:
             continue
         if name == "hold-sheet":
             hold.sheet(bench, args.drawing or Path("hold.png"))
+            continue
+        if name == "sketch-sheet":
+            sketches.sheet(bench, args.task, args.drawing or Path("sketch.png"), args.control)
             continue
         if name == "student-sheet":
             students.sheet(taught, student, TASKS, args.drawing or Path("student.png"))

@@ -4,3 +4,5 @@ from pathlib import Path
 
 MODEL = Path(__file__).parent / "model"
 """The shipped weights, a folder that `diffusers.StableDiffusionPipeline.from_pretrained` loads as it is."""
+CONTROL = Path(__file__).parent / "control"
+"""Its ControlNet, a folder that `diffusers.ControlNetModel.from_pretrained` loads as it is."""

@@ -10,7 +10,7 @@ from PIL import Image
 from p2pz_ray.collection.schema import collection_schema, table_bytes
 from p2pz_ray.errors import ConfigError
 from p2pz_ray.mini.edit import WorldEdit
-from p2pz_ray.mini.world import Scene, caption, render, sample_scene
+from p2pz_ray.mini.world import Scene, caption, outline, render, sample_scene
 from p2pz_ray.picture.codec import encode
 from p2pz_ray.storage.store import Store
 
@@ -21,12 +21,13 @@ def write_world(uri: str, count: int, seed: int, edits: tuple[str, ...] = ("cat2
     """Write `count` scenes that no training has seen as a Parquet collection; returns the folder's URI.
 
     The edits take turns: each scene is one that its edit can start from. The column `truth_cat2dog` holds the dog for
-    scenes with a cat, and null for others. Pictures are size × size pixels. The same arguments give the same
-    collection. Raises ConfigError for an edit that the world doesn't have, or a folder that holds files already.
+    scenes with a cat, and null for others; `sketch_cat2dog` that dog's outline, white on black. Pictures are size ×
+    size pixels. The same arguments give the same collection. Raises ConfigError for an edit that the world doesn't
+    have, or a folder that holds files already.
     """
     parsed = [WorldEdit.parse(edit) for edit in edits]
     rng = np.random.default_rng(seed)
-    schema = collection_schema(edits, mask=True, scene=True)
+    schema = collection_schema(edits, mask=True, scene=True, sketches=True)
     store = Store(uri)
     if store.list():
         raise ConfigError(f"{uri} holds files already: choose another folder for the collection.")
@@ -50,11 +51,11 @@ def _row(id: str, scene: Scene, rng: np.random.Generator, edits: Sequence[WorldE
         "scene": scene.to_json(),
     }
     for edit in edits:
-        truth = None
-        if edit.fits(scene):
-            counterfactual, _ = render(edit.truth(scene), size)
-            truth = {"bytes": encode(counterfactual), "path": f"{id}-{edit.name}.png"}
-        row[f"truth_{edit.name}"] = truth
+        after = edit.truth(scene) if edit.fits(scene) else None
+        drawn = (None, None) if after is None else (render(after, size)[0], outline(after, size))
+        for name, picture in zip(("truth", "sketch"), drawn, strict=True):
+            path = f"{id}-{name}-{edit.name}.png"
+            row[f"{name}_{edit.name}"] = None if picture is None else {"bytes": encode(picture), "path": path}
     return row
 
 

@@ -26,7 +26,10 @@ def absolute(config: TranslateConfig) -> TranslateConfig:
         safety = safety.model_copy(update={"model": named})
     changed: dict[str, Any] = {"student": student, "safety": safety, "input": given, "inversion": inversion}
     changed["model"] = absolute_model(config.model)
-    changed["conditions"] = [each.model_copy(update={"model": absolute_uri(each.model)}) for each in config.conditions]
+    changed["conditions"] = [
+        each if each.model == "mini" else each.model_copy(update={"model": absolute_uri(each.model)})
+        for each in config.conditions
+    ]
     changed["output"] = absolute_uri(config.output)
     if (signed := config.output_format.c2pa) is not None:
         files = {"certificates": absolute_uri(signed.certificates), "key": absolute_uri(signed.key)}
