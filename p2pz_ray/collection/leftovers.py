@@ -49,7 +49,7 @@ def leftovers(store: Store, tables: Iterable[str]) -> set[str]:
 
 
 def _unsaved(store: Store, folder: str, paths: Sequence[str]) -> set[str]:
-    """What `datasets` left beside the files of a data set that it saved, or that it prepared in its own cache."""
+    """Files that `datasets` left next to those of a data set that it saved, or that it prepared in its own cache."""
     state = posixpath.join(folder, "state.json")
     if store.exists(state):
         content = _json(store, state)

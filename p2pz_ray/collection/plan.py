@@ -158,13 +158,13 @@ class _Names:
             self.downloads |= img2dataset.metadata([entry.path])
 
     def drop_leftovers(self, store: Store) -> None:
-        """Remove files that other tools leave beside their tables."""
+        """Remove files that other tools leave next to their tables."""
         left = leftovers(store, (each.path for each in self.others if _kind(each.path) in ("parquet", "arrow")))
         self.others = [entry for entry in self.others if entry.path not in left]
         self.skipped += len(left)
 
     def described(self) -> list[Entry]:
-        """The files that describe the pictures beside them, where that is what they do."""
+        """The metadata files that describe pictures; [] if they are the collection itself, in Parquet."""
         tables = [entry for entry in self.others if is_metadata(entry.path)]
         only_tables = len(tables) == len(self.others) and not self.pictures
         return [] if only_tables and all(_kind(entry.path) == "parquet" for entry in tables) else tables
@@ -259,7 +259,7 @@ def _below(store: Store, uri: str) -> str | None:
 
 
 def _is_companion(path: str) -> bool:
-    """Whether a file may describe a picture beside it, or img2dataset's output."""
+    """Whether a file may describe a picture in its folder, or img2dataset's output."""
     return posixpath.splitext(path)[1].lower() in sidecar.EXTENSIONS
 
 

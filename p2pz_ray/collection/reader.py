@@ -303,7 +303,7 @@ class _Fetcher:
         protocol = uri.partition("://")[0]
         if protocol not in (*self._own, *_OPEN_PROTOCOLS):
             raise ImageError(
-                f"Its {what} is at {uri!r}, and {protocol!r} isn't fetched from: copy it beside the table."
+                f"Its {what} is at {uri!r}, and {protocol!r} isn't fetched from: copy it next to the table."
             )
         try:
             named = Store(uri, self._options if protocol in self._own else None)

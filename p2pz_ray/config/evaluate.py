@@ -101,7 +101,7 @@ class EvaluateConfig(Section):
     device: Device = "auto"
     replicas: ReplicasConfig = ReplicasConfig()
     report: bool = True
-    student: Text | None = None  # a student's run of the same images, shown beside this one in the report
+    student: Text | None = None  # a student's run of the same images, compared with this one in the report
     pictures: Count = 120  # pairs shown in the report
     ray: RayConfig = RayConfig()
 

@@ -23,8 +23,8 @@ def load(path: str | None, overrides: Sequence[str], kind: type[C]) -> C:
     `overrides` set.
 
     An override is KEY=VALUE, KEY's parts joined by dots. VALUE is the text as it stands where the key takes text;
-    numbers, true and false, lists, mappings and null are read as YAML where the key takes those. "KEY=" alone sets
-    null, and quotation marks around a whole text are taken off.
+    numbers, true and false, lists, mappings and null are read as YAML where the key takes those. An empty "KEY="
+    sets null, and quotation marks around a whole text are removed.
     Raises ConfigError with one sentence that names the file, the line or the key.
     """
     where = path if path is not None else "The configuration"

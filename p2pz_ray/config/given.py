@@ -12,7 +12,7 @@ from p2pz_ray.errors import ConfigError
 
 C = TypeVar("C", bound=BaseModel)
 Given = str | Mapping[str, Any] | BaseModel | None
-"""A file's path or URI, a mapping, a loaded configuration; None: the settings alone."""
+"""A file's path or URI, a mapping, or a loaded configuration; None: only the settings."""
 
 
 def configuration(given: Given, settings: tuple[str, ...], kind: type[C]) -> C:

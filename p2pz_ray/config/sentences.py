@@ -31,7 +31,7 @@ class EndpointConfig(Section):
 
 
 class SentencesConfig(Section):
-    """Where the sentences come from: the embedded template bank unless one of the keys is set."""
+    """Where the sentences come from: the embedded template bank, unless one of the keys is set."""
 
     files: FilesConfig | None = None
     endpoint: EndpointConfig | None = None

@@ -36,10 +36,10 @@ def _reproducible(edits: dict[str, EditConfig]) -> dict[str, EditConfig]:
 
 
 class WordsConfig(Section):
-    """Edits between any two words, beside those that have a name."""
+    """Edits between any two words, in addition to the named ones."""
 
     allowed: bool = True
-    count: Count = 200  # sentences per word: fewer than an edit with a name has, so that nobody waits long
+    count: Count = 200  # sentences per word: fewer than for a named edit, so that nobody waits long
     kept: Count = 256  # directions that a replica remembers
 
 

@@ -31,7 +31,7 @@ class ExportPair:
 
 
 def side_of(id: str, test_share: float) -> Side:
-    """The side of an image's pairs: by its id alone, so that all edits of one image are on one side."""
+    """The side of an image's pairs, which depends only on its id, so that all edits of one image are on one side."""
     position = int.from_bytes(hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
     return "test" if position < test_share else "train"
 

@@ -23,7 +23,7 @@ class Bulk:
 
         output = self._below(self.bulk.output, run, "run")
         settings = self.settings(self._below(self.bulk.input, collection, "collection"), edit, output)
-        with tempfile.TemporaryDirectory() as empty:  # the job needs no file beside the package
+        with tempfile.TemporaryDirectory() as empty:  # the job needs no files but the package's
             job = JobServer(self.bulk.address).submit("translate", None, settings, Path(empty))
         return {"job": job, "run": run, "output": output}
 
