@@ -24,7 +24,9 @@ from p2pz_ray.student import Student
 ROOT = Path(__file__).parents[1]
 HISTORY = ROOT / "CHANGELOG.md"
 FOLDERS = ("cluster", "configs", "jobs", "p2pz_ray")
-DOCS = sorted({*ROOT.glob("*.md"), *(file for name in FOLDERS for file in (ROOT / name).rglob("*.md"))} - {HISTORY})
+WRITTEN = {HISTORY, ROOT / "p2pz_ray/mini/student/README.md"}
+"""No instructions: what changed, and a card that `p2pz distill` writes."""
+DOCS = sorted({*ROOT.glob("*.md"), *(file for name in FOLDERS for file in (ROOT / name).rglob("*.md"))} - WRITTEN)
 PYTHON = {
     "import p2pz_ray": "README.md",
     "import ray.data": "p2pz_ray/running/README.md",

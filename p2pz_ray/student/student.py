@@ -149,7 +149,8 @@ class Student:
             raise ConfigError(f"{uri} is not a student that can be loaded ({first_line(error)}).") from None
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        generator = generator.to(device).requires_grad_(False).eval()
+        # On a CPU, convolutions of this layout take little more than half the time.
+        generator = generator.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
         return cls(generator, repertoire, device, _digest(config_bytes, weights))
 
     @torch.inference_mode()
