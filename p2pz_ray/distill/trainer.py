@@ -53,7 +53,7 @@ class Trainer:
         if config.losses.adversarial:
             directions = train.repertoire.width
             self.discriminator = Discriminator(config.discriminator, size, config.training.group, directions).to(device)
-            self.discriminator = self.discriminator.to(memory_format=torch.channels_last)
+            self.discriminator = self.discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.perceptual = load_perceptual(config.perceptual).to(device) if config.perceptual else None
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         for module in filter(None, (self.generator, self.average, self.discriminator)):
