@@ -3,14 +3,14 @@
 
     python jobs/accelerator.py [--seconds 480] [--out FOLDER] [--tiny]
 
-It needs no Ray, no network and no checkpoint: a machine with PyTorch and transformers, and beside them diffusers (0.42
-or later) with importlib_metadata, zipp and requests (with urllib3, idna, certifi and charset_normalizer), all of them
-wheels without compiled parts.
+It needs no Ray, no network and no checkpoint: only a machine with PyTorch, transformers, diffusers (0.42 or later) and
+what diffusers imports, importlib_metadata, zipp and requests (with urllib3, idna, certifi and charset_normalizer). From
+diffusers on, all of them are wheels without compiled parts.
 
-The most important measurements come first. One that can't end within the remaining --seconds isn't begun, and one that
-fails has its error in the table. FOLDER/accelerator.json and FOLDER/accelerator.md are rewritten after each.
+The most important measurements come first. One that can't finish within the remaining --seconds isn't started, and one
+that fails has its error in the table. FOLDER/accelerator.json and FOLDER/accelerator.md are rewritten after each.
 
-Its parts are in gpu/: plan.py says what is measured.
+The measurements are in gpu/, and their order is in gpu/plan.py.
 
 float32 is without TF32, unless a row says so. Random weights are scaled so that ε has unit size and attention picks
 some tokens over others. They show speed, memory and rounding, but nothing about the quality of pictures.
@@ -18,7 +18,7 @@ some tokens over others. They show speed, memory and rounding, but nothing about
 
 import time
 
-BEGUN = time.monotonic()
+STARTED = time.monotonic()
 
 import argparse  # noqa: E402
 import os  # noqa: E402
@@ -37,37 +37,38 @@ from gpu.report import Report  # noqa: E402
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=480.0, help="by the clock, from the start on")
+    parser.add_argument("--seconds", type=float, default=480.0, help="wall-clock time for everything")
     parser.add_argument("--out", type=Path, default=Path("."))
     parser.add_argument("--tiny", action="store_true", help="layouts of a few thousand weights, for a CPU")
-    given = parser.parse_args(arguments)
-    begun = time.monotonic() if arguments is not None else BEGUN
+    options = parser.parse_args(arguments)
+    started = time.monotonic() if arguments is not None else STARTED
 
     _quiet()
     machine = Machine("cuda" if torch.cuda.is_available() else "cpu")
-    report = Report(given.out, machine.facts(), begun)
+    report = Report(options.out, machine.facts(), started)
     report.write()
     skipped: list[str] = []
     with precision("float32"):
-        for each in measurements(machine, TINY if given.tiny else TRUE, given.tiny):
-            if given.seconds - report.spent <= each.needs:
-                skipped.append(f"{each.section} ({each.name})")
+        for measurement in measurements(machine, TINY if options.tiny else TRUE, options.tiny):
+            label = f"{measurement.section} ({measurement.name})"
+            if options.seconds - report.spent <= measurement.needs:
+                skipped.append(label)
                 continue
             try:
-                rows = each.work()
+                rows = measurement.work()
             except NotBuiltError:
-                skipped.append(f"{each.section} ({each.name})")
+                skipped.append(label)
                 continue
             except Exception as error:
-                said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                rows = [{"error": f"{each.name}: {said}"}]
+                message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                rows = [{"error": f"{measurement.name}: {message}"}]
             machine.free()
-            report.add(each.section, rows)
+            report.add(measurement.section, rows)
     if skipped:
-        report.notes.append(f"not begun within {given.seconds:.0f} s: {', '.join(skipped)}")
+        report.notes.append(f"not started within {options.seconds:.0f} s: {', '.join(skipped)}")
     report.notes.append(f"took {report.spent:.0f} s; load at the end {os.getloadavg()[0]:.1f}")
     report.write()
-    print((given.out / "accelerator.md").read_text())
+    print((options.out / "accelerator.md").read_text())
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What is being done, said where it takes long enough to wonder."""
+"""Messages about work that takes long enough to make a user wonder."""
 
 import sys
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LONG = 2.0
-"""Seconds of silence after which one wonders."""
+"""Seconds after which the message is printed."""
 
 
 @contextmanager

@@ -40,9 +40,9 @@ def test_everything_is_measured_at_tiny_sizes(job: ModuleType, tmp_path: Path, m
     for family in ("SD 1.5", "SD 2.1", "SDXL"):
         whole, *halves = rows[f"agreement, {family}"]
         assert 0.9 < whole["size of ε"] < 1.1
-        assert all(row["finite"] and 0 < row["edited latents off"] < 0.3 for row in halves)
+        assert all(row["finite"] and 0 < row["edited latents error"] < 0.3 for row in halves)
     assert [row["editor"] for row in rows["speed, SD 1.5"]] == ["ours", "ours", "diffusers"]
-    assert all(row["again bit for bit"] and row["edited latents off"] < 1e-4 for row in rows["isolation, SD 1.5"])
+    assert all(row["repeat bit for bit"] and row["edited latents error"] < 1e-4 for row in rows["isolation, SD 1.5"])
     assert made["batch_size"] == 1
     table = (tmp_path / "accelerator.md").read_text()
     assert all(f"### {section}" in table for section in rows)
@@ -83,8 +83,8 @@ def test_a_failed_measurement_stands_in_the_table_and_the_next_ones_go_on(
 
 def test_the_batch_it_would_choose_is_the_smallest_of_the_fastest_that_fit(job: ModuleType) -> None:
     def row(batch: int, edits: float, gib: float, **more: Any) -> dict[str, Any]:
-        known = {"editor": "ours", "weights": "float16", "K": 1, "weights, GiB": 2.0, "beside them, GiB": gib}
-        return {**known, "batch": batch, "edits a second": edits, **more}
+        known = {"editor": "ours", "weights": "float16", "K": 1, "weights, GiB": 2.0, "peak above that, GiB": gib}
+        return {**known, "batch": batch, "edits per second": edits, **more}
 
     rows = [row(1, 1.0, 1), row(8, 1.96, 6), row(16, 2.0, 13), row(64, 3.0, 70), row(4, 9.0, 1, weights="tf32")]
     chosen_batch = importlib.import_module("gpu.report").chosen_batch

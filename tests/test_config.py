@@ -178,7 +178,7 @@ def test_short_forms_stand_for_the_long_ones() -> None:
             "edits.cat2dog.sentences.endpoint={base_url: http://h/v1, model: m, api_key: sk-secret}",
             ["no key edits.cat2dog.sentences.endpoint.api_key", "api_key_env"],
         ),
-        ("replicas={count: 2, min: 1}", ["replicas has count beside min or max"]),
+        ("replicas={count: 2, min: 1}", ["replicas has count together with min or max"]),
         ("replicas={min: 3, max: 2}", ["replicas has min 3 above max 2"]),
         ("seed", ["'seed'", "KEY=VALUE"]),
         ("=3", ["'=3'", "KEY=VALUE"]),

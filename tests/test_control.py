@@ -151,7 +151,7 @@ def test_what_is_no_control_or_of_another_family_is_refused(
     for wrong, says in ((tmp_path, "no ControlNet"), (tiny_model / "unet", "is a UNet2DConditionModel")):
         with pytest.raises(ConfigError, match=says):
             Editor.from_pretrained(tiny_model, controls=[Control(wrong)])
-    with pytest.raises(ConfigError, match="form official knows no conditions"):
+    with pytest.raises(ConfigError, match="form official doesn't support conditions"):
         Editor.from_pretrained(tiny_model, controls=[Control(controls["sd1", "net"])], parity="official")
 
 

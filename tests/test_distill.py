@@ -122,7 +122,7 @@ def test_noise_is_each_rows_own_and_never_on_what_is_to_be_made(table: Path, tmp
     def shown(out: str, peers: Peers, augmentation: dict[str, Any]) -> list[Any]:
         wanted = config(table, tmp_path / out, generator=generator, augmentation=augmentation)
         folder = RunFolder(wanted.output)
-        return Trainer(wanted, 16, Shards(folder, prepare_pairs(wanted, folder), "train", 1), peers)._shown_now()
+        return Trainer(wanted, 16, Shards(folder, prepare_pairs(wanted, folder), "train", 1), peers)._micro_batches()
 
     [whole] = shown("a", Peers(), noisy)
     [plain] = shown("a", Peers(), {"pairs": {"flip": 0}, "discriminator": {"shift": 0.0}})
@@ -132,7 +132,10 @@ def test_noise_is_each_rows_own_and_never_on_what_is_to_be_made(table: Path, tmp
     peer.broadcast = lambda module: None  # type: ignore[method-assign]
     [half] = shown("a", peer, noisy)
     assert torch.equal(half.x, whole.x[4:])
-    assert all(torch.equal(mine, all_rows[4:]) for mine, all_rows in zip(half.lot.noise, whole.lot.noise, strict=True))
+    assert all(
+        torch.equal(mine, all_rows[4:])
+        for mine, all_rows in zip(half.network_draws.noise, whole.network_draws.noise, strict=True)
+    )
 
 
 def test_steps_that_bend_the_rate_can_not_be_changed_and_others_are_said(

@@ -109,9 +109,9 @@ WORDS = "source: cat, target: dog"
 @pytest.mark.parametrize(
     ("edits", "says"),
     [
-        (f"{{a: {{{WORDS}}}, b: {{compose: [a, c]}}}}", "composes b of 'c'"),
+        (f"{{a: {{{WORDS}}}, b: {{compose: [a, c]}}}}", "composes b from 'c'"),
         (f"{{a: {{{WORDS}}}, b: {{compose: [a]}}}}", "compose"),
-        (f"{{a: {{{WORDS}, compose: [a, a]}}}}", "compose alone"),
+        (f"{{a: {{{WORDS}, compose: [a, a]}}}}", "only compose"),
         (f"{{a: {{{WORDS}, strength: [1, much]}}}}", "strength"),
         (f"{{a: {{{WORDS}, strength: []}}}}", "strength"),
         (f"{{a: {{{WORDS}, strength: [1, 1.001]}}}}", "same in percent"),

@@ -23,7 +23,7 @@ from p2pz_ray.evaluation.scores import ScoreFolder
 from p2pz_ray.export import forms, hub
 from p2pz_ray.export.forms import Format, writer
 from p2pz_ray.export.job import export
-from p2pz_ray.export.pair import Kept, half
+from p2pz_ray.export.pair import ExportPair, side_of
 from p2pz_ray.picture.codec import encode
 from p2pz_ray.picture.mark import SOURCE_TYPE, Provenance, xmp
 from p2pz_ray.storage.store import Store
@@ -65,7 +65,7 @@ def test_instruct_pix2pixs_trainer_finds_its_columns(run: tuple[list[Example], P
     rows = {row["id"]: row for split in loaded.values() for row in split}
     assert sorted(rows) == [s.id for s in scenes[:8]]
     for name, split in loaded.items():
-        assert {half(row["id"], 0.3) for row in split} == {name}
+        assert {side_of(row["id"], 0.3) for row in split} == {name}
     first = rows[scenes[0].id]
     assert first["edit_prompt"] == "turn the cat into a dog"
     np.testing.assert_array_equal(array(first["input_image"]), scenes[0].picture())
@@ -156,7 +156,7 @@ def test_a_shard_is_written_when_it_is_large_enough_and_never_held_whole(
     monkeypatch.setattr(forms, "SHARD_BYTES", 100)
     writing = writer("webdataset", Store(str(tmp_path)))
     for i in range(5):
-        writing.add("train", Kept(str(i), "e", "p", bytes(20), bytes(20)))
+        writing.add("train", ExportPair(str(i), "e", "p", bytes(20), bytes(20)))
         assert len(list(tmp_path.glob("*.tar"))) == i // 2
     writing.close()
     counts = []
@@ -171,7 +171,7 @@ def test_ids_that_are_no_file_names_become_some_and_stay_apart(tmp_path: Path, f
     ids = ["../../etc/passwd", "a/b", "a?b", "a.b", "ü" * 300, ".hidden", "caf\udce9"]
     writing = writer(format, Store(str(tmp_path / "out")))
     for id in ids:
-        writing.add("train", Kept(id, "cat2dog", "p", b"\x89PNG", b"\x89PNG"))
+        writing.add("train", ExportPair(id, "cat2dog", "p", b"\x89PNG", b"\x89PNG"))
     writing.close()
     if format == "webdataset":
         samples = list(webdataset.WebDataset(str(tmp_path / "out/train-00000.tar"), shardshuffle=False))

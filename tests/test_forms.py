@@ -127,7 +127,7 @@ def test_another_autoencoder_is_part_of_the_identity(folder: Path, tiny_model: P
     assert mixed.fingerprint != plain.fingerprint
     own = Editor.from_pretrained(tiny_model, vae=str(folder))  # of a whole checkpoint, its autoencoder
     assert torch.equal(own.model.vae.encoder.conv_in.weight, plain.model.vae.encoder.conv_in.weight)
-    with pytest.raises(ConfigError, match="is no autoencoder's folder"):
+    with pytest.raises(ConfigError, match="isn't an autoencoder's folder"):
         Editor.from_pretrained(tiny_model, vae=str(tmp_path / "nowhere"))
 
 
@@ -176,7 +176,7 @@ def test_a_lora_of_another_model_or_of_another_form_is_refused(
     weights = {"lora_down.weight": torch.zeros(2, 16), "lora_up.weight": torch.zeros(16, 2)}
     for tensors, says in (
         ({f"lora_unet_input_blocks_4.{name}": t for name, t in weights.items()}, "unet has no layer input_blocks_4"),
-        ({f"unet.{LAYER}.hada_w1_a": torch.zeros(2)}, "which is no pair of low-rank weights"),
+        ({f"unet.{LAYER}.hada_w1_a": torch.zeros(2)}, "which isn't a pair of low-rank weights"),
         ({f"other.{name}": t for name, t in weights.items()}, "belongs to no UNet or text encoder"),
     ):
         save_file(tensors, file)
@@ -184,7 +184,7 @@ def test_a_lora_of_another_model_or_of_another_form_is_refused(
             Editor.from_pretrained(tiny_model, loras=[Lora(file)])
     lora_file(file, "peft")
     sdxl = save_tiny_sdxl(tmp_path_factory.mktemp("xl"), tiny_model / "tokenizer")
-    with pytest.raises(ConfigError, match="is of another model"):
+    with pytest.raises(ConfigError, match="is for another model"):
         Editor.from_pretrained(sdxl, loras=[Lora(file)])
     with pytest.raises(ConfigError, match=r"absent\.safetensors can't be read"):
         Editor.from_pretrained(tiny_model, loras=[Lora(tmp_path / "absent.safetensors")])

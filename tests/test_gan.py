@@ -13,7 +13,7 @@ from p2pz_ray.distill.augmentation import Augmentation
 from p2pz_ray.distill.average import average, decay
 from p2pz_ray.distill.discriminator import Discriminator
 from p2pz_ray.distill.losses import discriminator_loss, generator_loss, l1, r1_penalty
-from p2pz_ray.student.generator import CoModGenerator, Lot
+from p2pz_ray.student.generator import CoModGenerator, NetworkDraws
 from p2pz_ray.student.layers import Filter, ModulatedConv, width
 from p2pz_ray.student.mobile import MobileGenerator
 
@@ -99,8 +99,10 @@ def test_the_generator_answers_at_its_size_each_picture_as_if_alone(size: int, r
 
 def test_every_weight_of_the_generator_is_trained() -> None:
     model = small(z=6, mapping_layers=2, noise=True)
-    lot = Lot(torch.randn(2, 6), torch.full((2, 16), 2.0), [torch.randn(2, 1, s, s) for s in model.noise_sides])
-    model(torch.rand(2, 3, 16, 16), lot=lot).square().sum().backward()
+    draws = NetworkDraws(
+        torch.randn(2, 6), torch.full((2, 16), 2.0), [torch.randn(2, 1, s, s) for s in model.noise_sides]
+    )
+    model(torch.rand(2, 3, 16, 16), draws=draws).square().sum().backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert without == []
 
@@ -112,10 +114,14 @@ def test_z_noise_and_dropout_change_the_answer_and_are_off_when_served() -> None
             nn.init.constant_(layer.strength, 0.5)
     x, draws = torch.rand(2, 3, 16, 16), torch.Generator().manual_seed(0)
     noise = [torch.randn(2, 1, s, s, generator=draws) for s in model.noise_sides]
-    lots = [Lot(torch.randn(2, 6, generator=draws)), Lot(dropout=torch.zeros(2, 16)), Lot(noise=noise)]
+    cases = [
+        NetworkDraws(torch.randn(2, 6, generator=draws)),
+        NetworkDraws(dropout=torch.zeros(2, 16)),
+        NetworkDraws(noise=noise),
+    ]
     with torch.no_grad():
         served = model(x)
-        assert all(not torch.allclose(model(x, lot=lot), served, atol=1e-3) for lot in lots)
+        assert all(not torch.allclose(model(x, draws=draws), served, atol=1e-3) for draws in cases)
         assert torch.equal(model(x), served)
 
 
@@ -143,7 +149,7 @@ def test_the_style_is_trained_and_a_direction_of_zeros_is_the_source() -> None:
     torch.manual_seed(0)
     model = CoModGenerator(GeneratorConfig(**SMALL, style=6, z=4, mapping_layers=1), 16, directions=3)
     x, direction = torch.rand(2, 3, 16, 16), torch.randn(2, 3)
-    model(x, direction, Lot(torch.randn(2, 4))).square().sum().backward()
+    model(x, direction, NetworkDraws(torch.randn(2, 4))).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
     with torch.no_grad():
         assert torch.equal(model(x, torch.zeros(2, 3)), x)

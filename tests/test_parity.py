@@ -134,7 +134,7 @@ def test_the_official_form_regularizes_and_keeps_masks_as_its_own(tiny_model: Pa
     assert np.array_equal(edited[:, 0, 32:], pictures[:, 32:])
     assert not np.array_equal(edited[:, 0, :32], pictures[:, :32])
     strong = Editor(editor.model, parity="official", guidance=GuidanceSettings(strength=2.0))
-    with pytest.raises(ConfigError, match="form official knows no strength"):
+    with pytest.raises(ConfigError, match="form official doesn't support strength"):
         strong.edit_latents(inversion, [direction])
     editor.guidance = GuidanceSettings(form="official", cfg=1.0)
     with pytest.raises(ConfigError, match="form official edits nothing unless it is above 1"):

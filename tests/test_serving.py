@@ -380,7 +380,7 @@ def test_a_fault_of_ours_is_a_sentence_too(tiny_model: Path, cat: np.ndarray) ->
     ("settings", "said"),
     [
         (["model=nothing/here/at/all"], "not a Stable Diffusion folder"),
-        (["students=[nowhere]"], "is no student"),
+        (["students=[nowhere]"], "isn't a student"),
         (["words.allowed=false", "model=x"], "nothing is offered"),
         (["inversion.cache=x"], "inversion.cache"),
         (
@@ -417,11 +417,11 @@ def gathered(asked: list[tuple[str, int]], size: int, work: Any = None) -> tuple
     first = threading.Event()
 
     def answer(batch: list[Waiting[int, int]]) -> list[int]:
-        if batch[0].asked < 0:
+        if batch[0].request < 0:
             first.wait()
             return [0]
-        batches.append([one.asked for one in batch])
-        return [work(one.asked) if work else one.asked for one in batch]
+        batches.append([one.request for one in batch])
+        return [work(one.request) if work else one.request for one in batch]
 
     async def run() -> list[Any]:
         gathering = Gathering(answer, size, 0.0)
@@ -460,7 +460,7 @@ def test_an_idle_engine_waits_for_more_but_not_for_a_full_batch() -> None:
 
     def work(batch: list[Waiting[int, int]]) -> list[int]:
         sizes.append(len(batch))
-        return [one.asked for one in batch]
+        return [one.request for one in batch]
 
     async def run() -> None:
         gathering = Gathering(work, 3, 60.0)
@@ -481,16 +481,16 @@ def test_clients_that_go_away_stop_the_steps(service: Service, cat: np.ndarray) 
         engine.metrics.steps.inc = lambda count: steps.append(count)  # type: ignore[method-assign]
         body = {"image": base64_of(encode(cat)), "edits": ["cat2dog"], "steps": 50, "stream": True}
         from p2pz_ray.serving.web.body import EditRequest
-        from p2pz_ray.serving.web.request import asked as understood
+        from p2pz_ray.serving.web.request import parse_body
 
-        watching = engine.watch(understood(EditRequest.model_validate(body), service.offer).tasks[0])
+        watching = engine.watch(parse_body(EditRequest.model_validate(body), service.offer).tasks[0])
         async for told in watching:
             assert isinstance(told, Progress)
             break
         await watching.aclose()
         # The engine is free again: it answers the next.
         body["steps"] = STEPS
-        await engine.edit(understood(EditRequest.model_validate(body), service.offer).tasks[0])
+        await engine.edit(parse_body(EditRequest.model_validate(body), service.offer).tasks[0])
 
     asyncio.run(run())
     assert 2 * STEPS < len(steps) < 100

@@ -67,8 +67,8 @@ def test_a_windows_end_alone_is_a_window_from_the_first_step_on() -> None:
 )
 def test_what_the_official_form_does_not_know_is_refused(values: dict[str, Any]) -> None:
     [key] = values
-    with pytest.raises(ConfigError, match=f"form official knows no {key}"):
+    with pytest.raises(ConfigError, match=f"form official doesn't support {key}"):
         GuidanceSettings(form="official", **values)
     given = {"input": {"uri": "a"}, "output": "b", "edits": {"e": {"source": "cat", "target": "dog"}}}
-    with pytest.raises(ValueError, match=f"form official knows no {key}"):
+    with pytest.raises(ValueError, match=f"form official doesn't support {key}"):
         TranslateConfig.model_validate({**given, "guidance": {"form": "official", **values}})

@@ -101,7 +101,7 @@ def test_the_card_says_what_the_student_is_and_was_made_of(tmp_path: Path) -> No
 
 
 def test_what_is_no_student_is_said_to_be_none(tmp_path: Path, images: np.ndarray) -> None:
-    with pytest.raises(ConfigError, match=r"is no student: it has no config\.json"):
+    with pytest.raises(ConfigError, match=r"isn't a student: it has no config\.json"):
         Student.from_pretrained(str(tmp_path))
     folder = saved(tmp_path)
     (tmp_path / "other").mkdir()

@@ -157,7 +157,7 @@ def test_another_student_in_the_same_folder_is_refused_by_the_driver_and_by_a_re
 
 def test_a_folder_that_is_no_student_is_named_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "student").mkdir()
-    with pytest.raises(ConfigError, match=r"student is no student: it has no config\.json"):
+    with pytest.raises(ConfigError, match=r"student isn't a student: it has no config\.json"):
         prepare(TranslateConfig.model_validate(settings(tmp_path)))
     write_student(tmp_path)
     (tmp_path / "student" / "model.safetensors").write_bytes(b"damaged")

@@ -1,1 +1,1 @@
-"""What `accelerator.py` measures, and with what. It needs no more than that file says."""
+"""The measurements of `accelerator.py`. They need nothing that its docstring doesn't name."""

@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Text:
-    """A text encoder's layout; `projection` is the width of a pooled part."""
+    """A text encoder's layout; `projection` is the width of its pooled embedding, 0 where it has none."""
 
     width: int
     layers: int

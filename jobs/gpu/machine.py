@@ -1,4 +1,4 @@
-"""The machine that is measured: its device, clock, memory and precisions."""
+"""The machine being measured: its device, clock, memory and precisions."""
 
 import gc
 import os
@@ -30,34 +30,34 @@ class Machine:
             torch.cuda.empty_cache()
 
     def timed(self, work: Callable[[], Any]) -> tuple[float, Any]:
-        """Seconds by the clock, and what came out."""
+        """The wall-clock seconds that `work` takes, and what it returns."""
         self.settle()
         started = time.perf_counter()
-        made = work()
+        result = work()
         self.settle()
-        return time.perf_counter() - started, made
+        return time.perf_counter() - started, result
 
     @contextmanager
     def watched(self, *parts: torch.nn.Module) -> Iterator[dict[str, float]]:
-        """Within: the weights of `parts` and the most that is allocated beside all that was there before, in GiB;
-        nothing where there is no GPU."""
-        found: dict[str, float] = {}
+        """Measures GPU memory within the block, in GiB: the weights of `parts`, and the peak above what was allocated
+        before it. The dictionary is filled at the block's end, and stays empty without a GPU."""
+        memory: dict[str, float] = {}
         if self.gpu:
             self.free()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
         try:
-            yield found
+            yield memory
         finally:
             if self.gpu:
                 self.settle()
                 weights = sum(p.nbytes for part in parts for p in part.parameters())
-                found["weights, GiB"] = weights / 2**30
-                found["beside them, GiB"] = (torch.cuda.max_memory_allocated() - before) / 2**30
+                memory["weights, GiB"] = weights / 2**30
+                memory["peak above that, GiB"] = (torch.cuda.max_memory_allocated() - before) / 2**30
 
     @property
     def total(self) -> float:
-        """GiB of the device."""
+        """The device's memory in GiB."""
         return torch.cuda.get_device_properties(0).total_memory / 2**30 if self.gpu else float("nan")
 
     def facts(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Machine:
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Within: whether float32 products may be rounded to TF32."""
+    """Within the block, float32 products are rounded to TF32 if the name is "tf32", and otherwise not."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
     try:
         yield

@@ -1,18 +1,18 @@
-"""What a step is made of, and what torch.compile makes of it."""
+"""The time of each part of a step, and what torch.compile saves."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from gpu.agreement import gradient, off
+from gpu.agreement import gradient, relative_error
 from gpu.machine import DTYPES
 from gpu.weights import CAPTIONS, Weights
 
 
 def passes(weights: Weights, editor: Any, name: str, B: int) -> list[dict[str, Any]]:
-    """What a step is made of, in milliseconds: a UNet pass, a guided gradient, the noise's regularization; and the
-    autoencoder's two ways."""
+    """Milliseconds of a UNet pass, a guided gradient, the noise's regularization, and the autoencoder's encoding and
+    decoding."""
     from p2pz_ray.editing.inversion import regularize
     from p2pz_ray.editing.settings import InversionSettings
 
@@ -38,14 +38,14 @@ def passes(weights: Weights, editor: Any, name: str, B: int) -> list[dict[str, A
         "decode": lambda: model.decode(x),
     }
     row: dict[str, Any] = {"weights": name, "batch": B}
-    for what, do in work.items():
-        do()
-        row[f"{what}, ms"] = 1000 * min(machine.timed(do)[0] for _ in range(3))
+    for part, call in work.items():
+        call()
+        row[f"{part}, ms"] = 1000 * min(machine.timed(call)[0] for _ in range(3))
     return [row]
 
 
 def compiled(weights: Weights, name: str, B: int, whole: bool) -> list[dict[str, Any]]:
-    """torch.compile of the UNet, or of one small part that shows whether there is a compiler at all."""
+    """torch.compile of the `whole` UNet, or of one small part, which shows whether there is a compiler at all."""
     editor = weights.editor(name)
     model, machine = editor.model, weights.machine
     side = weights.family.pixels // model.factor
@@ -62,18 +62,18 @@ def compiled(weights: Weights, name: str, B: int, whole: bool) -> list[dict[str,
         what = "UNet"
     else:
         part = model.unet.time_embedding
-        given = torch.randn(B, part.linear_1.in_features, device=machine.name, dtype=DTYPES[name])
-        fast: dict[str, Any] = {"part": part}
+        features = torch.randn(B, part.linear_1.in_features, device=machine.name, dtype=DTYPES[name])
+        current: dict[str, Any] = {"part": part}
 
         def work() -> Any:
             with torch.no_grad():
-                return fast["part"](given)
+                return current["part"](features)
 
         eager = work()
         before = min(machine.timed(work)[0] for _ in range(3))
-        fast["part"] = torch.compile(part)
+        current["part"] = torch.compile(part)
         what = "time embedding"
-    first, made = machine.timed(work)
+    first, output = machine.timed(work)
     after = min(machine.timed(work)[0] for _ in range(3))
     return [
         {
@@ -83,6 +83,6 @@ def compiled(weights: Weights, name: str, B: int, whole: bool) -> list[dict[str,
             "eager, ms": 1000 * before,
             "compiled, ms": 1000 * after,
             "first call, seconds": first,
-            "off": off(made, eager),
+            "relative error": relative_error(output, eager),
         }
     ]

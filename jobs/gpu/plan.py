@@ -1,4 +1,4 @@
-"""What is measured, in which order, and how long each takes."""
+"""What is measured, in which order, and how long each measurement takes."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class NotBuiltError(Exception):
 
 @dataclass(frozen=True)
 class Measurement:
-    """What to measure, for which section, and about how many seconds it takes on a recent GPU."""
+    """A measurement, the report's section that it belongs to, and about how many seconds it needs on a recent GPU."""
 
     section: str
     name: str
@@ -30,33 +30,33 @@ class Measurement:
 
 
 def measurements(machine: Machine, families: dict[str, Family], tiny: bool) -> Iterator[Measurement]:
-    """All of them in order. What several share is made once and given up after the last."""
-    held: dict[str, Any] = {}
+    """All measurements in order. Weights and editors that several share are made once and freed after the last."""
+    shared: dict[str, Any] = {}
 
     def build(family: str) -> list[dict[str, Any]]:
-        held.clear()
+        shared.clear()
         machine.free()
         seconds, weights = machine.timed(lambda: Weights(families[family], machine))
-        held.update(weights=weights, family=family, compared={})
+        shared.update(weights=weights, family=family, compared={})
         return [{"family": family, "pixels": families[family].pixels, "seconds": seconds}]
 
     def weights(family: str) -> Weights:
-        if held.get("family") != family:
+        if shared.get("family") != family:
             raise NotBuiltError
-        return held["weights"]
+        return shared["weights"]
 
     def editor(family: str, name: str) -> Any:
-        """The editor of one precision; the one before is given up."""
-        if weights(family) and held.get("precision") != name:
-            held.pop("editor", None)
+        """The editor in one precision; the previous one is freed."""
+        if weights(family) and shared.get("precision") != name:
+            shared.pop("editor", None)
             machine.free()
-            held.update(editor=weights(family).editor(name), precision=name)
-        return held["editor"]
+            shared.update(editor=weights(family).editor(name), precision=name)
+        return shared["editor"]
 
     def agree(family: str, name: str, steps: int) -> list[dict[str, Any]]:
-        if name != "float32" and weights(family) and not held["compared"]:
+        if name != "float32" and weights(family) and not shared["compared"]:
             raise NotBuiltError
-        return agreement(weights(family), held["compared"], name, 2 if tiny else steps, count=2)
+        return agreement(weights(family), shared["compared"], name, 2 if tiny else steps, count=2)
 
     def fast(family: str, name: str, B: int, K: int = 1) -> list[dict[str, Any]]:
         label = {"editor": "ours", "weights": name}
@@ -65,11 +65,11 @@ def measurements(machine: Machine, families: dict[str, Family], tiny: bool) -> I
         except torch.OutOfMemoryError:
             return [{**label, "batch": B, "K": K, "error": "out of memory"}]
 
-    def measure(section: str, name: str, needs: float, work: Any, *given: Any) -> Measurement:
-        return Measurement(section, name, needs, lambda: work(*given))
+    def measure(section: str, name: str, needs: float, work: Any, *arguments: Any) -> Measurement:
+        return Measurement(section, name, needs, lambda: work(*arguments))
 
     def speeds(family: str, name: str, sizes: tuple[tuple[int, int, float], ...]) -> Iterator[Measurement]:
-        """Of batches and numbers of directions, with the seconds that each needs."""
+        """For `sizes`: (batch, number of directions, seconds needed)."""
         for B, K, needs in ((1, 1, 0), (1, 2, 0)) if tiny else sizes:
             yield measure(f"speed, {family}", f"{name}, {B} × {K}", needs, fast, family, name, B, K)
 
@@ -97,7 +97,7 @@ def measurements(machine: Machine, families: dict[str, Family], tiny: bool) -> I
     yield measure("compile", "small part", 20, lambda: compiled(weights("SD 2.1"), "float16", 1, whole=False))
     for name in ("float32", "float16", "bfloat16"):
         yield measure("agreement, SD 2.1", name, 8, agree, "SD 2.1", name, 4)
-    held.clear()
+    shared.clear()
     machine.free()
     for size in (32,) if tiny else (256, 512):
         for name in ("float32", "bfloat16"):

@@ -15,14 +15,14 @@ class Report:
 
     out: Path
     facts: dict[str, Any]
-    begun: float
+    started: float
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
     def spent(self) -> float:
         """Seconds since the start."""
-        return time.monotonic() - self.begun
+        return time.monotonic() - self.started
 
     def add(self, section: str, rows: list[dict[str, Any]]) -> None:
         self.rows.setdefault(section, []).extend(rows)
@@ -41,8 +41,8 @@ class Report:
         lines = [
             "; ".join(map(_pair, self.facts.items())),
             "",
-            f"Seconds of {STEPS} steps are extrapolated from runs of {FEW[0]} and {FEW[1]}, after one that warms "
-            "up; `off` is a relative distance.",
+            f"Seconds of {STEPS} steps are extrapolated from runs of {FEW[0]} and {FEW[1]}, after a warm-up run; "
+            "errors of tensors are relative.",
             "",
         ]
         for section, rows in self.rows.items():
@@ -51,23 +51,23 @@ class Report:
             lines += ["| " + " | ".join(_shown(row.get(key)) for key in keys) + " |" for row in rows]
             lines.append("")
         if choice is not None:
-            lines += [f"batch_size it would choose for SD 1.5 at half precision: {choice}", ""]
+            lines += [f"batch_size to choose for SD 1.5 at half precision: {choice}", ""]
         return "\n".join(lines + [f"- {note}" for note in self.notes]) + "\n"
 
 
 def chosen_batch(rows: list[dict[str, Any]], memory: float | None) -> int | None:
-    """The smallest batch within 5 % of the most images a second that leaves a fifth of the memory free."""
+    """The smallest batch that is within 5 % of the best speed, among those that leave a fifth of the memory free."""
     fits = [
         row
         for row in rows
         if row.get("editor") == "ours" and row["weights"] in ("float16", "bfloat16") and row["K"] == 1
-        if "edits a second" in row
-        if memory is None or row["weights, GiB"] + row["beside them, GiB"] <= 0.8 * memory
+        if "edits per second" in row
+        if memory is None or row["weights, GiB"] + row["peak above that, GiB"] <= 0.8 * memory
     ]
     if not fits:
         return None
-    most = max(row["edits a second"] for row in fits)
-    return min(row["batch"] for row in fits if row["edits a second"] >= 0.95 * most)
+    best = max(row["edits per second"] for row in fits)
+    return min(row["batch"] for row in fits if row["edits per second"] >= 0.95 * best)
 
 
 def _pair(pair: tuple[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""How fast whole edits are, beside diffusers' own pipeline, and what memory they take."""
+"""Speed and memory of whole edits, with the editor and with diffusers' own pipeline."""
 
 import copy
 from collections.abc import Callable
@@ -10,35 +10,35 @@ from gpu.machine import DTYPES, Machine, precision
 from gpu.weights import CAPTIONS, SOURCE, TARGET, Weights, run
 
 STEPS = 50
-"""What costs are extrapolated to: those of a step times 50, and what is spent once beside them."""
+"""The number of steps that times are extrapolated to."""
 FEW = (2, 4)
-"""Steps of the two runs that a step's cost is the difference of."""
+"""The numbers of steps of the two runs whose difference gives the time per step."""
 
 
-def line(machine: Machine, work: Callable[[int], Any]) -> dict[str, float]:
-    """Seconds of a step and of all that is done once, by two runs of few steps after one that warms up."""
+def costs(machine: Machine, work: Callable[[int], Any]) -> dict[str, float]:
+    """Seconds per step, and seconds of what is done once, from two runs of few steps after a warm-up run."""
     work(FEW[0])
     short, long = (machine.timed(lambda n=n: work(n))[0] for n in FEW)
     step = max(long - short, 0.0) / (FEW[1] - FEW[0])
-    return {"seconds a step": step, "seconds once": max(short - FEW[0] * step, 0.0)}
+    return {"seconds per step": step, "seconds, once": max(short - FEW[0] * step, 0.0)}
 
 
 def speed(weights: Weights, editor: Any, label: dict[str, Any], B: int, K: int = 1) -> list[dict[str, Any]]:
     """Whole edits of B pictures under K directions, encoding and decoding included."""
     pictures, model = weights.pictures(B), editor.model
     with precision(label["weights"]), weights.machine.watched(model.unet, model.vae, model.text.encoder) as memory:
-        cost = line(weights.machine, lambda steps: run(editor, pictures, steps, K))
+        cost = costs(weights.machine, lambda steps: run(editor, pictures, steps, K))
     return [{**label, "batch": B, "K": K, **cost, **rate(cost, B * K), **memory}]
 
 
 def rate(cost: dict[str, float], edits: int) -> dict[str, float]:
-    """The seconds of 50 steps, extrapolated, and the edits a second that they come to."""
-    whole = STEPS * cost["seconds a step"] + cost["seconds once"]
-    return {f"seconds, {STEPS} steps": whole, "edits a second": edits / whole}
+    """The seconds of `STEPS` steps, extrapolated, and the edits per second that follow."""
+    whole = STEPS * cost["seconds per step"] + cost["seconds, once"]
+    return {f"seconds, {STEPS} steps": whole, "edits per second": edits / whole}
 
 
 def diffusers_speed(weights: Weights, name: str) -> list[dict[str, Any]]:
-    """diffusers' own pipeline on the same weights, one picture at a time: more would be silently wrong."""
+    """diffusers' own pipeline with the same weights, one picture at a time: its batches are silently wrong."""
     from diffusers import DDIMInverseScheduler, StableDiffusionPix2PixZeroPipeline
     from PIL import Image
 
@@ -82,5 +82,5 @@ def diffusers_speed(weights: Weights, name: str) -> list[dict[str, Any]]:
         ).images
 
     with weights.machine.watched(pipeline.unet, pipeline.vae, pipeline.text_encoder) as memory:
-        cost = line(weights.machine, whole)
+        cost = costs(weights.machine, whole)
     return [{"editor": "diffusers", "weights": name, "batch": 1, "K": 1, **cost, **rate(cost, 1), **memory}]

@@ -1,11 +1,11 @@
-"""The student's generator, forward."""
+"""The speed, memory and accuracy of the student's generator."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from gpu.agreement import off
+from gpu.agreement import relative_error
 from gpu.machine import DTYPES, Machine, precision
 
 STUDENT = {
@@ -26,7 +26,7 @@ STUDENT = {
 
 
 def student(machine: Machine, size: int, name: str, B: int, tiny: bool) -> list[dict[str, Any]]:
-    """The student's generator, forward."""
+    """A forward pass of the generator, in one precision."""
     from p2pz_ray.student.generator import CoModGenerator
 
     settings = SimpleNamespace(**(STUDENT | ({"base": 128, "max": 16, "code": 16} if tiny else {})))
@@ -35,10 +35,10 @@ def student(machine: Machine, size: int, name: str, B: int, tiny: bool) -> list[
         generator = CoModGenerator(settings, size).eval().requires_grad_(False)  # type: ignore[arg-type]
         x = torch.rand(B, 3, size, size) * 2 - 1
     with torch.inference_mode(), precision(name):
-        right = generator(x)
+        expected = generator(x)
         generator, x = generator.to(DTYPES[name]), x.to(DTYPES[name])
         with machine.watched(generator) as memory:
-            made = generator(x)
+            output = generator(x)
             seconds = min(machine.timed(lambda: generator(x))[0] for _ in range(3))
-    row = {"size": size, "weights": name, "batch": B, "seconds": seconds, "images a second": B / seconds, **memory}
-    return [{**row, "off float32": off(made, right)}]
+    row = {"size": size, "weights": name, "batch": B, "seconds": seconds, "images per second": B / seconds, **memory}
+    return [{**row, "relative error": relative_error(output, expected)}]

@@ -1,4 +1,4 @@
-"""Random weights of a layout, editors of them, and what is edited."""
+"""Random weights in a layout, editors with them, and the pictures to edit."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ TARGET = ["a dog", "a photo of a dog", "the dog in the snow"]
 
 
 def tokenizer(letters: str = "abcdefghijklmnopqrstuvwxyz0123456789-'.,") -> Any:
-    """CLIP's tokenizer with letters for a vocabulary."""
+    """CLIP's tokenizer with a vocabulary of letters."""
     from transformers import CLIPTokenizer
 
     words = [*letters, *(c + "</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
@@ -31,7 +31,7 @@ def tokenizer(letters: str = "abcdefghijklmnopqrstuvwxyz0123456789-'.,") -> Any:
 
 
 class Weights:
-    """A family's random parts in float32 on the device, drawn there, and editors of them in any precision."""
+    """A family's models in float32 with random weights, made on the device, and editors with them in any precision."""
 
     def __init__(self, family: Family, machine: Machine) -> None:
         from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -78,7 +78,7 @@ class Weights:
 
     @torch.no_grad()
     def _scale(self) -> None:
-        """Make the random weights behave: attention logits that differ by about 2, outputs of unit size."""
+        """Scale the random weights so that attention logits differ by about 2 and outputs have unit size."""
         for name, module in self.unet.named_modules():
             if name.endswith(("attn1", "attn2")):
                 module.to_q.weight *= 2.5
@@ -90,7 +90,7 @@ class Weights:
         self.unet.conv_out.bias /= out.std()
 
     def editor(self, name: str) -> Any:
-        """An editor of a copy of these weights in a precision."""
+        """An editor with a copy of these weights in a precision."""
         from p2pz_ray.editing.editor import Editor
         from p2pz_ray.editing.model import DiffusionModel
 
@@ -98,14 +98,14 @@ class Weights:
         unet, vae = copy.deepcopy(self.unet).to(dtype), copy.deepcopy(self.vae)
         upcast = self.family.unet.get("addition_embed_type") and vae.config.force_upcast and dtype == torch.float16
         vae = vae if upcast else vae.to(dtype)
-        if self.machine.gpu:  # as a checkpoint is loaded
+        if self.machine.gpu:  # as when a checkpoint is loaded
             unet, vae = (part.to(memory_format=torch.channels_last) for part in (unet, vae))
         return Editor(DiffusionModel(vae, unet, self.text, self.scheduler))
 
     def pictures(self, count: int) -> Any:
         """(count, H, W, 3) uint8: smooth and all different."""
-        draw = np.random.default_rng(1)
-        coarse = torch.from_numpy(draw.random((count, 3, 8, 8), dtype=np.float32))
+        rng = np.random.default_rng(1)
+        coarse = torch.from_numpy(rng.random((count, 3, 8, 8), dtype=np.float32))
         fine = torch.nn.functional.interpolate(coarse, self.family.pixels, mode="bicubic").clamp(0, 1)
         return (fine.permute(0, 2, 3, 1) * 255).byte().numpy()
 

@@ -49,12 +49,12 @@ def leftovers(store: Store, tables: Iterable[str]) -> set[str]:
 
 
 def _unsaved(store: Store, folder: str, paths: Sequence[str]) -> set[str]:
-    """What `datasets` left beside the files of a data set that it saved, or that it prepared in its own cache."""
+    """Files that `datasets` left next to those of a data set that it saved, or that it prepared in its own cache."""
     state = posixpath.join(folder, "state.json")
     if store.exists(state):
-        found = _json(store, state)
-        files = {posixpath.join(folder, str(file.get("filename"))) for file in found.get("_data_files") or []}
-        if found.get("_indices_files"):
+        content = _json(store, state)
+        files = {posixpath.join(folder, str(file.get("filename"))) for file in content.get("_data_files") or []}
+        if content.get("_indices_files"):
             raise ConfigError(
                 f"{shown(store.name(state))} names a mapping of indices beside the rows: call flatten_indices() before "
                 "save_to_disk."
@@ -112,9 +112,9 @@ def _and_parents(folder: str) -> list[str]:
 
 def _json(store: Store, path: str) -> dict[str, Any]:
     try:
-        found = json.loads(store.read(path))
+        content = json.loads(store.read(path))
     except ValueError as error:
         raise ConfigError(
             f"{shown(store.name(path))} is not valid JSON ({error}): write the data set again."
         ) from error
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -52,16 +52,16 @@ def walk(store: Store, pattern: str | None, wanted: Callable[[str], bool]) -> It
     """
     fits = re.compile(glob_translate(pattern)).match if pattern else lambda _: True
     depth = None if pattern is None or "**" in pattern else pattern.count("/") + 1
-    found = _walk_local(store, wanted, depth) if store.local else _walk_remote(store, wanted, depth)
-    return (entry for entry in found if entry is None or fits(entry.path))
+    entries = _walk_local(store, wanted, depth) if store.local else _walk_remote(store, wanted, depth)
+    return (entry for entry in entries if entry is None or fits(entry.path))
 
 
 def _walk_remote(store: Store, wanted: Callable[[str], bool], depth: int | None) -> Iterator[Entry | None]:
     prefix = store.full("").rstrip("/") + "/"
-    for path, found in store.walk(depth):
+    for path, status in store.walk(depth):
         relative = path.removeprefix(prefix)  # a key may begin with "/" below its folder
         hidden = any(part.startswith(".") for part in relative.split("/"))
-        yield Entry(relative, fingerprint(found)) if wanted(relative) and not hidden else None
+        yield Entry(relative, fingerprint(status)) if wanted(relative) and not hidden else None
 
 
 def _walk_local(store: Store, wanted: Callable[[str], bool], depth: int | None) -> Iterator[Entry | None]:

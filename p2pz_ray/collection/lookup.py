@@ -25,8 +25,8 @@ class Lookup:
     ) -> None:
         self.uri, self._id, self._needs = uri, id, needs
         self._store, pattern = locate(Store(uri, storage_options))
-        found = walk(self._store, pattern, lambda path: path.endswith(".parquet"))
-        paths = sorted(entry.path for entry in found if entry is not None)
+        entries = walk(self._store, pattern, lambda path: path.endswith(".parquet"))
+        paths = sorted(entry.path for entry in entries if entry is not None)
         if not paths:
             raise ConfigError(f"{uri} has no Parquet file: give a collection in Parquet, such as p2pz world writes.")
         self._places: dict[str, tuple[str, int, int]] = {}  # id → file, row group, row in it

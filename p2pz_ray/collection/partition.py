@@ -248,7 +248,7 @@ class Plan:
                 pairs = ((int(row), str(id)) for row, id in renamed)
                 partition = Partition.of(kind, (Source(*source) for source in sources), pairs)
                 if partition.id != name:
-                    raise ConfigError(f"The plan's partition {name} doesn't hold what it was made of.")
+                    raise ConfigError(f"The plan's partition {name} doesn't match the hash in its name.")
                 partitions.append(partition)
             return cls(tuple(partitions), int(document["skipped"]), unreadable)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

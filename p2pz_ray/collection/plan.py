@@ -92,7 +92,7 @@ def make_plan(
         for record in records if max_images is None else ():
             if record.path not in known:
                 version = store.fingerprint(record.path)
-                packs = img2dataset.failed(store, record.path, version, images_per_partition)
+                packs = img2dataset.plan_failures(store, record.path, version, images_per_partition)
                 failures += [Partition.of("failed", pack) for pack in packs]
     # Known files come first, so that ids of duplicates and the limit of images apply to the same rows as before.
     entries = sorted(names.others + names.unlisted, key=lambda entry: (entry.path not in known, entry.path))
@@ -158,16 +158,16 @@ class _Names:
             self.downloads |= img2dataset.metadata([entry.path])
 
     def drop_leftovers(self, store: Store) -> None:
-        """Remove files that other tools leave beside their tables."""
+        """Remove files that other tools leave next to their tables."""
         left = leftovers(store, (each.path for each in self.others if _kind(each.path) in ("parquet", "arrow")))
         self.others = [entry for entry in self.others if entry.path not in left]
         self.skipped += len(left)
 
     def described(self) -> list[Entry]:
-        """The files that describe the pictures beside them, where that is what they do."""
-        found = [entry for entry in self.others if is_metadata(entry.path)]
-        alone = len(found) == len(self.others) and not self.pictures
-        return [] if alone and all(_kind(entry.path) == "parquet" for entry in found) else found
+        """The metadata files that describe pictures; [] if they are the collection itself, in Parquet."""
+        tables = [entry for entry in self.others if is_metadata(entry.path)]
+        only_tables = len(tables) == len(self.others) and not self.pictures
+        return [] if only_tables and all(_kind(entry.path) == "parquet" for entry in tables) else tables
 
     def only_kind(self, uri: str) -> Kind:
         kinds = {_kind(entry.path) for entry in self.others if entry.problem is None}
@@ -231,7 +231,7 @@ class _Pictures:
             pictures = [entry for entry in group if entry.path not in companions]
             stems = {posixpath.splitext(entry.path)[0] for entry in pictures}
             self.alone += sum(posixpath.splitext(path)[0] not in stems for path in companions)
-            yield from sidecar.captioned((entry for entry in pictures if entry not in known), companions)
+            yield from sidecar.sources((entry for entry in pictures if entry not in known), companions)
 
     def _renamed(self) -> dict[str, str]:
         """Path → new id, for pictures whose id is the path of another. Only escaped names can cause this."""
@@ -259,7 +259,7 @@ def _below(store: Store, uri: str) -> str | None:
 
 
 def _is_companion(path: str) -> bool:
-    """Whether a file may describe a picture beside it, or img2dataset's output."""
+    """Whether a file may describe a picture in its folder, or img2dataset's output."""
     return posixpath.splitext(path)[1].lower() in sidecar.EXTENSIONS
 
 
@@ -282,18 +282,18 @@ def _plan_tars(
             if entry.problem:
                 raise ConfigError(f"{shown(store.name(entry.path))}: {entry.problem}")
             version = store.fingerprint(entry.path)
-            found, without = tar.samples(store, entry.path, columns)
+            samples, without = tar.samples(store, entry.path, columns)
         except (ConfigError, FileError) as error:
             if unreadable is None or entry.path in known:
                 raise
             unreadable[entry.path] = str(error)
             continue
         empty += without
-        found = found[:wanted]
-        wanted = None if wanted is None else wanted - len(found)
+        samples = samples[:wanted]
+        wanted = None if wanted is None else wanted - len(samples)
         if entry.path not in known:
             partitions += partitions_of(
-                "tar", tar.sources(entry.path, version, found, per_partition), tar.renamed(entry.path, found)
+                "tar", tar.sources(entry.path, version, samples, per_partition), tar.new_ids(entry.path, samples)
             )
     return partitions, empty
 

@@ -116,16 +116,16 @@ def _tar_items(store: Store, sources: tuple[Source, ...], columns: Columns, max_
             raise P2PZError(
                 f"{shown(store.name(source.path))} changed since the plan was made: put it back or start a new run."
             )
-        for id, found in tar.read(store, source, columns):
-            data: bytes | None = found.get("data")
-            sentence: str | None = found.get("error")
+        for id, sample in tar.read(store, source, columns):
+            data: bytes | None = sample.get("data")
+            sentence: str | None = sample.get("error")
             size = len(data or b"")
             if sentence is None and not size:
                 sentence = "Its image is empty (0 bytes)."
             elif size > max_bytes:
                 sentence = f"It has {size:,} bytes, more than the {max_bytes:,} allowed."
             data = None if sentence else data
-            yield Item(id, data, found.get("caption"), sentence, found.get("mask"), found.get("conditions", ()))
+            yield Item(id, data, sample.get("caption"), sentence, sample.get("mask"), sample.get("conditions", ()))
 
 
 def _table_items(
@@ -222,8 +222,8 @@ def _source_items(table: TableFile, source: Source, fetch: _Fetcher) -> Iterator
                 done += 1
         else:
             with _requests() as threads:
-                for found in in_order(item, rows, threads, REQUESTS):
-                    yield found
+                for result in in_order(item, rows, threads, REQUESTS):
+                    yield result
                     done += 1
     except UNREADABLE as error:
         sentence = f"Its row can't be read: {shown(source.path)} is broken there ({first_line(error)})."
@@ -263,14 +263,14 @@ class _Fetcher:
         return Item(id, data, row.caption, None, mask, self._conditions(row, table_path))
 
     def _conditions(self, row: Row, table_path: str) -> tuple[bytes | str | None, ...]:
-        found: list[bytes | str | None] = []
+        conditions: list[bytes | str | None] = []
         for data, path in row.conditions:
             try:
                 nothing = data is None and path is None
-                found.append(None if nothing else self._checked(data, path, table_path, "condition"))
+                conditions.append(None if nothing else self._checked(data, path, table_path, "condition"))
             except ImageError as error:
-                found.append(str(error))
-        return tuple(found)
+                conditions.append(str(error))
+        return tuple(conditions)
 
     def _checked(self, data: bytes | None, path: str | None, table_path: str, what: str) -> bytes:
         """A picture's bytes, fetched where its row holds none; `what` it is, for a sentence."""
@@ -303,7 +303,7 @@ class _Fetcher:
         protocol = uri.partition("://")[0]
         if protocol not in (*self._own, *_OPEN_PROTOCOLS):
             raise ImageError(
-                f"Its {what} is at {uri!r}, and {protocol!r} isn't fetched from: copy it beside the table."
+                f"Its {what} is at {uri!r}, and {protocol!r} isn't fetched from: copy it next to the table."
             )
         try:
             named = Store(uri, self._options if protocol in self._own else None)

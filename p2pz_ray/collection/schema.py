@@ -177,16 +177,16 @@ def _check_column(
     wanted: str,
     test: Callable[[pa.DataType], bool],
 ) -> None:
-    found = schema.get_all_field_indices(name)
-    if len(found) > 1:
-        raise ConfigError(f"{where}: there are {len(found)} columns named {name!r}; the {role} column must be one.")
-    if not found:
+    indices = schema.get_all_field_indices(name)
+    if len(indices) > 1:
+        raise ConfigError(f"{where}: there are {len(indices)} columns named {name!r}; the {role} column must be one.")
+    if not indices:
         if needed:
             raise ConfigError(
                 f"{where}: there is no {role} column {name!r}; the columns are {', '.join(map(repr, schema.names))}."
             )
         return
-    kind = schema.field(found[0]).type
+    kind = schema.field(indices[0]).type
     if not test(kind):
         raise ConfigError(f"{where}: the {role} column {name!r} has type {kind}; it must hold {wanted}.")
 

@@ -101,10 +101,10 @@ class Shards(Stored):
             group = bisect_right(starts, row) - 1
             key = (number, group)
             if key not in self._groups:
-                found = list(_partitions(file.read_row_group(group)))
-                if [each.id for each in found] != list(shard.ids[starts[group] : starts[group] + len(found)]):
-                    raise ValueError("it doesn't hold what it was made of")
-                self._groups[key] = found
+                partitions = list(_partitions(file.read_row_group(group)))
+                if [each.id for each in partitions] != list(shard.ids[starts[group] : starts[group] + len(partitions)]):
+                    raise ValueError("it holds other partitions than the plan")
+                self._groups[key] = partitions
             self._groups.move_to_end(key)
             while len(self._groups) > _HELD:
                 self._groups.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Parquet and Arrow IPC files as the same thing: pieces of rows, read a few rows at a time."""
+"""One interface to Parquet and Arrow IPC files: pieces of rows, read a few rows at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from p2pz_ray.collection.cells import pictures, texts
-from p2pz_ray.collection.forms.metadata import as_named, rows
+from p2pz_ray.collection.forms.metadata import resolve_columns, rows
 from p2pz_ray.collection.schema import Columns, check_schema
 from p2pz_ray.collection.table_format import BATCH_ROWS, UNREADABLE, ArrowFile, ArrowStream, ParquetRows, Rows
 from p2pz_ray.errors import ConfigError, first_line
@@ -23,17 +23,17 @@ from p2pz_ray.storage.remote_file import RemoteFile
 from p2pz_ray.storage.store import Store
 
 PROBLEM = "error_message"
-"""The column in which img2dataset says why a picture isn't there."""
+"""The column in which img2dataset says why a picture is missing."""
 
-# One picture repeated may compress to next to nothing, but beyond this a row count is damage, and counting it out
-# could take for ever.
-_ROWS_A_BYTE = 1000
+# A single repeated picture can compress to almost nothing, but a row count beyond this limit is damage, and iterating
+# over so many rows could take for ever.
+_ROWS_PER_BYTE = 1000
 _ARROW_FILE = b"ARROW1"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row as it stands in the file; what is null or has no column is None."""
+    """One row of the file; values that are null or have no column are None."""
 
     id: str | None
     data: bytes | None
@@ -46,20 +46,21 @@ class Row:
 
 
 def table_version(store: Store, path: str, kind: str) -> str:
-    """A string that changes when a table does. Parquet and Arrow keep an index at the end, CSV and JSON lines none."""
+    """A string that changes when a table does. Parquet and Arrow files have an index at their end to take it from; CSV
+    and JSON lines have none."""
     return store.contents(path) if kind in ("parquet", "arrow") else store.fingerprint(path)
 
 
 class TableFile:
-    """An open Parquet or Arrow IPC file (file or stream format), checked to be a collection; a context manager.
+    """An open Parquet or Arrow IPC file (file or stream format) whose columns have been checked; a context manager.
 
-    It goes on reading where it stopped: asked for rows in their order, it reads the bytes of a piece once, however
-    many calls share it.
+    Each read continues where the last one stopped: if rows are asked for in order, the bytes of a piece are read once,
+    however many calls it takes.
 
-    version: its `table_version`, where that is known; then nothing else is asked of the storage before its bytes.
+    version: the file's `table_version`, if known; then its bytes are the first thing that is asked of the storage.
 
-    Raises `ConfigError`, naming the file, if it isn't what its name says or its columns don't fit;
-    `StorageError` if the storage fails, `ChangedFileError` where the storage finds it to be of another version.
+    Raises `ConfigError`, naming the file, if it isn't of the kind that its name says or its columns don't fit;
+    `StorageError` if the storage fails; `ChangedFileError` if the storage has another version of the file.
     """
 
     def __init__(self, store: Store, path: str, kind: str, columns: Columns, version: str = "") -> None:
@@ -69,10 +70,10 @@ class TableFile:
         self._file.seek(0)
         try:
             with self._reading():
-                self._reader = self._opened(kind, store.local)
-                self._present = set(self._reader.schema.names)  # a damaged one may not even be text
-            self._columns, by_path = as_named(columns, self._reader.schema)
-            self._above = f"{posixpath.dirname(path)}/".lstrip("/") if by_path else ""
+                self._reader = self._open(kind, store.local)
+                self._present = set(self._reader.schema.names)  # a damaged name may not even be text
+            self._columns, by_path = resolve_columns(columns, self._reader.schema)
+            self._folder = f"{posixpath.dirname(path)}/".lstrip("/") if by_path else ""
             check_schema(self._reader.schema, self.name, self._columns)
         except UNREADABLE as error:
             self._file.close()
@@ -93,8 +94,8 @@ class TableFile:
         self._file.close()
 
     def pieces(self) -> Iterator[int]:
-        """Rows of each row group or record batch, in order. What is asked of a piece before the next one costs no
-        further look at a file without an index.
+        """The number of rows of each row group or record batch, in order. A file without an index is read once if a
+        piece is used before the next one is asked for.
 
         Raises `ConfigError` if the file is cut off or its row counts can't be true.
         """
@@ -109,36 +110,36 @@ class TableFile:
             if rows is None:
                 return
             total += max(0, rows)
-            if rows < 0 or total > self.size * _ROWS_A_BYTE:
+            if rows < 0 or total > self.size * _ROWS_PER_BYTE:
                 raise self._broken(ValueError(f"it claims {total:,} rows in {self.size:,} bytes"))
             yield rows
 
     @property
     def caption_column(self) -> str | None:
-        """The column of captions, None where there is none."""
+        """The column of captions, or None if there is none."""
         return self._columns.caption if self._columns.caption in self._present else None
 
     def ids(self, piece: int, start: int, stop: int) -> list[str | None]:
-        """The ids of some rows of a piece. Where they can't be read, and in a file without them, they are None."""
-        found = self._texts(self._columns.id, piece, start, stop)
-        return [None if id is None else f"{self._above}{id}" for id in found]
+        """The ids of some rows of a piece, None where there are none or they can't be read."""
+        ids = self._texts(self._columns.id, piece, start, stop)
+        return [None if id is None else f"{self._folder}{id}" for id in ids]
 
     def captions(self, piece: int, start: int, stop: int) -> list[str | None]:
         """The captions of some rows of a piece, None where there are none."""
         return self._texts(self._columns.caption, piece, start, stop)
 
     def _texts(self, column: str | None, piece: int, start: int, stop: int) -> list[str | None]:
-        # From a whole batch on, so that of a broken column every range of rows finds the same part readable.
+        # Start at a batch boundary, so that the same part of a broken column is readable for every range of rows.
         aligned = start - start % BATCH_ROWS
-        found: list[str | None] = []
+        values: list[str | None] = []
         if column is not None and column in self._present:
             with suppress(*UNREADABLE), self._reading():
                 for batch in self._reader.read(piece, aligned, stop, [column]):
-                    found += texts(batch.column(0))
-        return (found + [None] * (stop - aligned - len(found)))[start - aligned :]
+                    values += texts(batch.column(0))
+        return (values + [None] * (stop - aligned - len(values)))[start - aligned :]
 
     def rows(self, piece: int, start: int, stop: int) -> Iterator[Row]:
-        """Some rows of a piece, a few in memory at a time. Raises one of `UNREADABLE` where the file is broken."""
+        """Some rows of a piece, a few in memory at a time. Raises one of `UNREADABLE` if the file is broken."""
         columns = self._columns
         wanted = (columns.id, columns.image, columns.caption, columns.mask, PROBLEM, *columns.conditions)
         names = [name for name in wanted if name is not None and name in self._present]
@@ -156,10 +157,10 @@ class TableFile:
                 captions = texts(part.get(columns.caption or "", nothing))
                 problems = self._problems(batch)
                 for id, *rest in zip(ids, data, paths, captions, masks, mask_paths, problems, conditions, strict=True):
-                    yield Row(None if id is None else f"{self._above}{id}", *rest)
+                    yield Row(None if id is None else f"{self._folder}{id}", *rest)
 
     def _problems(self, batch: pa.RecordBatch) -> list[str | None]:
-        """Why a picture isn't there, as img2dataset wrote it down."""
+        """img2dataset's reasons why pictures are missing."""
         if PROBLEM not in batch.schema.names:
             return [None] * batch.num_rows
         return texts(batch.column(PROBLEM))
@@ -167,7 +168,7 @@ class TableFile:
     def _type(self, name: str) -> pa.DataType:
         return self._reader.schema.field(name).type
 
-    def _opened(self, kind: str, local: bool) -> ParquetRows | ArrowFile | ArrowStream | Rows:
+    def _open(self, kind: str, local: bool) -> ParquetRows | ArrowFile | ArrowStream | Rows:
         if kind in ("jsonl", "csv"):
             return Rows(rows(self._file.read(), kind))
         if kind == "parquet":
@@ -178,7 +179,7 @@ class TableFile:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Arrow may word an outage as a broken file: raise the storage's own error where there was one."""
+        """Arrow can report an outage as a broken file: raise the storage's own error if there was one."""
         try:
             yield
         except UNREADABLE as error:

@@ -1,4 +1,4 @@
-"""Planning of tables: their rows cut into pieces, and ids that several of them share made different."""
+"""Planning of tables: their rows are cut into partitions, and ids that several rows share are made unique."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from p2pz_ray.storage.failure import FileError, shown
 from p2pz_ray.storage.store import Store
 
 READERS = 16
-"""Tables looked into at once."""
+"""The number of tables that are read at the same time."""
 
 
 def plan_tables(
@@ -32,80 +32,83 @@ def plan_tables(
     known: frozenset[str],
     unreadable: dict[str, str] | None,
 ) -> list[Partition]:
-    """unreadable: takes the tables that can't be read, with the reason; None raises that."""
+    """The partitions of the tables of `entries`, except those whose path is `known`.
+
+    unreadable: tables that can't be read are added to it, path → reason; if it is None, the reason is raised.
+    """
     pieces: list[Source] = []
     hashes: list[np.ndarray] = []
     wanted = max_images
 
-    def looked_into(entry: Entry) -> list[tuple[Source, np.ndarray]] | ConfigError | FileError:
+    def read(entry: Entry) -> list[tuple[Source, np.ndarray]] | ConfigError | FileError:
         try:
             return _pieces(store, kind, entry, columns, wanted)
         except (ConfigError, FileError) as error:
             return error
 
-    # A remote storage answers slowly, but many at once; where only so many rows are wanted, one file after another.
+    # Remote storage is slow per request, but takes many at once. With a limit on rows, files are read one by one.
     with ThreadPoolExecutor(1 if store.local else READERS) as readers:
-        looked: Iterable[Any] = (readers.map if max_images is None else map)(looked_into, entries)
-        for entry, found in zip(entries, looked, strict=True):
-            if isinstance(found, Exception):
+        results: Iterable[Any] = (readers.map if max_images is None else map)(read, entries)
+        for entry, result in zip(entries, results, strict=True):
+            if isinstance(result, Exception):
                 if unreadable is None or entry.path in known:
-                    raise found
-                unreadable[entry.path] = str(found)
+                    raise result
+                unreadable[entry.path] = str(result)
                 continue
-            pieces += [source for source, _ in found]
-            hashes += [own for _, own in found]
+            pieces += [source for source, _ in result]
+            hashes += [own for _, own in result]
             if wanted is not None:
-                wanted -= sum(source.rows for source, _ in found)
+                wanted -= sum(source.rows for source, _ in result)
                 if not wanted:
                     break
     ranges = [part for piece in pieces if piece.path not in known for part in ranges_of(piece, per_partition)]
-    renamed = _renamed(store, kind, columns, pieces, hashes)
+    new_ids = _new_ids(store, kind, columns, pieces, hashes)
     first = sum(piece.rows for piece in pieces if piece.path in known)
-    return partitions_of(kind, packed(ranges, per_partition), renamed, first)
+    return partitions_of(kind, packed(ranges, per_partition), new_ids, first)
 
 
 def _pieces(
     store: Store, kind: Kind, entry: Entry, columns: Columns, wanted: int | None
 ) -> list[tuple[Source, np.ndarray]]:
-    """The pieces of a table, the first `wanted` rows of them, each with the hashes of its rows' ids."""
+    """The pieces of a table, each with the hashes of its rows' ids; of the first `wanted` rows if that isn't None."""
     if entry.problem:
         raise ConfigError(f"{shown(store.name(entry.path))}: {entry.problem}")
-    # Not the listing's: some storage words the same version differently there.
-    version, offset, found = table_version(store, entry.path, kind), 0, []
+    # Not the listing's version: some storage writes the same version differently there.
+    version, offset, pieces = table_version(store, entry.path, kind), 0, []
     with TableFile(store, entry.path, kind, columns, version) as table:
         for piece, rows in enumerate(table.pieces()):
             stop = rows if wanted is None else min(rows, wanted)
             if stop:
                 source = Source(entry.path, version, None, piece, 0, stop, offset)
                 ids = _ids(table, source)
-                found.append((source, np.array([_hash(id) for id in ids], dtype=np.uint64)))
+                pieces.append((source, np.array([_hash(id) for id in ids], dtype=np.uint64)))
             offset += rows
             if wanted is not None:
                 wanted -= stop
                 if not wanted:
                     break
-    return found
+    return pieces
 
 
-def _renamed(
+def _new_ids(
     store: Store, kind: Kind, columns: Columns, pieces: list[Source], hashes: list[np.ndarray]
 ) -> dict[int, str]:
     """New ids, by row of the collection, for all but the first row of each id.
 
-    Equal hashes only point at rows that might share an id; their ids themselves are read again to decide.
+    Equal hashes only show which rows might share an id; the ids themselves are read again to decide.
     """
     if not pieces:
         return {}
     ordered = np.sort(np.concatenate(hashes))
     suspects = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    renamed: dict[int, str] = {}
-    given: set[str] = set()
+    new_ids: dict[int, str] = {}
+    assigned: set[str] = set()
     count: dict[str, int] = {}
 
     def taken(id: str) -> bool:
         value = _hash(id)
         place = int(np.searchsorted(ordered, np.uint64(value)))
-        return id in given or (place < len(ordered) and int(ordered[place]) == value)
+        return id in assigned or (place < len(ordered) and int(ordered[place]) == value)
 
     first = 0
     for piece, own in zip(pieces, hashes, strict=True):
@@ -116,16 +119,16 @@ def _renamed(
             for row in map(int, rows):
                 id = ids[row]
                 if id in count:
-                    renamed[first + row], count[id] = free_id(id, count[id] + 1, taken)
-                    given.add(renamed[first + row])
+                    new_ids[first + row], count[id] = free_id(id, count[id] + 1, taken)
+                    assigned.add(new_ids[first + row])
                 else:
                     count[id] = 1
         first += piece.rows
-    return renamed
+    return new_ids
 
 
 def free_id(id: str, number: int, taken: Callable[[str], bool]) -> tuple[str, int]:
-    """`id#number`, or with the next number that no other id has; and that number."""
+    """`id#number`, with the first number from the given one on that makes a free id; and that number."""
     while taken(f"{id}#{number}"):
         number += 1
     return f"{id}#{number}", number

@@ -72,8 +72,8 @@ def understood(
     parts: list[Partition] = []
     if kind not in ("files", "captioned"):  # there a file is a source, and an image
         parts = [part for part in plan.partitions if part.kind != "failed"]
-        found = {source.path: source.bytes for part in parts for source in part.sources}
-        files, total = len(found), sum(found.values())
+        sizes = {source.path: source.bytes for part in parts for source in part.sources}
+        files, total = len(sizes), sum(sizes.values())
     captions: str | None = None
     captioned: int | None = None
     if kind == "captioned" and columns.caption is not None:

@@ -30,7 +30,7 @@ class DirectionConfig(Section):
     def _words_or_embeddings(self) -> "DirectionConfig":
         words = (self.source, self.target)
         if self.embeddings is not None and any(words):
-            raise ValueError("has embeddings and words: keep embeddings alone, or source and target without them")
+            raise ValueError("has embeddings and words: keep only embeddings, or only source and target")
         if self.embeddings is None and not all(words):
             raise ValueError("names no direction: give it source and target, two words, or embeddings, two files")
         return self

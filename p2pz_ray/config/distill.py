@@ -1,4 +1,4 @@
-"""The configuration of `p2pz distill`: every key that its file or the command line may set."""
+"""The configuration of `p2pz distill`: every key that its file or the command line can set."""
 
 from typing import Annotated, Any, Literal
 
@@ -173,8 +173,8 @@ class DistillConfig(Section):
     @property
     def perceptual(self) -> Perceptual | None:
         """The perceptual distance that is a loss or chooses the best student; None without."""
-        wanted = self.losses.perceptual or self.training.metric == "perceptual"
-        return self.losses.perceptual_model if wanted else None
+        used = self.losses.perceptual or self.training.metric == "perceptual"
+        return self.losses.perceptual_model if used else None
 
     @property
     def metric(self) -> str:
@@ -183,8 +183,8 @@ class DistillConfig(Section):
 
 
 def check_size(size: tuple[int, int]) -> int:
-    """The side in pixels; ValueError for what no student can be made for."""
-    height, wide = size
-    if height != wide or height & (height - 1) or height < 8:
-        raise ValueError(f"image.size is [{height}, {wide}]: a student needs a square whose side is a power of two")
+    """The side in pixels; raises ValueError for a size that no student can have."""
+    height, width = size
+    if height != width or height & (height - 1) or height < 8:
+        raise ValueError(f"image.size is [{height}, {width}]: a student needs a square whose side is a power of two")
     return height

@@ -12,7 +12,7 @@ from p2pz_ray.config.sentences import SentencesConfig
 class EditConfig(Section):
     """One edit: from two words, from a direction file, or of other edits at once.
 
-    Of several strengths, `strength: [0.5, 1]`, a run makes an edit each: NAME-50 and NAME-100.
+    With several strengths, `strength: [0.5, 1]`, a run makes one edit for each: NAME-50 and NAME-100.
     """
 
     source: Text | None = None
@@ -29,30 +29,32 @@ class EditConfig(Section):
     def _words_or_direction(self) -> "EditConfig":
         words = (self.source, self.target)
         if self.direction is not None and any(words):
-            raise ValueError("has a direction and words: keep direction alone, or source and target without it")
+            raise ValueError("has a direction and words: keep only direction, or only source and target")
         if self.compose is not None and (self.direction is not None or any(words)):
-            raise ValueError("has compose beside words or a direction: give compose alone, or leave it out")
+            raise ValueError("has compose and also words or a direction: give only compose, or leave it out")
         if self.direction is None and self.compose is None and not all(words):
             raise ValueError("names no edit: give it source and target, two words, or direction, a file")
         return self
 
 
 def percent(strength: float) -> str:
-    """What the name of an edit of one of several strengths ends with."""
+    """The suffix of an edit's name if it has several strengths."""
     return f"-{100 * strength:.0f}"
 
 
-def swept_from(name: str, strength: float) -> str:
-    """The name that an edit of this strength had before it was one of several strengths."""
+def base_name(name: str, strength: float) -> str:
+    """An edit's name without the suffix for this strength."""
     return name.removesuffix(percent(strength)) or name
 
 
-def well_named(edits: dict[str, EditConfig]) -> dict[str, EditConfig]:
-    """The edits, if each name is one and those that compose others name edits beside them; else raises ValueError."""
+def checked_names(edits: dict[str, EditConfig]) -> dict[str, EditConfig]:
+    """The edits. Raises ValueError if a name is invalid or an edit composes others that aren't among them."""
     for name in edits:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-            raise ValueError(f"names an edit {name!r}: use letters, digits, '_' and '-' alone")
+            raise ValueError(f"names an edit {name!r}: use only letters, digits, '_' and '-'")
         for part in edits[name].compose or []:
             if part not in edits or edits[part].compose is not None:
-                raise ValueError(f"composes {name} of {part!r}: name edits beside it that compose nothing themselves")
+                raise ValueError(
+                    f"composes {name} from {part!r}: name other edits that it has and that compose nothing"
+                )
     return edits

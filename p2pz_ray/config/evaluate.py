@@ -101,20 +101,20 @@ class EvaluateConfig(Section):
     device: Device = "auto"
     replicas: ReplicasConfig = ReplicasConfig()
     report: bool = True
-    student: Text | None = None  # a student's run of the same images, shown beside this one in the report
+    student: Text | None = None  # a student's run of the same images, compared with this one in the report
     pictures: Count = 120  # pairs shown in the report
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")
     def _possible(self) -> "EvaluateConfig":
-        wants = {
+        needs = {
             "masks.column": self.masks.column is not None,
             "masks.model world": self.masks.by == "world",
             "metrics.truth": self.metrics.truth,
         }
-        missing = [key for key, asked in wants.items() if asked]
+        missing = [key for key, needed in needs.items() if needed]
         if missing and self.collection is None:
-            raise ValueError(f"{missing[0]} needs the collection that the run was made of: set collection.uri")
+            raise ValueError(f"{missing[0]} needs the collection that the run translated: set collection.uri")
         if self.metrics.background and self.masks == MasksConfig():
             raise ValueError("metrics.background needs to know where the object is: set masks.column or masks.model")
         return self

@@ -23,8 +23,8 @@ def load(path: str | None, overrides: Sequence[str], kind: type[C]) -> C:
     `overrides` set.
 
     An override is KEY=VALUE, KEY's parts joined by dots. VALUE is the text as it stands where the key takes text;
-    numbers, true and false, lists, mappings and null are read as YAML where the key takes those. "KEY=" alone sets
-    null, and quotation marks around a whole text are taken off.
+    numbers, true and false, lists, mappings and null are read as YAML where the key takes those. An empty "KEY="
+    sets null, and quotation marks around a whole text are removed.
     Raises ConfigError with one sentence that names the file, the line or the key.
     """
     where = path if path is not None else "The configuration"
@@ -161,13 +161,13 @@ def _value(text: str, annotation: Any, where: str) -> Any:
     short = str in items or any(map(_has_short_form, options))
     if text[0] in "[{" or (not short and (lists or any(map(_is_mapping, options)))):
         try:
-            found = _parse(text, where)
+            value = _parse(text, where)
         except ConfigError:
             if not short and Any not in options:
                 raise
-            found = None
-        if isinstance(found, (list if lists else dict) if short else (list, dict)):
-            return found
+            value = None
+        if isinstance(value, (list if lists else dict) if short else (list, dict)):
+            return value
     return _unquoted(text) if short or text[0] in "\"'" else _scalar(text)
 
 
@@ -211,7 +211,7 @@ def _scalar(text: str) -> Any:
         loader.dispose()
 
 
-_WANTED = {
+_EXPECTED = {
     "int": "a whole number",
     "float": "a number",
     "string": "text, so put it in quotes",
@@ -251,10 +251,10 @@ def _sentence(error: ErrorDetails, kind: type[BaseModel]) -> str:
         case "finite_number":
             return f"{subject} is {_brief(value)}, but it must be a finite number"
         case other:
-            wanted = _WANTED.get(other.partition("_")[0])
-            if wanted is None:
+            expected = _EXPECTED.get(other.partition("_")[0])
+            if expected is None:
                 return f"{subject} is wrong: {error['msg'][0].lower()}{error['msg'][1:]}"
-            return f"{subject} is {_brief(value)}, but it must be {wanted}"
+            return f"{subject} is {_brief(value)}, but it must be {expected}"
 
 
 def _brief(value: Any) -> str:
@@ -264,34 +264,34 @@ def _brief(value: Any) -> str:
 
 
 def _suggestion(path: tuple[str, ...], kind: type[BaseModel]) -> str:
-    """What an unknown key may have been meant for: a like name beside it, the same name elsewhere, or the
-    list."""
+    """What an unknown key may have been meant for: a similar name in its section, the same name elsewhere, or
+    the list of the section's keys."""
     *parents, name = path
     section: type | None = kind
     for parent in parents:
         section = _inner(section, parent) if section is not None else None
-    beside = [] if section is None else list(_annotations(section))
+    siblings = [] if section is None else list(_annotations(section))
     prefix = "".join(f"{parent}." for parent in parents)
-    like = difflib.get_close_matches(name, beside, n=1)
-    if like:
-        return f"did you mean {prefix}{like[0]}"
+    close = difflib.get_close_matches(name, siblings, n=1)
+    if close:
+        return f"did you mean {prefix}{close[0]}"
     elsewhere = list(_keys(kind))
     same = [key for key in elsewhere if key.rpartition(".")[2] == name]
     if not same:
         last = {key.rpartition(".")[2]: key for key in reversed(elsewhere)}
-        same = [last[found] for found in difflib.get_close_matches(name, last, n=1, cutoff=0.75)]
+        same = [last[match] for match in difflib.get_close_matches(name, last, n=1, cutoff=0.75)]
     if same:
         return f"did you mean {same[0]}"
-    return f"{prefix.rstrip('.') or 'it'} has {', '.join(beside)}"
+    return f"{prefix.rstrip('.') or 'it'} has {', '.join(siblings)}"
 
 
 def _inner(section: type, key: str) -> type | None:
     """The section under `key`, looking through `| None` and through a mapping of names to sections."""
-    known = _annotations(section)
-    if key not in known:  # the name of an entry of such a mapping
+    annotations = _annotations(section)
+    if key not in annotations:  # the name of an entry of such a mapping
         return section
-    found = list(_sections(known[key]))
-    return found[0] if found else None
+    sections = list(_sections(annotations[key]))
+    return sections[0] if sections else None
 
 
 def _annotations(section: type) -> dict[str, Any]:

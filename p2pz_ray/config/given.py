@@ -12,7 +12,7 @@ from p2pz_ray.errors import ConfigError
 
 C = TypeVar("C", bound=BaseModel)
 Given = str | Mapping[str, Any] | BaseModel | None
-"""A file's path or URI, a mapping, a loaded configuration; None: the settings alone."""
+"""A file's path or URI, a mapping, or a loaded configuration; None: only the settings."""
 
 
 def configuration(given: Given, settings: tuple[str, ...], kind: type[C]) -> C:
@@ -37,7 +37,7 @@ def _other_job(given: Given, kind: type[BaseModel]) -> str | None:
         return None
     from p2pz_ray.config.reference import JOBS
 
-    found = keys_of(given)
-    if not found or found <= set(kind.model_fields):
+    keys = keys_of(given)
+    if not keys or keys <= set(kind.model_fields):
         return None
-    return next((job for job, config in JOBS.items() if found <= set(config.model_fields)), None)
+    return next((job for job, config in JOBS.items() if keys <= set(config.model_fields)), None)

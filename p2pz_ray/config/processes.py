@@ -19,7 +19,7 @@ class Processes(Section):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.count is not None and (self.min is not None or self.max is not None):
-            raise ValueError("has count beside min or max: keep count, or min and max")
+            raise ValueError("has count together with min or max: keep count, or min and max")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"has min {self.min} above max {self.max}: swap them")
         return self

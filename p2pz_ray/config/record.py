@@ -30,15 +30,15 @@ def record(config: BaseModel) -> dict[str, Any]:
 def fingerprint(config: BaseModel | dict[str, Any]) -> str:
     """16 hex digits that change when a key that decides pixels or rows changes. The content of the files that the
     configuration names (images, model, direction) is not included."""
-    kept = config if isinstance(config, dict) else record(config)
-    text = json.dumps(_deciding(kept), sort_keys=True)
+    values = config if isinstance(config, dict) else record(config)
+    text = json.dumps(_effective(values), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The keys that decide pixels or rows and differ between two records, each as "KEY was OLD and is
     NEW"."""
-    before, after = _deciding(old), _deciding(new)
+    before, after = _effective(old), _effective(new)
     return [
         f"{key} was {_shown(before, key)} and is {_shown(after, key)}"
         for key in sorted(before.keys() | after.keys())
@@ -46,13 +46,13 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def _deciding(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _effective(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted key → value, of the leaves that decide pixels or rows."""
     leaves: dict[str, Any] = {}
     for name, value in record.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict):
-            leaves |= _deciding(value, f"{key}.")
+            leaves |= _effective(value, f"{key}.")
         elif not _WITHOUT_EFFECT.fullmatch(key):
             leaves[key] = value
     return leaves

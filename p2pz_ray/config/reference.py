@@ -59,12 +59,12 @@ class Key:
 
 def reference() -> str:
     """The tables of all jobs, as Markdown."""
-    parts, told = [], dict[tuple[str, type], str]()
+    parts, listed = [], dict[tuple[str, type], str]()
     for job, config in JOBS.items():
-        about = inspect.cleandoc(config.__doc__ or "").splitlines()[0]
-        rows = [key.row for key in keys(config, job=job, told=told)]
+        summary = inspect.cleandoc(config.__doc__ or "").splitlines()[0]
+        rows = [key.row for key in keys(config, job=job, listed=listed)]
         parts.append(
-            "\n".join([f"### {job}", "", about, "", "| key | value | default | |", "|---|---|---|---|", *rows])
+            "\n".join([f"### {job}", "", summary, "", "| key | value | default | |", "|---|---|---|---|", *rows])
         )
     return "\n\n".join(parts) + "\n"
 
@@ -78,34 +78,34 @@ def renewed(text: str) -> str:
 def keys(
     section: type,
     before: str = "",
-    given: Any = None,
+    values: Any = None,
     *,
     job: str = "",
-    told: dict[tuple[str, type], str] | None = None,
+    listed: dict[tuple[str, type], str] | None = None,
 ) -> Iterator[Key]:
     """The keys of a section, those of the sections within it after its own name.
 
-    given: the section's own default, whose values are those of its keys. told: which job's keys include a section
+    values: the section's own default, whose values are those of its keys. listed: which job's keys include a section
     already, by the place where it stands; such a section is named in one line.
     """
-    told = {} if told is None else told
-    said = _comments(section)
+    listed = {} if listed is None else listed
+    comments = _comments(section)
     hints = get_type_hints(section, include_extras=True)
     for name, default in _defaults(section):
-        default = default if given is None else getattr(given, name)
+        default = default if values is None else getattr(values, name)
         hint, dotted = hints[name], f"{before}{_written(section, name)}"
-        container, inner = get_origin(_bare(hint)), _section(hint)
+        container, inner = get_origin(_unwrapped(hint)), _section(hint)
         plain = inner is not None and container not in (list, dict)
         if not plain or default is None or default is _REQUIRED:
-            yield Key(dotted, _type(hint), default, said.get(name, ""))
+            yield Key(dotted, _type(hint), default, comments.get(name, ""))
         if inner is None:
             continue
         dotted += {dict: ".NAME", list: "[]"}.get(container, "")
-        if told.setdefault((dotted, inner), job) != job:
-            yield Key(f"{dotted}.…", "section", _ELSEWHERE, f"as in {told[dotted, inner]}")
+        if listed.setdefault((dotted, inner), job) != job:
+            yield Key(f"{dotted}.…", "section", _ELSEWHERE, f"as in {listed[dotted, inner]}")
         else:
             yield from keys(
-                inner, f"{dotted}.", default if plain and _is_section(type(default)) else None, job=job, told=told
+                inner, f"{dotted}.", default if plain and _is_section(type(default)) else None, job=job, listed=listed
             )
 
 
@@ -119,14 +119,14 @@ def _defaults(section: type) -> Iterator[tuple[str, Any]]:
         for name, field in section.model_fields.items():
             yield name, _REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
         return
-    made: Any = section()  # of settings, every one has a default
-    for setting in dataclasses.fields(made):
-        yield setting.name, getattr(made, setting.name)
+    settings: Any = section()  # of settings, every one has a default
+    for setting in dataclasses.fields(settings):
+        yield setting.name, getattr(settings, setting.name)
 
 
 def _comments(section: type) -> dict[str, str]:
     """Field → the comment at the end of its line, of a class and of those that it extends."""
-    found: dict[str, str] = {}
+    comments: dict[str, str] = {}
     for owner in reversed(section.__mro__):
         if not owner.__module__.startswith("p2pz_ray"):
             continue
@@ -136,34 +136,34 @@ def _comments(section: type) -> dict[str, str]:
             if token.type == tokenize.NAME and token.start[1] == 4:
                 name = token.string
             elif token.type == tokenize.COMMENT and name and token.start[1] > 4:
-                found[name] = token.string.removeprefix("#").strip()
-    return found
+                comments[name] = token.string.removeprefix("#").strip()
+    return comments
 
 
 def _is_section(hint: Any) -> bool:
     return isinstance(hint, type) and (issubclass(hint, BaseModel) or dataclasses.is_dataclass(hint))
 
 
-def _bare(hint: Any) -> Any:
+def _unwrapped(hint: Any) -> Any:
     """Without what annotates it and without None."""
     if get_origin(hint) is Annotated:
-        return _bare(get_args(hint)[0])
+        return _unwrapped(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
         rest = [one for one in get_args(hint) if one is not type(None)]
-        return _bare(rest[0]) if len(rest) == 1 else hint
+        return _unwrapped(rest[0]) if len(rest) == 1 else hint
     return hint
 
 
 def _section(hint: Any) -> type | None:
     """The section that a key's value is made of, or its members are; None for a plain value."""
-    bare = _bare(hint)
+    bare = _unwrapped(hint)
     if get_origin(bare) in (list, dict):
-        bare = _bare(get_args(bare)[-1])
+        bare = _unwrapped(get_args(bare)[-1])
     return bare if _is_section(bare) else None
 
 
 def _type(hint: Any) -> str:
-    bare = _bare(hint)
+    bare = _unwrapped(hint)
     nullable = " or null" if _takes_none(hint) else ""
     if get_origin(bare) is Literal:
         return ", ".join(f"`{_value(option)}`" for option in get_args(bare)) + nullable

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
-def _written(text: str) -> str:
+def _checked_text(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty: write a value")
     if re.search(r"://[^/@]*:[^/@]*@", text):
@@ -14,7 +14,7 @@ def _written(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_written)]
+Text = Annotated[str, AfterValidator(_checked_text)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -23,8 +23,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 class Section(BaseModel):
-    """A mapping whose keys are all known, whose values are never converted from another type, and which
-    never changes."""
+    """A frozen mapping that accepts only known keys and never converts values to another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
 

@@ -18,7 +18,7 @@ class FilesConfig(Section):
 
 
 class EndpointConfig(Section):
-    """An OpenAI-compatible endpoint; the key itself stands in an environment variable, never here."""
+    """An OpenAI-compatible endpoint; the key itself is in an environment variable, never here."""
 
     base_url: Text
     model: Text
@@ -31,7 +31,7 @@ class EndpointConfig(Section):
 
 
 class SentencesConfig(Section):
-    """Where the sentences come from: the embedded template bank unless one of the keys is set."""
+    """Where the sentences come from: the embedded template bank, unless one of the keys is set."""
 
     files: FilesConfig | None = None
     endpoint: EndpointConfig | None = None
@@ -44,14 +44,13 @@ class SentencesConfig(Section):
 
     @model_validator(mode="after")
     def _one(self) -> "SentencesConfig":
-        given = [key for key, value in self if value is not None]
-        if len(given) > 1:
-            raise ValueError(f"has both {given[0]} and {given[1]}: keep one, or none for the template bank")
+        chosen = [key for key, value in self if value is not None]
+        if len(chosen) > 1:
+            raise ValueError(f"has both {chosen[0]} and {chosen[1]}: keep one, or none for the template bank")
         return self
 
     def source(self, side: Literal["source", "target"], device: str = "cpu", seed: int = 0) -> SentenceSource:
-        """What writes the sentences of one side of a direction; `device` and `seed` matter to a text model
-        alone."""
+        """What writes the sentences of one side of a direction; only a text model uses `device` and `seed`."""
         if self.files is not None:
             return TextFile(getattr(self.files, side), self.files.storage_options)
         if self.endpoint is not None:

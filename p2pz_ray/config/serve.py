@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from p2pz_ray.config.edits import EditConfig, well_named
+from p2pz_ray.config.edits import EditConfig, checked_names
 from p2pz_ray.config.engine import InversionConfig
 from p2pz_ray.config.input import CaptionsConfig, ImageConfig
 from p2pz_ray.config.model import CheckpointConfig
@@ -32,14 +32,14 @@ def _reproducible(edits: dict[str, EditConfig]) -> dict[str, EditConfig]:
                 f"has a language model write the sentences of {name}, and each replica would get other sentences: "
                 "make the direction with p2pz direction, and name its file as direction"
             )
-    return well_named(edits)
+    return checked_names(edits)
 
 
 class WordsConfig(Section):
-    """Edits between any two words, beside those that have a name."""
+    """Edits between any two words, in addition to the named ones."""
 
     allowed: bool = True
-    count: Count = 200  # sentences per word: fewer than an edit with a name has, so that nobody waits long
+    count: Count = 200  # sentences per word: fewer than for a named edit, so that nobody waits long
     kept: Count = 256  # directions that a replica remembers
 
 
@@ -126,7 +126,7 @@ class ServeConfig(Section):
         return {name: EditConfig(source=source, target=target) for name, (source, target) in MINIATURE.items()}
 
     @property
-    def taught(self) -> list[str]:
+    def student_uris(self) -> list[str]:
         """The students that are served: the miniature's own, where nothing else is configured."""
         if self.students or self.edits or self.model.name != "mini":
             return self.students

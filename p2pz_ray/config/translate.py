@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from p2pz_ray.config.edits import EditConfig, percent, swept_from, well_named
+from p2pz_ray.config.edits import EditConfig, base_name, checked_names, percent
 from p2pz_ray.config.engine import EngineConfig, InversionConfig, SafetyConfig
 from p2pz_ray.config.input import CaptionsConfig, ConditionConfig, ImageConfig, InputConfig
 from p2pz_ray.config.model import CheckpointConfig
@@ -67,7 +67,7 @@ class TranslateConfig(Section):
     @field_validator("edits", mode="after")
     @classmethod
     def _names(cls, edits: dict[str, EditConfig]) -> dict[str, EditConfig]:
-        return well_named(edits)
+        return checked_names(edits)
 
     @model_validator(mode="after")
     def _caption_known(self) -> "TranslateConfig":
@@ -88,13 +88,13 @@ class TranslateConfig(Section):
         """A student knows its edits and has nothing else to set."""
         if self.student is None:
             return self
-        unused = ("model", "inversion", "guidance", "dtype", "compile", "checkpointing", "conditions", "conditions_act")
-        idle = [key for key in unused if is_set(self, key)]
-        idle += ["captions.model"] if self.captions.model is not None else []
+        keys = ("model", "inversion", "guidance", "dtype", "compile", "checkpointing", "conditions", "conditions_act")
+        unused = [key for key in keys if is_set(self, key)]
+        unused += ["captions.model"] if self.captions.model is not None else []
         for name, edit in self.edits.items():
-            idle += [f"edits.{name}.{key}" for key in ("sentences", "count", "direction") if is_set(edit, key)]
-        if idle:
-            raise ValueError(f"student has no use for {', '.join(idle)}: leave that out, or the student")
+            unused += [f"edits.{name}.{key}" for key in ("sentences", "count", "direction") if is_set(edit, key)]
+        if unused:
+            raise ValueError(f"student has no use for {', '.join(unused)}: leave that out, or the student")
         return self
 
     @model_validator(mode="after")
@@ -103,20 +103,22 @@ class TranslateConfig(Section):
         if self.engine is None:
             return self
         others = ("student", "inversion", "guidance", "compile", "checkpointing", "conditions", "conditions_act")
-        idle = [key for key in others if is_set(self, key)]
-        idle += [f"model.{key}" for key in ("vae", "loras") if is_set(self.model, key)]
+        unused = [key for key in others if is_set(self, key)]
+        unused += [f"model.{key}" for key in ("vae", "loras") if is_set(self.model, key)]
         words = ("source", "target")
         for name, edit in self.edits.items():
-            idle += [f"edits.{name}.{key}" for key in EditConfig.model_fields if key not in words and is_set(edit, key)]
-        if idle:
-            raise ValueError(f"engine has no use for {', '.join(idle)}: leave that out, or the engine")
+            unused += [
+                f"edits.{name}.{key}" for key in EditConfig.model_fields if key not in words and is_set(edit, key)
+            ]
+        if unused:
+            raise ValueError(f"engine has no use for {', '.join(unused)}: leave that out, or the engine")
         return self
 
     def parts_of(self, name: str) -> dict[str, float]:
         """Edit → strength, for the edits made at once under a name. Their names are those without the strength."""
         edit = self.edits[name]
         parts = {part: self.edits[part].strength for part in edit.compose} if edit.compose else {name: 1.0}
-        return {swept_from(part, self.edits[part].strength): share * edit.strength for part, share in parts.items()}
+        return {base_name(part, self.edits[part].strength): share * edit.strength for part, share in parts.items()}
 
     @property
     def caption_otherwise(self) -> str:

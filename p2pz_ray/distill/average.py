@@ -11,9 +11,9 @@ def decay(seen: int, batch: int, half_life: float) -> float:
 
 
 @torch.no_grad()
-def average(into: nn.Module, of: nn.Module, beta: float) -> None:
-    """into ← β·into + (1-β)·of; buffers are copied."""
-    for mine, theirs in zip(into.parameters(), of.parameters(), strict=True):
-        mine.lerp_(theirs, 1 - beta)
-    for kept, fresh in zip(into.buffers(), of.buffers(), strict=True):
-        kept.copy_(fresh)
+def average(target: nn.Module, source: nn.Module, beta: float) -> None:
+    """target ← β·target + (1-β)·source; buffers are copied."""
+    for ours, theirs in zip(target.parameters(), source.parameters(), strict=True):
+        ours.lerp_(theirs, 1 - beta)
+    for buffer, fresh in zip(target.buffers(), source.buffers(), strict=True):
+        buffer.copy_(fresh)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from p2pz_ray.errors import ConfigError, first_line
 
-_COMPARED: dict[type[ast.AST], str] = {
+_COMPARISONS: dict[type[ast.AST], str] = {
     ast.Eq: "equal",
     ast.NotEq: "not_equal",
     ast.Lt: "less",
@@ -22,17 +22,17 @@ _COMPARED: dict[type[ast.AST], str] = {
     ast.Gt: "greater",
     ast.GtE: "greater_equal",
 }
-_RECKONED: dict[type[ast.AST], str] = {
+_ARITHMETIC: dict[type[ast.AST], str] = {
     ast.Add: "add",
     ast.Sub: "subtract",
     ast.Mult: "multiply",
     ast.Div: "divide",
 }
-_JOINED: dict[type[ast.AST], str] = {ast.And: "and_kleene", ast.Or: "or_kleene"}
+_LOGIC: dict[type[ast.AST], str] = {ast.And: "and_kleene", ast.Or: "or_kleene"}
 
 
 class Condition:
-    """`text` split into parts that must all hold. Raises ConfigError where it is no condition."""
+    """`text` split into parts that must all hold. Raises ConfigError if it isn't a condition."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -40,8 +40,8 @@ class Condition:
             tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise ConfigError(f"pairs.filter {text!r} is not a condition ({first_line(error)}).") from None
-        whole = tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]
-        self._parts = [(ast.unparse(part), part) for part in whole]
+        conjuncts = tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]
+        self._parts = [(ast.unparse(part), part) for part in conjuncts]
         for _, part in self._parts:
             self._check(part)
 
@@ -51,14 +51,14 @@ class Condition:
 
     def _rows(self, text: str, part: ast.expr, table: pa.Table) -> np.ndarray:
         try:
-            found = self._value(part, table)
-            if isinstance(found, pa.ChunkedArray):
-                found = found.combine_chunks()
-            if not isinstance(found, pa.Array | pa.ChunkedArray) or not pa.types.is_boolean(found.type):
+            result = self._value(part, table)
+            if isinstance(result, pa.ChunkedArray):
+                result = result.combine_chunks()
+            if not isinstance(result, pa.Array | pa.ChunkedArray) or not pa.types.is_boolean(result.type):
                 raise TypeError("it compares nothing")
         except (pa.ArrowException, TypeError, RecursionError) as error:
             raise ConfigError(f"{text} in pairs.filter can't be evaluated ({first_line(error)}).") from None
-        return np.asarray(pc.fill_null(found, False).to_numpy(zero_copy_only=False), dtype=bool)
+        return np.asarray(pc.fill_null(result, False).to_numpy(zero_copy_only=False), dtype=bool)
 
     def _check(self, node: ast.expr) -> None:
         """Raise ConfigError for an expression that isn't allowed, before any table is read."""
@@ -67,9 +67,9 @@ class Condition:
                 pass
             case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
                 inner = [operand]
-            case ast.Compare(left=left, ops=ops, comparators=rest) if all(type(op) in _COMPARED for op in ops):
-                inner = [left, *rest]
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _RECKONED:
+            case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in _COMPARISONS for op in ops):
+                inner = [left, *others]
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
                 inner = [left, right]
             case ast.Name():
                 inner = []
@@ -87,22 +87,22 @@ class Condition:
         call: Callable[..., Any]
         match node:
             case ast.BoolOp(op=op, values=values):
-                call = getattr(pc, _JOINED[type(op)])
-                found = self._value(values[0], table)
+                call = getattr(pc, _LOGIC[type(op)])
+                result = self._value(values[0], table)
                 for value in values[1:]:
-                    found = call(found, self._value(value, table))
-                return found
+                    result = call(result, self._value(value, table))
+                return result
             case ast.UnaryOp(op=op, operand=operand):
                 return (pc.invert if isinstance(op, ast.Not) else pc.negate)(self._value(operand, table))
-            case ast.Compare(left=left, ops=ops, comparators=rest):
-                values = [self._value(part, table) for part in [left, *rest]]
-                found = None
-                for comparison, one, other in zip(ops, values, values[1:], strict=False):
-                    held = getattr(pc, _COMPARED[type(comparison)])(one, other)
-                    found = held if found is None else pc.and_kleene(found, held)
-                return found
+            case ast.Compare(left=left, ops=ops, comparators=others):
+                values = [self._value(part, table) for part in [left, *others]]
+                result = None
+                for comparison, left_value, right_value in zip(ops, values, values[1:], strict=False):
+                    holds = getattr(pc, _COMPARISONS[type(comparison)])(left_value, right_value)
+                    result = holds if result is None else pc.and_kleene(result, holds)
+                return result
             case ast.BinOp(left=left, op=op, right=right):
-                return getattr(pc, _RECKONED[type(op)])(self._value(left, table), self._value(right, table))
+                return getattr(pc, _ARITHMETIC[type(op)])(self._value(left, table), self._value(right, table))
             case ast.Name(id=name):
                 if name not in table.column_names:
                     raise ConfigError(

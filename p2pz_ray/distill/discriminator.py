@@ -37,12 +37,12 @@ class Discriminator(nn.Module):
         super().__init__()
         self.group = group
         sides = [size >> i for i in range((size // 4).bit_length())]
-        at = [width(side, config.base, config.max) for side in sides]
-        self.rgb = Conv(6, at[0], 1)
-        self.blocks = nn.Sequential(*(Block(a, b) for a, b in pairwise(at)))
-        self.last = Conv(at[-1] + 1, at[-1], 3)
-        self.dense, self.logit = Linear(at[-1] * 16, at[-1]), Linear(at[-1], 1)
-        self.edit = Linear(directions, at[-1]) if directions else None
+        widths = [width(side, config.base, config.max) for side in sides]
+        self.rgb = Conv(6, widths[0], 1)
+        self.blocks = nn.Sequential(*(Block(a, b) for a, b in pairwise(widths)))
+        self.last = Conv(widths[-1] + 1, widths[-1], 3)
+        self.dense, self.logit = Linear(widths[-1] * 16, widths[-1]), Linear(widths[-1], 1)
+        self.edit = Linear(directions, widths[-1]) if directions else None
 
     def forward(self, picture: Tensor, condition: Tensor, direction: Tensor | None = None) -> Tensor:
         x = self.blocks(self.rgb(torch.cat([picture, condition], 1)))
@@ -54,6 +54,6 @@ class Discriminator(nn.Module):
         y: Tensor = self.logit(features).squeeze(1)
         if self.edit is not None:
             assert direction is not None
-            wanted = self.edit(direction * math.sqrt(direction.shape[1]))
-            y = y + (features * wanted).sum(1) / math.sqrt(wanted.shape[1])
+            projection = self.edit(direction * math.sqrt(direction.shape[1]))
+            y = y + (features * projection).sum(1) / math.sqrt(projection.shape[1])
         return y

@@ -15,8 +15,8 @@ def distill(config: Given, *settings: str) -> Distilled:
     """Train a student, or resume a training; prints the progress. Raises as `distill.run.distill` does."""
     from p2pz_ray.config.distill import DistillConfig
 
-    found = configuration(config, settings, DistillConfig)
+    parsed = configuration(config, settings, DistillConfig)
     with doing("Loading PyTorch"):
         from p2pz_ray.distill.run import distill as run  # for a configuration that is right
 
-    return run(found)
+    return run(parsed)

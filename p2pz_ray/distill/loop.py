@@ -29,7 +29,7 @@ from p2pz_ray.picture.codec import encode
 from p2pz_ray.running.progress import duration
 from p2pz_ray.student.student import save_student, to_pixels
 
-LOOK_ROWS = 16
+SCORED_ROWS = 16
 SHEET_ROWS = 8
 
 Scores = dict[str, float]
@@ -66,13 +66,13 @@ def train(
             losses = trainer.advance()
         except DivergedError as error:
             raise P2PZError(f"{error}: {_last_good(checkpoints)}") from None
-        means = log.add(trainer.step, losses, shown=first)
+        means = log.add(trainer.step, losses, printed=first)
         if means and board is not None:
             board.losses(trainer.step, means)
         if trainer.step % every and trainer.step < total:
             continue
         if board is not None:
-            _look(config, folder, index, trainer, board)
+            _evaluate(config, folder, index, trainer, board)
             log.put(folder)
             board.put()
             checkpoints.save(trainer.step, trainer.state())
@@ -98,8 +98,8 @@ def scores(trainer: Trainer, pairs: Shards, most: int) -> Scores:
     """
     sums: dict[str, float] = {}
     numbers = pairs.evenly(most)
-    for start in range(0, len(numbers), LOOK_ROWS):
-        x, y, direction = (tensor.to(trainer.device) for tensor in pairs.read(numbers[start : start + LOOK_ROWS]))
+    for start in range(0, len(numbers), SCORED_ROWS):
+        x, y, direction = (tensor.to(trainer.device) for tensor in pairs.read(numbers[start : start + SCORED_ROWS]))
         with torch.no_grad():
             for prefix, answer in (("", _answer(trainer, x, direction)), ("identity_", x)):
                 distances = {"error": ((answer - y) / 2).square().mean((1, 2, 3)).sum()}
@@ -116,12 +116,12 @@ def _answer(trainer: Trainer, x: Tensor, direction: Tensor) -> Tensor:
     return answer.clamp(-1, 1)
 
 
-def _look(config: DistillConfig, folder: RunFolder, index: dict[str, Any], trainer: Trainer, board: Board) -> None:
+def _evaluate(config: DistillConfig, folder: RunFolder, index: dict[str, Any], trainer: Trainer, board: Board) -> None:
     """Score the average generator on held-out pairs, or on training pairs where none are held out; draw the sheet, and
     save the student if it is the best so far."""
     test = Shards(folder, index, "test", held=1)
-    shown = test if len(test) else Shards(folder, index, "train", held=1)
-    current = scores(trainer, shown, config.training.evaluated)
+    pairs = test if len(test) else Shards(folder, index, "train", held=1)
+    current = scores(trainer, pairs, config.training.evaluated)
     if math.isfinite(current[config.metric]) and (
         trainer.best is None or current[config.metric] < trainer.best[config.metric]
     ):
@@ -134,8 +134,8 @@ def _look(config: DistillConfig, folder: RunFolder, index: dict[str, Any], train
             "batch": config.training.batch,
             **trainer.best,
         }
-        save_student(folder.store, "student", trainer.average, shown.repertoire, facts, config.half)
-    x, y, direction = shown.read(shown.evenly(SHEET_ROWS))
+        save_student(folder.store, "student", trainer.average, pairs.repertoire, facts, config.half)
+    x, y, direction = pairs.read(pairs.evenly(SHEET_ROWS))
     with torch.no_grad():
         answer = _answer(trainer, x.to(trainer.device), direction.to(trainer.device)).cpu()
     rows = [np.concatenate(list(to_pixels(pictures)), axis=1) for pictures in (x, y, answer)]
@@ -158,9 +158,9 @@ class _Log:
         self._config, self._say = config.training, say
         self._sums: dict[str, list[float]] = {}
         self._lines: list[str] = []
-        self._began, self._from = time.monotonic(), step
+        self._started, self._first = time.monotonic(), step
 
-    def add(self, step: int, losses: Scores, shown: bool) -> Scores | None:
+    def add(self, step: int, losses: Scores, printed: bool) -> Scores | None:
         """The mean losses since the last line, if a line is due; else None."""
         for name, value in losses.items():
             self._sums.setdefault(name, []).append(value)
@@ -168,13 +168,13 @@ class _Log:
             return None
         means = {name: round(sum(values) / len(values), 5) for name, values in self._sums.items()}
         self._sums = {}
-        rate = (step - self._from) / (time.monotonic() - self._began)
+        rate = (step - self._first) / (time.monotonic() - self._started)
         self._lines.append(json.dumps({"step": step, **means, "steps_per_second": round(rate, 3)}))
-        if shown:
+        if printed:
             remaining = duration((self._config.steps - step) / rate)
-            spelt = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
+            values = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
             done = f"step {step:,} of {self._config.steps:,} ({step / self._config.steps:.0%})"
-            self._say(f"{done}, {rate * self._config.batch:.1f} images/s, {remaining} left; {spelt}")
+            self._say(f"{done}, {rate * self._config.batch:.1f} images/s, {remaining} left; {values}")
         return means
 
     def put(self, folder: RunFolder) -> None:

@@ -24,5 +24,5 @@ def r1_penalty(logits: Tensor, picture: Tensor) -> Tensor:
     return gradient.square().sum((1, 2, 3))
 
 
-def l1(made: Tensor, wanted: Tensor) -> Tensor:
-    return (made - wanted).abs().mean((1, 2, 3))
+def l1(output: Tensor, target: Tensor) -> Tensor:
+    return (output - target).abs().mean((1, 2, 3))

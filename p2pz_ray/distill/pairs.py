@@ -52,42 +52,44 @@ class PairSource:
 
     def candidates(self) -> list[Candidate]:
         """The pairs with status ok that pass the filter, in an order that depends only on the files."""
-        found: list[Candidate] = []
+        candidates: list[Candidate] = []
         for number, store in enumerate(self._stores):
-            found += self._of_run(number, store) if self.config.runs else self._of_table(number, store)
-        if not found:
+            candidates += self._of_run(number, store) if self.config.runs else self._of_table(number, store)
+        if not candidates:
             where = ", ".join(store.uri for store in self._stores)
             raise ConfigError(f"{where} holds no pairs yet: run p2pz translate first.")
-        found = self._of_edit(found)
-        self.total = len(found)
-        found = self._keep("status is ok", found, [one.values.get("status", "ok") == "ok" for one in found])
-        if self.config.filter is None or not found:
-            return found
-        columns = sorted({name for one in found for name in one.values})
+        candidates = self._of_edit(candidates)
+        self.total = len(candidates)
+        candidates = self._keep(
+            "status is ok", candidates, [candidate.values.get("status", "ok") == "ok" for candidate in candidates]
+        )
+        if self.config.filter is None or not candidates:
+            return candidates
+        columns = sorted({name for candidate in candidates for name in candidate.values})
         try:
-            table = pa.table({name: [one.values.get(name) for one in found] for name in columns})
+            table = pa.table({name: [candidate.values.get(name) for candidate in candidates] for name in columns})
         except pa.ArrowException as error:
             raise ConfigError(
                 f"The scores of {self.config.runs} have different types ({first_line(error)})."
             ) from error
-        rows = np.arange(len(found))
-        for text, held in Condition(self.config.filter).passed(table):
-            kept = held[rows]
+        rows = np.arange(len(candidates))
+        for text, passes in Condition(self.config.filter).passed(table):
+            kept = passes[rows]
             self.drop(text, int((~kept).sum()))
             rows = rows[kept]
-        return [found[row] for row in rows]
+        return [candidates[row] for row in rows]
 
-    def pictures(self, wanted: Sequence[Candidate]) -> Iterator[tuple[Candidate, bytes | None, bytes | None]]:
+    def pictures(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, bytes | None, bytes | None]]:
         """Each candidate with its encoded source and edited picture, or None; a few in memory at a time."""
-        at: dict[tuple[int, str], dict[int, Candidate]] = {}
-        for one in wanted:
-            at.setdefault(one.place[:2], {})[one.place[2]] = one
-        for (number, file), rows in at.items():
+        by_file: dict[tuple[int, str], dict[int, Candidate]] = {}
+        for candidate in candidates:
+            by_file.setdefault(candidate.place[:2], {})[candidate.place[2]] = candidate
+        for (number, file), rows in by_file.items():
             start = 0
             for batch in self._batches(self._stores[number], file, list(self._pictures)):
-                here = [row for row in range(start, start + batch.num_rows) if row in rows]
+                chosen = [row for row in range(start, start + batch.num_rows) if row in rows]
                 columns = [batch.column(name) for name in self._pictures]
-                for row in here:
+                for row in chosen:
                     source, edited = (_bytes(column[row - start].as_py()) for column in columns)
                     yield rows[row], source, edited
                 start += batch.num_rows
@@ -96,19 +98,25 @@ class PairSource:
         """Count pairs that are left out."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
-    def _keep(self, reason: str, found: list[Candidate], held: Sequence[bool]) -> list[Candidate]:
-        self.drop(reason, len(found) - sum(held))
-        return [one for one, kept in zip(found, held, strict=True) if kept]
+    def _keep(self, reason: str, candidates: list[Candidate], passes: Sequence[bool]) -> list[Candidate]:
+        self.drop(reason, len(candidates) - sum(passes))
+        return [candidate for candidate, kept in zip(candidates, passes, strict=True) if kept]
 
-    def _of_edit(self, found: list[Candidate]) -> list[Candidate]:
+    def _of_edit(self, candidates: list[Candidate]) -> list[Candidate]:
         """All candidates, or those of the configured edit: by the run's name for it, or at all its strengths."""
-        wanted = self.config.edit
-        if wanted is None:
-            return found
-        kept = [one for one in found if one.values.get("edit") == wanted or list(one.parts) == [wanted]]
+        edit = self.config.edit
+        if edit is None:
+            return candidates
+        kept = [
+            candidate
+            for candidate in candidates
+            if candidate.values.get("edit") == edit or list(candidate.parts) == [edit]
+        ]
         if not kept:
-            edits = sorted({str(one.values["edit"]) for one in found if one.values.get("edit") is not None})
-            raise ConfigError(f"pairs.edit is {wanted}, but the pairs are of {', '.join(edits) or 'no edit'}.")
+            edits = sorted(
+                {str(candidate.values["edit"]) for candidate in candidates if candidate.values.get("edit") is not None}
+            )
+            raise ConfigError(f"pairs.edit is {edit}, but the pairs are of {', '.join(edits) or 'no edit'}.")
         return kept
 
     @property
@@ -121,20 +129,20 @@ class PairSource:
         plan = folder.plan()
         if plan is None:
             raise ConfigError(f"{store.uri} is not a run: it has no plan.json, so give the output of p2pz translate.")
-        scores, shown = self._scores(store), parts_of_run(folder)
+        scores, parts_of = self._scores(store), parts_of_run(folder)
         for manifest in folder.manifests(plan.ids).values():
             row = 0
             for batch in self._batches(store, manifest.file, list(_PLAIN)):
                 for values in batch.to_pylist():
-                    known = scores.get((values["id"], values["edit"]), {})
-                    parts = shown.get(values["edit"], {values["edit"]: 1.0})
-                    strength = {"strength": max(parts.values())}  # so that a filter may depend on it
-                    yield Candidate((number, manifest.file, row), known | values | strength, parts)
+                    pair_scores = scores.get((values["id"], values["edit"]), {})
+                    parts = parts_of.get(values["edit"], {values["edit"]: 1.0})
+                    strength = {"strength": max(parts.values())}  # so that a filter can use it
+                    yield Candidate((number, manifest.file, row), pair_scores | values | strength, parts)
                     row += 1
 
     def _scores(self, store: Store) -> dict[tuple[str, str], dict[str, Any]]:
         """(id, edit) → scores, merged from all score files; {} for a run without scores."""
-        found: dict[tuple[str, str], dict[str, Any]] = {}
+        scores: dict[tuple[str, str], dict[str, Any]] = {}
         for name in store.list("scores"):
             if not name.endswith(".parquet"):
                 continue
@@ -143,8 +151,8 @@ class PairSource:
                 if not {"id", "edit"} <= set(batch.schema.names):
                     raise ConfigError(f"{store.name(file)} has no columns id and edit: run p2pz evaluate again.")
                 for values in batch.to_pylist():
-                    found.setdefault((values["id"], values["edit"]), {}).update(values)
-        return found
+                    scores.setdefault((values["id"], values["edit"]), {}).update(values)
+        return scores
 
     def _of_table(self, number: int, store: Store) -> Iterator[Candidate]:
         files = [""]
@@ -162,18 +170,18 @@ class PairSource:
 
     def _plain_columns(self, store: Store, file: str) -> list[str]:
         """The columns of a table that a filter can use, including the id."""
-        name, named = store.name(file), self.config.columns
+        name, columns = store.name(file), self.config.columns
         with store.open(file) as opened:
             try:
                 schema = pq.ParquetFile(opened).schema_arrow
             except _BROKEN as error:
                 raise _unreadable(name, error) from error
         for picture in self._pictures:
-            check_schema(schema, name, Columns(id=named.id, image=picture))
-        if named.id not in schema.names:
-            raise ConfigError(f"{name} has no column {named.id}: set pairs.columns.id to one of {schema.names}.")
-        held = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary)
-        return [field.name for field in schema if not any(test(field.type) for test in held)]
+            check_schema(schema, name, Columns(id=columns.id, image=picture))
+        if columns.id not in schema.names:
+            raise ConfigError(f"{name} has no column {columns.id}: set pairs.columns.id to one of {schema.names}.")
+        excluded = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary)
+        return [field.name for field in schema if not any(test(field.type) for test in excluded)]
 
     def _batches(self, store: Store, file: str, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         with store.open(file) as opened:

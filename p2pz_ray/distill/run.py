@@ -120,9 +120,9 @@ def _refuse_difference(config: DistillConfig, recorded: dict[str, Any]) -> None:
         )
 
 
-def _deciding(whole: dict[str, Any]) -> dict[str, Any]:
+def _deciding(config: dict[str, Any]) -> dict[str, Any]:
     """The keys that decide a step's weights. With a cooldown `steps` is one of them, since the rate depends on it."""
-    kept = {key: value for key, value in whole.items() if key not in _FREE}
-    training = dict(kept.get("training") or {})
+    keys = {key: value for key, value in config.items() if key not in _FREE}
+    training = dict(keys.get("training") or {})
     free = [key for key in _FREE_OF_TRAINING if not (key == "steps" and training.get("cooldown"))]
-    return kept | {"training": {key: value for key, value in training.items() if key not in free}}
+    return keys | {"training": {key: value for key, value in training.items() if key not in free}}

@@ -49,32 +49,35 @@ def prepare_pairs(config: DistillConfig, folder: RunFolder) -> dict[str, Any]:
         return dict(index)
     source = PairSource(config.pairs)
     candidates = _sample(source.candidates(), config)
-    known = _repertoire(source, candidates, config)
+    known_edits = _repertoire(source, candidates, config)
     parts: dict[str, _Writer] = {part: _Writer(folder, part) for part in ("train", "test")}
     size = config.image.size
     repeats = _Repeats(config.pairs.duplicates)
-    for one, before, after in source.pictures(candidates):
+    for candidate, before, after in source.pictures(candidates):
         if before is None or after is None:
             source.drop("has both pictures")
             continue
-        size = size or _own_size(before, one.id)
+        size = size or _own_size(before, candidate.id)
         try:
-            if config.image.size is None and not _own_size(before, one.id) == _own_size(after, one.id) == size:
-                sizes = (_own_size(before, one.id), _own_size(after, one.id))
+            if (
+                config.image.size is None
+                and not _own_size(before, candidate.id) == _own_size(after, candidate.id) == size
+            ):
+                sizes = (_own_size(before, candidate.id), _own_size(after, candidate.id))
                 raise ConfigError(
-                    f"The pair {one.id} has pictures of {sizes[0]} and {sizes[1]} (height, width), others of {size}: "
-                    "set image.size, and all are resized to it."
+                    f"The pair {candidate.id} has pictures of {sizes[0]} and {sizes[1]} (height, width), others of "
+                    f"{size}: set image.size, and all are resized to it."
                 )
             policy = DecodePolicy(size, config.image.fit, config.image.max_bytes, config.image.max_pixels)
             pictures = decode(before, policy), decode(after, policy)
         except ImageError:
             source.drop("can be decoded")
             continue
-        if repeats.seen(one, pictures[0]):
+        if repeats.seen(candidate, pictures[0]):
             source.drop("is no near duplicate of another")
             continue
-        part = "test" if _drawn(one.id, config.seed) < config.pairs.test else "train"
-        parts[part].add(one, *pictures)
+        part = "test" if _uniform(candidate.id, config.seed) < config.pairs.test else "train"
+        parts[part].add(candidate, *pictures)
     if not parts["train"].rows:
         raise ConfigError(_none_left(source.total, source.dropped, parts["test"].rows))
     assert size is not None
@@ -84,7 +87,7 @@ def prepare_pairs(config: DistillConfig, folder: RunFolder) -> dict[str, Any]:
         raise ConfigError(f"{error}.") from None
     index = {
         "size": side,
-        "edits": known.to_json(),
+        "edits": known_edits.to_json(),
         "total": source.total,
         "dropped": source.dropped,
         **{part: writer.close() for part, writer in parts.items()},
@@ -198,9 +201,14 @@ class _Writer:
         self._bytes: dict[str, int] = {}
         self.rows = 0
 
-    def add(self, one: Candidate, source: Pixels, edited: Pixels) -> None:
-        row = {"id": one.id, "source": encode(source), "edited": encode(edited), "parts": json.dumps(dict(one.parts))}
-        edit = " + ".join(sorted(one.parts))
+    def add(self, candidate: Candidate, source: Pixels, edited: Pixels) -> None:
+        row = {
+            "id": candidate.id,
+            "source": encode(source),
+            "edited": encode(edited),
+            "parts": json.dumps(dict(candidate.parts)),
+        }
+        edit = " + ".join(sorted(candidate.parts))
         waiting = self._waiting.setdefault(edit, [])
         waiting.append(row)
         self._bytes[edit] = self._bytes.get(edit, 0) + len(row["source"]) + len(row["edited"])
@@ -233,13 +241,13 @@ class _Repeats:
         self._pairs: set[tuple[str, bytes, str]] = set()
         self._all = not duplicates
 
-    def seen(self, one: Candidate, picture: Pixels) -> bool:
+    def seen(self, candidate: Candidate, picture: Pixels) -> bool:
         if self._all:
             return False
-        source = one.id, hashlib.sha256(picture.tobytes()).digest()
+        source = candidate.id, hashlib.sha256(picture.tobytes()).digest()
         if source not in self._sources:
             self._sources[source] = self._alike.seen(picture)
-        pair = *source, json.dumps(dict(one.parts), sort_keys=True)
+        pair = *source, json.dumps(dict(candidate.parts), sort_keys=True)
         again = pair in self._pairs
         self._pairs.add(pair)
         return again or self._sources[source]
@@ -247,21 +255,21 @@ class _Repeats:
 
 def _repertoire(source: PairSource, candidates: Sequence[Candidate], config: DistillConfig) -> Repertoire:
     """The edits that the student will know. Raises ConfigError where its generator can't tell them apart."""
-    shown = {json.dumps(dict(one.parts), sort_keys=True): one.parts for one in candidates}
-    edits = sorted({name for parts in shown.values() for name in parts})
+    combinations = {json.dumps(dict(candidate.parts), sort_keys=True): candidate.parts for candidate in candidates}
+    edits = sorted({name for parts in combinations.values() for name in parts})
     if not config.generator.style:
-        if len(shown) > 1:
+        if len(combinations) > 1:
             raise ConfigError(
-                f"The pairs show {', '.join(edits)} in {len(shown)} ways (edits, strengths, several at once), but "
-                "generator.style is 0, which is for one edit at one strength: set generator.style, or pairs.edit."
+                f"The pairs show {', '.join(edits)} in {len(combinations)} ways (edits, strengths, several at once), "
+                "but generator.style is 0, which is for one edit at one strength: set generator.style, or pairs.edit."
             )
         return Repertoire({name: Skill() for name in edits[:1]})
-    if {} in shown.values():
+    if {} in combinations.values():
         raise ConfigError("generator.style needs the names of edits, and the pairs have none: set it to 0.")
-    known = repertoire(source.folders, shown.values())
-    if any(strength <= 0 for parts in shown.values() for strength in parts.values()):
+    result = repertoire(source.folders, combinations.values())
+    if any(strength <= 0 for parts in combinations.values() for strength in parts.values()):
         raise ConfigError("The pairs show a strength of 0 or below: leave it out, since 0 is always the source itself.")
-    return known
+    return result
 
 
 def _sample(candidates: list[Candidate], config: DistillConfig) -> list[Candidate]:
@@ -269,32 +277,34 @@ def _sample(candidates: list[Candidate], config: DistillConfig) -> list[Candidat
     most = config.pairs.max_pairs
     if most is None or len(candidates) <= most:
         return candidates
-    counts = Counter(one.id for one in candidates)
+    counts = Counter(candidate.id for candidate in candidates)
     kept, room = set(), most
-    for id in sorted(counts, key=lambda id: _drawn(id, config.seed, "sample")):
+    for id in sorted(counts, key=lambda id: _uniform(id, config.seed, "sample")):
         room -= counts[id]
         if room < 0:
             break
         kept.add(id)
-    return [one for one in candidates if one.id in kept]
+    return [candidate for candidate in candidates if candidate.id in kept]
 
 
 def _own_size(data: bytes, id: str) -> tuple[int, int]:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            return opened.height, opened.width
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.height, image.width
     except Exception as error:  # decoders fail on broken files with nearly every kind of exception
         raise ImageError(f"The pair {id} has a picture that can't be decoded.") from error
 
 
-def _drawn(id: str, seed: int, purpose: str = "") -> float:
+def _uniform(id: str, seed: int, purpose: str = "") -> float:
     """A number in 0 … 1 from a source's id alone, so that it is the same for all pairs of one source."""
     digest = hashlib.sha256(f"{seed}:{purpose}{id}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _none_left(total: int, dropped: dict[str, int], test: int) -> str:
-    taken = [f"“{reason}” took {count:,}" for reason, count in dropped.items() if count]
+    reasons = [f"“{reason}” took {count:,}" for reason, count in dropped.items() if count]
     if test:
-        taken.append(f"pairs.test took {test:,}")
-    return f"No pair is left to learn from, of {total:,}: {', '.join(taken)}. Loosen pairs.filter, or make more pairs."
+        reasons.append(f"pairs.test took {test:,}")
+    return (
+        f"No pair is left to learn from, of {total:,}: {', '.join(reasons)}. Loosen pairs.filter, or make more pairs."
+    )

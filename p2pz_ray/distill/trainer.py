@@ -24,7 +24,7 @@ from p2pz_ray.distill.peers import Peers
 from p2pz_ray.distill.shards import Shards, Turns
 from p2pz_ray.errors import P2PZError
 from p2pz_ray.perceptual import load_perceptual
-from p2pz_ray.student.generator import Lot
+from p2pz_ray.student.generator import NetworkDraws
 from p2pz_ray.student.student import build_generator
 
 BETA2 = 0.99
@@ -51,9 +51,9 @@ class Trainer:
         self.generator = self.generator.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         self.discriminator: Discriminator | None = None
         if config.losses.adversarial:
-            known = train.repertoire.width
-            self.discriminator = Discriminator(config.discriminator, size, config.training.group, known).to(device)
-            self.discriminator = self.discriminator.to(memory_format=torch.channels_last)
+            directions = train.repertoire.width
+            self.discriminator = Discriminator(config.discriminator, size, config.training.group, directions).to(device)
+            self.discriminator = self.discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.perceptual = load_perceptual(config.perceptual).to(device) if config.perceptual else None
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         for module in filter(None, (self.generator, self.average, self.discriminator)):
@@ -69,8 +69,8 @@ class Trainer:
         self.r1 = r1_weight(config.losses, size, config.training.batch)
         self._rows = peers.rows(config.training.batch, config.training.group)
         self._parts = _parts(self._rows, config.training)
-        self._pairs, self._shown = (
-            Augmentation(of) for of in (config.augmentation.pairs, config.augmentation.discriminator)
+        self._pair_augmentation, self._discriminator_augmentation = (
+            Augmentation(settings) for settings in (config.augmentation.pairs, config.augmentation.discriminator)
         )
         self._train = train
         self._order = Turns(train.rows, train.edits, config.training.shuffle_shards, config.seed)
@@ -83,11 +83,11 @@ class Trainer:
         batch = config.training.batch
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = self.rates[name] * schedule(config.training, self.step)
-        shown = self._shown_now()
-        opponent = self.discriminator if self.step >= config.losses.adversarial_after else None
-        losses = self._generator_step(opponent, shown)
-        if opponent is not None:
-            losses |= self._discriminator_step(opponent, shown)
+        parts = self._micro_batches()
+        discriminator = self.discriminator if self.step >= config.losses.adversarial_after else None
+        losses = self._generator_step(discriminator, parts)
+        if discriminator is not None:
+            losses |= self._discriminator_step(discriminator, parts)
         names = list(losses)
         summed = self.peers.sum(torch.stack([losses[name] for name in names]))
         numbers = dict(zip(names, summed.tolist(), strict=True))
@@ -123,54 +123,62 @@ class Trainer:
             ) from None
 
     def _modules(self) -> dict[str, nn.Module]:
-        known = {"generator": self.generator, "average": self.average, "discriminator": self.discriminator}
-        return {name: module for name, module in known.items() if module is not None}
+        modules = {"generator": self.generator, "average": self.average, "discriminator": self.discriminator}
+        return {name: module for name, module in modules.items() if module is not None}
 
-    def _generator_step(self, opponent: Discriminator | None, shown: "list[_Part]") -> dict[str, Tensor]:
+    def _generator_step(self, discriminator: Discriminator | None, parts: "list[_Part]") -> dict[str, Tensor]:
         weights, losses = self.config.losses, _Sums()
-        if opponent is not None:
-            opponent.requires_grad_(False)
+        if discriminator is not None:
+            discriminator.requires_grad_(False)
         self.optimizers["generator"].zero_grad(set_to_none=True)
-        for part in shown:
+        for part in parts:
             with self._cast():
-                made = self.generator(part.x, part.direction, part.lot)
-                total = weights.l1 * losses.add("l1", l1(made, part.y).mean(), part.share)
-                if opponent is not None:
-                    condition = self._shown.apply(part.x, part.draw)
-                    logits = opponent(self._shown.apply(made, part.draw), condition, part.direction)
-                    played = losses.add("generator", generator_loss(logits).mean(), part.share)
-                    total = total + weights.adversarial * played
+                output = self.generator(part.x, part.direction, part.network_draws)
+                total = weights.l1 * losses.add("l1", l1(output, part.y).mean(), part.share)
+                if discriminator is not None:
+                    condition = self._discriminator_augmentation.apply(part.x, part.draw)
+                    logits = discriminator(
+                        self._discriminator_augmentation.apply(output, part.draw), condition, part.direction
+                    )
+                    adversarial = losses.add("generator", generator_loss(logits).mean(), part.share)
+                    total = total + weights.adversarial * adversarial
                 if self.perceptual is not None and weights.perceptual and self.step % weights.perceptual_every == 0:
-                    seen = losses.add("perceptual", self.perceptual(made, part.y).mean(), part.share)
-                    total = total + weights.perceptual * weights.perceptual_every * seen
+                    distance = losses.add("perceptual", self.perceptual(output, part.y).mean(), part.share)
+                    total = total + weights.perceptual * weights.perceptual_every * distance
             (total * part.share).backward()
-            part.made = made.detach()
+            part.output = output.detach()
         self._descend("generator", self.generator)
         return losses.sums
 
-    def _discriminator_step(self, judge: Discriminator, shown: "list[_Part]") -> dict[str, Tensor]:
-        judge.requires_grad_(True)
+    def _discriminator_step(self, discriminator: Discriminator, parts: "list[_Part]") -> dict[str, Tensor]:
+        discriminator.requires_grad_(True)
         losses = _Sums()
         self.optimizers["discriminator"].zero_grad(set_to_none=True)
-        for part in shown:
-            condition = self._shown.apply(part.x, part.draw)
+        for part in parts:
+            condition = self._discriminator_augmentation.apply(part.x, part.draw)
             with self._cast():
-                real = judge(self._shown.apply(part.y, part.draw), condition, part.direction)
-                fake = judge(self._shown.apply(part.made, part.draw), condition, part.direction)
+                real = discriminator(
+                    self._discriminator_augmentation.apply(part.y, part.draw), condition, part.direction
+                )
+                fake = discriminator(
+                    self._discriminator_augmentation.apply(part.output, part.draw), condition, part.direction
+                )
                 loss = losses.add("discriminator", discriminator_loss(real, fake).mean(), part.share)
             (loss * part.share).backward()
             losses.add("told_apart", ((real > 0).float().mean() + (fake < 0).float().mean()) / 2, part.share)
-        self._descend("discriminator", judge)
+        self._descend("discriminator", discriminator)
         every = self.config.losses.r1_every
         if self.r1 and self.step % every == 0:  # in float32 and eager: it is differentiated twice
             self.optimizers["discriminator"].zero_grad(set_to_none=True)
-            for part in shown:
+            for part in parts:
                 picture = part.y.detach().requires_grad_()
-                condition = self._shown.apply(part.x, part.draw)
-                logits = judge(self._shown.apply(picture, part.draw), condition, part.direction)
+                condition = self._discriminator_augmentation.apply(part.x, part.draw)
+                logits = discriminator(
+                    self._discriminator_augmentation.apply(picture, part.draw), condition, part.direction
+                )
                 penalty = r1_penalty(logits, picture).mean()
                 (losses.add("r1", penalty, part.share) * (self.r1 / 2 * every) * part.share).backward()
-            self._descend("discriminator", judge)
+            self._descend("discriminator", discriminator)
         return losses.sums
 
     def _descend(self, name: str, module: nn.Module) -> None:
@@ -178,79 +186,79 @@ class Trainer:
         self.peers.sum_gradients(module.parameters())
         self.optimizers[name].step()
 
-    def _shown_now(self) -> "list[_Part]":
+    def _micro_batches(self) -> "list[_Part]":
         """This worker's rows of the step's batch, as micro-batches."""
-        batch, lottery = self.config.training.batch, torch.Generator()
-        lottery.manual_seed(self.config.seed * 1_000_003 + self.step)
-        pair_draw = self._pairs.draw(batch, self.size, lottery)
-        draw = self._shown.draw(batch, self.size, lottery)
-        lot = self._lot(lottery)
+        batch, rng = self.config.training.batch, torch.Generator()
+        rng.manual_seed(self.config.seed * 1_000_003 + self.step)
+        pair_draw = self._pair_augmentation.draw(batch, self.size, rng)
+        draw = self._discriminator_augmentation.draw(batch, self.size, rng)
+        network_draws = self._network_draws(rng)
         whole, parts = self._batch(), []
         for rows in self._parts:
-            here = slice(rows.start - self._rows.start, rows.stop - self._rows.start)
-            x, y, direction = (tensor[here].to(self.device) for tensor in whole)
+            local = slice(rows.start - self._rows.start, rows.stop - self._rows.start)
+            x, y, direction = (tensor[local].to(self.device) for tensor in whole)
             pair = pair_draw.part(rows, self.device)
             parts.append(
                 _Part(
-                    x=self._pairs.apply(x, pair),
-                    y=self._pairs.apply(y, pair, noise=False),
+                    x=self._pair_augmentation.apply(x, pair),
+                    y=self._pair_augmentation.apply(y, pair, noise=False),
                     direction=direction if direction.shape[1] else None,
                     draw=draw.part(rows, self.device),
-                    lot=lot(rows),
+                    network_draws=network_draws(rows),
                     share=(rows.stop - rows.start) / batch,
                 )
             )
         return parts
 
-    def _lot(self, lottery: torch.Generator) -> Callable[[slice], Lot]:
+    def _network_draws(self, rng: torch.Generator) -> Callable[[slice], NetworkDraws]:
         """The random draws for the whole batch, as a function of the rows."""
         batch, network = self.config.training.batch, self.config.generator
         if network.architecture == "mobile":
-            return lambda rows: Lot()
-        z = torch.randn(batch, network.z, generator=lottery) if network.z else None
+            return lambda rows: NetworkDraws()
+        z = torch.randn(batch, network.z, generator=rng) if network.z else None
         if z is not None:
             self.generator.mapping.track(z.to(self.device))  # of the whole batch, so the same on all workers
         drop = None
         if network.dropout:
-            kept = torch.rand(batch, network.code, generator=lottery) >= network.dropout
-            drop = kept.float() / (1 - network.dropout)
-        seeds = torch.randint(2**62, (batch,), generator=lottery)
+            mask = torch.rand(batch, network.code, generator=rng) >= network.dropout
+            drop = mask.float() / (1 - network.dropout)
+        seeds = torch.randint(2**62, (batch,), generator=rng)
         shapes = [(1, side, side) for side in self.generator.noise_sides]
 
-        def of(rows: slice) -> Lot:
-            row_z, row_drop = (None if drawn is None else drawn[rows].to(self.device) for drawn in (z, drop))
-            return Lot(row_z, row_drop, noises(seeds[rows], shapes, self.device) if shapes else None)
+        def of_rows(rows: slice) -> NetworkDraws:
+            row_z, row_drop = (None if values is None else values[rows].to(self.device) for values in (z, drop))
+            return NetworkDraws(row_z, row_drop, noises(seeds[rows], shapes, self.device) if shapes else None)
 
-        return of
+        return of_rows
 
     def _batch(self) -> _Read:
         """The pairs of this step; the next step's are read meanwhile."""
         step, ahead = self.step, self._ahead
-        here = ahead[1].result() if ahead and ahead[0] == step else self._train.read(self._numbers(step))
+        pairs = ahead[1].result() if ahead and ahead[0] == step else self._train.read(self._numbers(step))
         self._ahead = step + 1, self._reader.submit(self._train.read, self._numbers(step + 1))
-        return here
+        return pairs
 
     def _numbers(self, step: int) -> list[int]:
         return self._order.at(step * self.config.training.batch, self.config.training.batch)[self._rows]
 
     def _cast(self) -> AbstractContextManager[Any]:
-        wanted = self.config.training.precision
-        low = wanted == "bfloat16" or (wanted == "auto" and self.device == "cuda")
+        precision = self.config.training.precision
+        low = precision == "bfloat16" or (precision == "auto" and self.device == "cuda")
         return torch.autocast(self.device, torch.bfloat16, enabled=low)
 
 
 @dataclass
 class _Part:
-    """Rows of a batch: pictures (B, 3, H, W), directions (B, D) and the random draws. share: of the whole batch. made:
-    the generator's answer."""
+    """Rows of a batch: pictures (B, 3, H, W), directions (B, D) and the random draws. share: of the whole batch.
+    output: the generator's."""
 
     x: Tensor
     y: Tensor
     direction: Tensor | None
     draw: Draw
-    lot: Lot
+    network_draws: NetworkDraws
     share: float
-    made: Tensor = field(init=False)
+    output: Tensor = field(init=False)
 
 
 class _Sums:

@@ -72,7 +72,7 @@ class Editor:
         if controls:
             model.controls = self.controls
         if controls and self.official:
-            raise ConfigError("form official knows no conditions: leave them out, or take form paper")
+            raise ConfigError("form official doesn't support conditions: leave them out, or set form to paper")
         if controls and controls_act == "all":  # which an inversion then depends on
             fingerprint = "+".join([fingerprint, *(control.identity for control in controls)])
         self.fingerprint = fingerprint

@@ -40,14 +40,14 @@ class Within:
 
 @dataclass(frozen=True)
 class Span:
-    """What a window along the steps may be: [FROM, TO], shares of the steps counted from the noisiest; or TO alone."""
+    """The type of a window of steps: [FROM, TO], as shares of all steps counted from the noisiest; or just TO."""
 
     @staticmethod
     def read(value: Any) -> tuple[float, float]:
-        """Raises ValueError with what is wanted."""
+        """(FROM, TO). Raises ValueError with what the value must be."""
         ends = list(value) if isinstance(value, list | tuple) else [0.0, value]
-        sound = len(ends) == 2 and all(isinstance(end, Real) and not isinstance(end, bool | np.bool_) for end in ends)
-        if not sound or not 0 <= ends[0] <= ends[1] <= 1:
+        numbers = len(ends) == 2 and all(isinstance(end, Real) and not isinstance(end, bool | np.bool_) for end in ends)
+        if not numbers or not 0 <= ends[0] <= ends[1] <= 1:
             raise ValueError("a share of the steps or [FROM, TO], at least 0, at most 1, and FROM no later than TO")
         return float(ends[0]), float(ends[1])
 
@@ -64,14 +64,16 @@ class Span:
 LAMBDA = 0.1
 """The paper's λ_xa."""
 LAMBDA_V = 0.01
-"""That of v-prediction models, of which people report that 0.1 makes noise and 0.01 does not."""
+"""λ_xa of v-prediction models: users report that 0.1 makes noise and 0.01 does not."""
 Amount = Annotated[float, Within(0)]
+AmountOrNone = Annotated[float | None, Within(0)]
+ShareOrNone = Annotated[float | None, Within(0, 1)]
 Window = Annotated[tuple[float, float], Span()]
 Count = Annotated[int, Within(1)]
 
 
 class Settings:
-    """Fields that are checked against their types; numbers of NumPy become Python's."""
+    """A base whose fields are checked against their types; NumPy's numbers become Python's."""
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
@@ -85,37 +87,38 @@ class Settings:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """In a configuration a mapping stands for it, whose values are never converted."""
+        """In a configuration, settings are a mapping whose values are never converted."""
         return {**handler(source), "strict": False}
 
 
 @dataclass(frozen=True)
 class InversionSettings(Settings):
-    """`steps` DDIM steps; after each prediction `reg_steps` rounds of noise regularization. None is the checkpoint's
-    own default.
+    """DDIM inversion with noise regularization. None is the checkpoint's own default, else the paper's (see `resolve`).
 
-    "sampled" draws one shift a channel and level for each of `rolls` updates; "full" takes all shifts, as the paper has
-    it; "official" draws as the authors' code does, shift 0 among the others; "none" leaves the noise alone. `order` 2
-    extrapolates ε from the step before.
+    `regularization` is one of
+    - "sampled": each update draws one shift per channel and pyramid level;
+    - "full": all shifts, as in the paper;
+    - "official": shifts drawn as the authors' code draws them, with shift 0 among them;
+    - "none": the noise is left as it is.
     """
 
-    steps: Annotated[int | None, Within(1, 1000)] = None
-    regularization: Literal["sampled", "full", "official", "none"] | None = None
-    lambda_ac: Amount = 20.0
-    lambda_kl: Amount = 20.0
-    reg_steps: Annotated[int, Within(0)] = 5
-    rolls: Count = 5
-    order: Literal[1, 2] = 1
+    steps: Annotated[int | None, Within(1, 1000)] = None  # DDIM steps; null: the checkpoint's, or 50
+    regularization: Literal["sampled", "full", "official", "none"] | None = None  # null: the checkpoint's, or sampled
+    lambda_ac: Amount = 20.0  # step size of the autocorrelation loss L_pair
+    lambda_kl: Amount = 20.0  # step size of the loss L_KL
+    reg_steps: Annotated[int, Within(0)] = 5  # rounds of regularization after each prediction
+    rolls: Count = 5  # updates per round, each with newly drawn shifts
+    order: Literal[1, 2] = 1  # 2: ε is extrapolated from the previous step
 
     def resolve(self, model: "DiffusionModel", official: bool = False) -> "InversionSettings":
-        """With steps and regularization as set, else of the checkpoint's `editing.json`, else the paper's 50 and
-        "sampled", which the `official` form of the guidance draws as its code does."""
+        """With `steps` and `regularization` filled in: as set, else from the checkpoint's `editing.json`, else 50 and
+        "sampled". For the `official` form of the guidance, a default of "sampled" becomes "official"."""
         own = model.defaults
         steps = own.get("steps", 50) if self.steps is None else self.steps
-        usual = own.get("regularization", "sampled")
-        if official and usual == "sampled":
-            usual = "official"
-        return replace(self, steps=steps, regularization=self.regularization or usual)
+        default = own.get("regularization", "sampled")
+        if official and default == "sampled":
+            default = "official"
+        return replace(self, steps=steps, regularization=self.regularization or default)
 
 
 _CONFINING = ("confine", "confine_threshold", "confine_widen", "confine_layers")
@@ -123,84 +126,74 @@ _CONFINING = ("confine", "confine_threshold", "confine_widen", "confine_layers")
 
 @dataclass(frozen=True)
 class GuidanceSettings(Settings):
-    """Cross-attention and classifier-free guidance. None is what suits the checkpoint.
+    """Cross-attention guidance and classifier-free guidance.
 
-    `form` is the paper's formula, or what the authors' published code computes and their figures were made with. The
-    latter knows λ, cfg, the negative, feather and confine alone.
-
-    `strength` multiplies every direction, beside what its edit multiplies it by.
-
-    `negative` is the text that classifier-free guidance moves away from; "caption" stands for the image's own caption,
-    right for real images, and an empty one is what the checkpoint takes for it (SDXL: zeros). `reference` says where
-    the reference's latents come from: "trajectory" are the inversion's own, "reconstruction" denoises them again from
-    x_T as the paper does.
-
-    Windows say where along the steps something acts, [FROM, TO] from the noisiest on: `directed` the direction, outside
-    of which the caption alone stands; `guided` the comparing of maps; `confined` the masks, outside of which every cell
-    may change. The paper's are the whole walk. `feather` is how many pixels inside a mask's edge its edit is blended
-    into the source.
-
-    `confine` "attention" makes a mask for each image and edit where the caption's source words are attended to, or for
-    a caption without them where the direction changes ε: of the blocks of `confine_layers` (None: all), cut at
-    `confine_threshold` of what lies between an image's least and most (None: by Otsu's rule, for each image its own),
-    and widened by `confine_widen` pixels.
-
-    The others trade evaluations for exactness. Of the steps that compare maps every `guided_every`-th computes a
-    gradient, and the steps between use it again. `layers` names the blocks whose maps are compared (None: all). Every
-    `negative_every`-th step asks for ε_neg, and ε_edit - ε_neg is held between. `order` 2 extrapolates ε from the step
-    before. `reuse` takes ε_edit from the pass that compares maps, before they have moved x.
+    The comments beside the fields say what they do. Further:
+    - None of `lambda_xa`, `cfg` and `strength` is the checkpoint's own default, else the paper's (see `resolve`).
+    - `form` "official" is what the authors made their figures with. It takes `lambda_xa`, `cfg`, `negative`, `feather`
+      and the `confine` fields, and no others.
+    - `negative` "caption" is right for real images. "" is embedded as the checkpoint embeds no text (SDXL: as zeros).
+    - `reference` "reconstruction" denoises the reference again from x_T, as the paper does.
+    - The windows `directed`, `guided` and `confined` are [FROM, TO], as shares of the steps counted from the noisiest.
+      The paper's are all steps. Where `directed` doesn't apply the edit has the caption as it is, and where `confined`
+      doesn't every cell can change.
+    - `confine` "attention" masks where the caption's source words are attended to; if the caption lacks them, where
+      the direction changes ε.
+    - `guided_every` and all fields below it trade exactness for fewer or cheaper UNet evaluations.
     """
 
-    form: Literal["paper", "official"] = "paper"
-    lambda_xa: Annotated[float | None, Within(0)] = None
-    cfg: Annotated[float | None, Within(0)] = None
-    strength: Annotated[float | None, Within(0)] = None
-    negative: str = "caption"
-    reference: Literal["trajectory", "reconstruction"] = "trajectory"
-    directed: Window = (0.0, 1.0)  # shares of the steps, from the noisiest, between which the direction acts
-    guided: Window = (0.0, 1.0)  # … maps are compared; one number is the end
-    confined: Window = (0.0, 1.0)  # … masks hold what is outside of them
+    form: Literal["paper", "official"] = "paper"  # the paper's formula, or the one in the authors' published code
+    lambda_xa: AmountOrNone = None  # λ, the cross-attention loss's weight; null: the checkpoint's, or 0.1 (v: 0.01)
+    cfg: AmountOrNone = None  # classifier-free guidance scale; null: the checkpoint's, or 5
+    strength: AmountOrNone = None  # multiplies every direction, and its edit's strength; null: the checkpoint's, or 1
+    negative: str = "caption"  # text to guide away from; caption: the image's own
+    reference: Literal["trajectory", "reconstruction"] = "trajectory"  # latents from the inversion, or denoised again
+    directed: Window = (0.0, 1.0)  # when the direction acts: shares of the steps, noisiest first; one number is the end
+    guided: Window = (0.0, 1.0)  # when maps are compared, in the same form
+    confined: Window = (0.0, 1.0)  # when masks protect what is outside them, in the same form
     feather: Annotated[int, Within(0, 64)] = 0  # pixels inside a mask's edge that blend into the source
-    confine: Literal["none", "attention"] = "none"  # to where the model attends to the source words
-    confine_threshold: Annotated[float | None, Within(0, 1)] = None  # null: an image's own, by Otsu's rule
-    confine_widen: Annotated[int, Within(0, 512)] = 2  # pixels
-    confine_layers: Sequence[str] | None = None  # blocks whose maps are looked at; null: all
-    guided_every: Count = 1
-    layers: Sequence[str] | None = None
-    negative_every: Count = 1
-    order: Literal[1, 2] = 1
-    reuse: bool = False
+    confine: Literal["none", "attention"] = "none"  # attention: a mask per image and edit, from the source's words
+    confine_threshold: ShareOrNone = None  # cut between an image's least and most, 0 … 1; null: Otsu's rule
+    confine_widen: Annotated[int, Within(0, 512)] = 2  # pixels by which that mask is widened
+    confine_layers: Sequence[str] | None = None  # blocks whose maps make that mask; null: all
+    guided_every: Count = 1  # of the steps that compare maps, every n-th computes a gradient; the others reuse it
+    layers: Sequence[str] | None = None  # blocks whose maps are compared; null: all
+    negative_every: Count = 1  # every n-th step computes ε_neg; ε_edit - ε_neg is kept in between
+    order: Literal[1, 2] = 1  # 2: ε is extrapolated from the previous step
+    reuse: bool = False  # take ε_edit from the pass that compares maps, before their gradient moves x
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.form == "official":
             known = ("form", "lambda_xa", "cfg", "negative", "feather", *_CONFINING)
-            idle = [f.name for f in fields(self) if f.name not in known and getattr(self, f.name) != f.default]
-            if idle:
-                raise SettingError(f"form official knows no {', '.join(idle)}: leave that out, or take form paper")
+            ignored = [f.name for f in fields(self) if f.name not in known and getattr(self, f.name) != f.default]
+            if ignored:
+                raise SettingError(
+                    f"form official doesn't support {', '.join(ignored)}: leave it out, or set form to paper"
+                )
 
     def resolve(self, model: "DiffusionModel") -> tuple[float, float, float]:
         """(λ_xa, guidance scale, strength): as set, else from the checkpoint's `editing.json`, else the paper's 0.1,
         5 and 1.
 
-        λ is one number for all families, since the loss compares every latent at as many places (see README.md), but
-        `LAMBDA_V` for v-prediction.
+        λ is the same for all families, since the loss compares each latent at about as many places in all of them (see
+        README.md), except for v-prediction, where it is `LAMBDA_V`.
         """
-        usual = LAMBDA if model.prediction == "epsilon" else LAMBDA_V
-        lambda_xa = self.lambda_xa if self.lambda_xa is not None else model.defaults.get("lambda_xa", usual)
+        default = LAMBDA if model.prediction == "epsilon" else LAMBDA_V
+        lambda_xa = self.lambda_xa if self.lambda_xa is not None else model.defaults.get("lambda_xa", default)
         cfg = self.cfg if self.cfg is not None else model.defaults.get("cfg", 5.0)
         strength = self.strength if self.strength is not None else model.defaults.get("strength", 1.0)
         return float(lambda_xa), float(cfg), float(strength)
 
 
 def _checked(value: Any, hint: Any) -> Any:
-    """The value, a plain one where it is NumPy's. Raises ValueError with what the hint wants."""
+    """The value, converted from NumPy's types to Python's. Raises ValueError with what the value must be."""
     within: Within | None = None
     if get_origin(hint) is Annotated:
-        hint, *known = get_args(hint)
-        if isinstance(known[0], Span):
-            return known[0].read(value)
-        within = next((each for each in known if isinstance(each, Within)), None)
+        hint, *limits = get_args(hint)
+        if isinstance(limits[0], Span):
+            return limits[0].read(value)
+        within = next((limit for limit in limits if isinstance(limit, Within)), None)
     choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if value is None and type(None) in choices:
         return None
@@ -213,9 +206,9 @@ def _checked(value: Any, hint: Any) -> Any:
             return value
         raise ValueError(f"{', '.join(map(repr, options[:-1]))} or {options[-1]!r}")
     if wanted in (int, float):
-        kind, said = (Integral, "a whole number") if wanted is int else (Real, "a number")
+        kind, description = (Integral, "a whole number") if wanted is int else (Real, "a number")
         if isinstance(value, bool | np.bool_) or not isinstance(value, kind):
-            raise ValueError(said)
+            raise ValueError(description)
         value = wanted(value)
         if not np.isfinite(value):
             raise ValueError("a finite number")

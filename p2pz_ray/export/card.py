@@ -13,7 +13,7 @@ _FILES: dict[Format, str] = {
 }
 _COLUMNS: dict[Format, tuple[tuple[str, str], ...]] = {
     "webdataset": (
-        ("`source.png`, `edited.png`", "before and after; `.jpg` or `.webp` where the run encodes so"),
+        ("`source.png`, `edited.png`", "before and after; `.jpg` or `.webp` if the run's format is that"),
         ("`txt`", "the prompt"),
         ("`json`", "its id, edit, caption and scores"),
     ),
@@ -43,7 +43,7 @@ _COLUMNS: dict[Format, tuple[tuple[str, str], ...]] = {
 }
 
 
-def card(format: Format, counts: Mapping[str, int], about: str, marked: bool) -> str:
+def card(format: Format, counts: Mapping[str, int], summary: str, marked: bool) -> str:
     """The README.md of an export. counts: pairs per side; marked: whether the edited pictures' XMP says so."""
     sides = [side for side in ("train", "test") if counts.get(side)]
     head = "---\ntask_categories:\n- image-to-image\n"
@@ -60,7 +60,7 @@ def card(format: Format, counts: Mapping[str, int], about: str, marked: bool) ->
 
 # Pairs of pictures before and after an edit
 
-{about}
+{summary}
 
 Made by pix2pix-zero (p2pz_ray {__version__}), so the edited pictures are a diffusion model's, with its faults; the
 model's licence and that of the source pictures hold for them.{marks} {counts.get("train", 0):,} pairs to train on and

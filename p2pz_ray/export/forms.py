@@ -18,7 +18,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from p2pz_ray.collection.schema import IMAGE, table_bytes
-from p2pz_ray.export.pair import Kept, Side, extension
+from p2pz_ray.export.pair import ExportPair, Side, extension
 from p2pz_ray.storage.store import Store
 
 Format = Literal["webdataset", "imagefolder", "instructpix2pix", "img2img-turbo", "parquet"]
@@ -32,13 +32,13 @@ class Sharded:
     put: writes a shard, given its side, its number on that side and its pairs.
     """
 
-    def __init__(self, put: Callable[[Side, int, Sequence[Kept]], None]) -> None:
+    def __init__(self, put: Callable[[Side, int, Sequence[ExportPair]], None]) -> None:
         self._put = put
-        self._waiting: defaultdict[Side, list[Kept]] = defaultdict(list)
+        self._waiting: defaultdict[Side, list[ExportPair]] = defaultdict(list)
         self._bytes: defaultdict[Side, int] = defaultdict(int)
         self._shards: defaultdict[Side, int] = defaultdict(int)
 
-    def add(self, side: Side, pair: Kept) -> None:
+    def add(self, side: Side, pair: ExportPair) -> None:
         size = len(pair.source) + len(pair.edited)
         if self._waiting[side] and self._bytes[side] + size > SHARD_BYTES:
             self._flush(side)
@@ -60,21 +60,21 @@ class Sharded:
 
 
 class TurboFolders:
-    """What img2img-turbo reads has no shards: a file a picture, and one file of prompts a side."""
+    """The folders that img2img-turbo reads, without shards: a file per picture, and a file of prompts per side."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._prompts: defaultdict[Side, dict[str, str]] = defaultdict(dict)
 
-    def add(self, side: Side, pair: Kept) -> None:
+    def add(self, side: Side, pair: ExportPair) -> None:
         name = f"{pair.name}.{extension(pair.source)}"
         self._store.write(f"{side}_A/{name}", pair.source)
         self._store.write(f"{side}_B/{name}", pair.edited)
         self._prompts[side][name] = pair.prompt
 
     def close(self) -> None:
-        for side, found in self._prompts.items():
-            self._store.write(f"{side}_prompts.json", json.dumps(found, indent=1, ensure_ascii=False).encode())
+        for side, prompts in self._prompts.items():
+            self._store.write(f"{side}_prompts.json", json.dumps(prompts, indent=1, ensure_ascii=False).encode())
 
 
 def writer(format: Format, store: Store) -> Sharded | TurboFolders:
@@ -82,15 +82,15 @@ def writer(format: Format, store: Store) -> Sharded | TurboFolders:
     if format == "img2img-turbo":
         return TurboFolders(store)
     put = {
-        "webdataset": _put_tar,
-        "imagefolder": _put_folder,
-        "instructpix2pix": _put_instructions,
-        "parquet": _put_table,
+        "webdataset": _write_tar,
+        "imagefolder": _write_folder,
+        "instructpix2pix": _write_instructions,
+        "parquet": _write_table,
     }[format]
     return Sharded(lambda side, number, pairs: put(store, side, number, pairs))
 
 
-def _put_tar(store: Store, side: Side, number: int, pairs: Sequence[Kept]) -> None:
+def _write_tar(store: Store, side: Side, number: int, pairs: Sequence[ExportPair]) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for pair in pairs:
@@ -101,18 +101,18 @@ def _put_tar(store: Store, side: Side, number: int, pairs: Sequence[Kept]) -> No
     store.write(f"{side}-{number:05}.tar", buffer.getvalue())
 
 
-def _put_folder(store: Store, side: Side, number: int, pairs: Sequence[Kept]) -> None:
+def _write_folder(store: Store, side: Side, number: int, pairs: Sequence[ExportPair]) -> None:
     folder, rows = f"{side}/{number:05}", []
     for pair in pairs:
         names = {}
         for kind, data in (("source", pair.source), ("edited", pair.edited)):
             names[f"{kind}_file_name"] = f"{pair.name}.{kind}.{extension(data)}"
             store.write(f"{folder}/{names[f'{kind}_file_name']}", data)
-        rows.append(json.dumps(names | _said(pair), ensure_ascii=False))
+        rows.append(json.dumps(names | _fields(pair), ensure_ascii=False))
     store.write(f"{folder}/metadata.jsonl", "".join(f"{row}\n" for row in rows).encode("utf-8", "backslashreplace"))
 
 
-def _put_instructions(store: Store, side: Side, number: int, pairs: Sequence[Kept]) -> None:
+def _write_instructions(store: Store, side: Side, number: int, pairs: Sequence[ExportPair]) -> None:
     rows = [
         {
             "id": pair.id,
@@ -124,12 +124,12 @@ def _put_instructions(store: Store, side: Side, number: int, pairs: Sequence[Kep
         for pair in pairs
     ]
     kinds = {"id": pa.string(), "edit": pa.string(), "edit_prompt": pa.string()}
-    _put_rows(store, side, number, rows, kinds | {"input_image": IMAGE, "edited_image": IMAGE})
+    _write_rows(store, side, number, rows, kinds | {"input_image": IMAGE, "edited_image": IMAGE})
 
 
-def _put_table(store: Store, side: Side, number: int, pairs: Sequence[Kept]) -> None:
+def _write_table(store: Store, side: Side, number: int, pairs: Sequence[ExportPair]) -> None:
     rows = [
-        _said(pair)
+        _fields(pair)
         | {
             "source_image": {"bytes": pair.source, "path": f"source.{extension(pair.source)}"},
             "edited_image": {"bytes": pair.edited, "path": f"edited.{extension(pair.edited)}"},
@@ -139,10 +139,10 @@ def _put_table(store: Store, side: Side, number: int, pairs: Sequence[Kept]) -> 
     scores = sorted({name for pair in pairs for name in pair.scores})
     kinds = {"id": pa.string(), "edit": pa.string(), "source_image": IMAGE, "edited_image": IMAGE}
     kinds |= {"prompt": pa.string(), "caption": pa.string(), **dict.fromkeys(scores, pa.float64())}
-    _put_rows(store, side, number, rows, kinds)
+    _write_rows(store, side, number, rows, kinds)
 
 
-def _put_rows(
+def _write_rows(
     store: Store, side: Side, number: int, rows: Sequence[dict[str, Any]], kinds: dict[str, pa.DataType]
 ) -> None:
     dtypes = {pa.string(): "string", pa.float64(): "float64"}
@@ -154,16 +154,16 @@ def _put_rows(
     store.write(f"data/{side}-{number:05}.parquet", table_bytes(pa.Table.from_pylist(list(rows), schema)))
 
 
-def _members(pair: Kept) -> dict[str, bytes]:
+def _members(pair: ExportPair) -> dict[str, bytes]:
     """The members of a pair's sample in a tar."""
     return {
         f"{pair.name}.source.{extension(pair.source)}": pair.source,
         f"{pair.name}.edited.{extension(pair.edited)}": pair.edited,
         f"{pair.name}.txt": pair.prompt.encode("utf-8", "backslashreplace"),
-        f"{pair.name}.json": json.dumps(_said(pair)).encode(),
+        f"{pair.name}.json": json.dumps(_fields(pair)).encode(),
     }
 
 
-def _said(pair: Kept) -> dict[str, Any]:
-    """All that is known of a pair but its pictures."""
+def _fields(pair: ExportPair) -> dict[str, Any]:
+    """All fields of a pair except its pictures."""
     return {"id": pair.id, "edit": pair.edit, "prompt": pair.prompt, "caption": pair.caption, **pair.scores}

@@ -15,22 +15,22 @@ class Instructions:
     """The prompts of a run's edits.
 
     templates: texts with {source}, {target}, {a_source} and {a_target}, the last two with their article; a template
-    that begins with "EDIT=" is for that edit alone. The seed chooses one of several for each pair.
+    that begins with "EDIT=" is only for that edit. The seed chooses one of several for each pair.
 
     Raises ConfigError for a template that needs words which its edit doesn't have, or names other fields.
     """
 
     def __init__(self, edits: Mapping[str, Mapping[str, Any]], templates: Sequence[str], seed: int = 0) -> None:
         self._seed = seed
-        self._sentences = {name: self._filled(name, edits, templates) for name in edits}
+        self._sentences = {name: self._fill(name, edits, templates) for name in edits}
 
     def of(self, id: str, edit: str) -> str:
         """The prompt of the pair (id, edit)."""
         choices = self._sentences[edit]
-        drawn = hashlib.sha256(f"{self._seed}\0{id}\0{edit}".encode("utf-8", "surrogatepass")).digest()
-        return choices[int.from_bytes(drawn[:8], "big") % len(choices)]
+        digest = hashlib.sha256(f"{self._seed}\0{id}\0{edit}".encode("utf-8", "surrogatepass")).digest()
+        return choices[int.from_bytes(digest[:8], "big") % len(choices)]
 
-    def _filled(self, name: str, edits: Mapping[str, Mapping[str, Any]], templates: Sequence[str]) -> list[str]:
+    def _fill(self, name: str, edits: Mapping[str, Mapping[str, Any]], templates: Sequence[str]) -> list[str]:
         special = [text.partition("=")[2] for text in templates if text.partition("=")[0] == name]
         common = [text for text in templates if text.partition("=")[0] not in edits]
         words = {key: str(edits[name][key]) for key in ("source", "target") if edits[name].get(key)}

@@ -14,7 +14,7 @@ from p2pz_ray.export.forms import Format, writer
 from p2pz_ray.export.hub import name_of
 from p2pz_ray.export.hub import push as send
 from p2pz_ray.export.instruction import DESCRIPTION, INSTRUCTION, Instructions
-from p2pz_ray.export.pair import Kept, half
+from p2pz_ray.export.pair import ExportPair, side_of
 from p2pz_ray.picture.alike import Alike
 from p2pz_ray.picture.codec import DecodePolicy, decode
 from p2pz_ray.storage.store import Store
@@ -67,7 +67,7 @@ def export(
     if not 0 <= test < 1:
         raise ConfigError(f"--test is {test}: give a share of the source pictures from 0 to below 1.")
     default = INSTRUCTION if format != "img2img-turbo" else DESCRIPTION
-    said = Instructions(edits, instruction or [default], seed)
+    instructions = Instructions(edits, instruction or [default], seed)
     store = Store(out, storage_options)
     if store.exists("README.md"):
         raise ConfigError(f"{out} already holds an export or something else: choose another folder.")
@@ -77,30 +77,30 @@ def export(
             raise ConfigError(f"--push sends a local folder, but {out} is not local: export into a local folder.")
     left_out: Counter[str] = Counter()
     counts: Counter[str] = Counter()
-    writing = writer(format, store)
-    for pair in _kept(run_uri, list(edits), said, filter, duplicates, left_out, storage_options):
-        side = half(pair.id, test)
-        writing.add(side, pair)
+    output = writer(format, store)
+    for pair in _selected(run_uri, list(edits), instructions, filter, duplicates, left_out, storage_options):
+        side = side_of(pair.id, test)
+        output.add(side, pair)
         counts[side] += 1
-    writing.close()
+    output.close()
     kept_by = f" by the filter `{filter}`" if filter else ""
     marked = (run.config.get("output_format") or {}).get("mark") == "xmp"
-    about = f"Kept of a run of p2pz_ray{kept_by}. Edits: {', '.join(edits)}."
-    store.write("README.md", card(format, counts, about, marked).encode())
+    summary = f"Kept of a run of p2pz_ray{kept_by}. Edits: {', '.join(edits)}."
+    store.write("README.md", card(format, counts, summary, marked).encode())
     pushed = send(store.root, push) if push else None
     return Exported(out, counts["train"], counts["test"], dict(left_out), pushed)
 
 
-def _kept(
+def _selected(
     run_uri: str,
     edits: Sequence[str],
-    said: Instructions,
+    instructions: Instructions,
     filter: str | None,
     duplicates: float,
     left_out: Counter[str],
     storage_options: dict[str, Any] | None,
-) -> Iterator[Kept]:
-    """The pairs that pass the filter and are no near duplicate of an earlier one, each with its prompt."""
+) -> Iterator[ExportPair]:
+    """The pairs that pass the filter and aren't near duplicates of earlier ones, each with its prompt."""
     alike = Alike(duplicates)
     repeats: dict[str, bool] = {}  # by id: all edits of a source are kept, or none
     for edit in edits:
@@ -116,8 +116,8 @@ def _kept(
                 source.drop("no near duplicate of another")
                 continue
             scores = {name: value for name, value in candidate.values.items() if name not in _OWN}
-            words = said.of(candidate.id, edit)
-            yield Kept(candidate.id, edit, words, before, after, candidate.values.get("caption"), scores)
+            words = instructions.of(candidate.id, edit)
+            yield ExportPair(candidate.id, edit, words, before, after, candidate.values.get("caption"), scores)
         left_out.update(source.dropped)
 
 

@@ -1,4 +1,4 @@
-"""A pair on its way to another project."""
+"""A pair to export to another project."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ Side = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
-class Kept:
+class ExportPair:
     """A pair to export. prompt: an instruction, or what the edited picture shows. source, edited: encoded pictures.
     scores: column → value.
     """
@@ -30,10 +30,10 @@ class Kept:
         return f"{plain}-{digest}"
 
 
-def half(id: str, test_share: float) -> Side:
-    """The side of an image's pairs: by its id alone, so that all edits of one image are on one side."""
-    drawn = int.from_bytes(hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
-    return "test" if drawn < test_share else "train"
+def side_of(id: str, test_share: float) -> Side:
+    """The side of an image's pairs, which depends only on its id, so that all edits of one image are on one side."""
+    position = int.from_bytes(hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
+    return "test" if position < test_share else "train"
 
 
 def extension(data: bytes) -> str:

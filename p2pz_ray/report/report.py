@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from p2pz_ray.commit.run import Run
-from p2pz_ray.config.edits import swept_from
+from p2pz_ray.config.edits import base_name
 from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.evaluation.metrics.pixels import NO_DIFFERENCE
 from p2pz_ray.evaluation.metrics.truth import PairError, Truth, TruthSummary, psnr
@@ -188,7 +188,7 @@ def _sweeps(config: dict[str, Any]) -> dict[str, dict[str, str]]:
     found: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
     for name, edit in _edits(config).items():
         strength = edit.get("strength")
-        if isinstance(strength, int | float) and (base := swept_from(name, strength)) != name:
+        if isinstance(strength, int | float) and (base := base_name(name, strength)) != name:
             found[base].append((strength, name))
     strengths = [sorted(each) for each in found.values() if len(each) > 1]
     # A no-break space before the percent sign.

@@ -34,9 +34,9 @@ def bound(offer: Offer, gpus: bool = False) -> serve.Application:
 
     def engine(kind: type, name: str, replicas: Processes, batch: BatchConfig) -> Any:
         fewest, most = replicas.bounds
-        wants = replicas.gpus
-        if wants is None:
-            wants = 1.0 if config.device == "cuda" or (config.device == "auto" and gpus) else 0.0
+        gpus_per_replica = replicas.gpus
+        if gpus_per_replica is None:
+            gpus_per_replica = 1.0 if config.device == "cuda" or (config.device == "auto" and gpus) else 0.0
         return serve.deployment(kind, name=name).options(
             # One batch at work, and enough waiting requests to choose the next batches from.
             max_ongoing_requests=4 * batch.size,
@@ -46,7 +46,7 @@ def bound(offer: Offer, gpus: bool = False) -> serve.Application:
                 "max_replicas": most,
                 "target_ongoing_requests": 2 * batch.size,
             },
-            ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": wants},
+            ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": gpus_per_replica},
             graceful_shutdown_timeout_s=DRAIN,
         )
 

@@ -32,7 +32,7 @@ Batch = list[Waiting[Task, Answer]]
 
 
 class AbandonedError(Exception):
-    """Nobody waits for the batch any more."""
+    """All clients of the batch have disconnected."""
 
 
 class Served:
@@ -43,7 +43,7 @@ class Served:
         log.write_lines()
         self.device = chosen_device(device)
         self.metrics = EngineMetrics(name, batch.size)
-        self.gathering: Gathering[Task, Answer] = Gathering(self._measured, batch.size, batch.wait)
+        self.gathering: Gathering[Task, Answer] = Gathering(self._run_batch, batch.size, batch.wait)
         self.lost: str | None = None
 
     async def edit(self, task: Task) -> Answer:
@@ -53,16 +53,16 @@ class Served:
 
     async def watch(self, task: Task) -> AsyncIterator[Progress | Answer]:
         """Progress, step by step, then the answer."""
-        loop, told = asyncio.get_running_loop(), asyncio.Queue[object]()
+        loop, events = asyncio.get_running_loop(), asyncio.Queue[object]()
 
-        def tell(what: object) -> None:
+        def report(event: object) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended with its process
-                loop.call_soon_threadsafe(told.put_nowait, what)
+                loop.call_soon_threadsafe(events.put_nowait, event)
 
-        answer = asyncio.create_task(self.gathering.answer(self.kind(task), task, tell))
-        answer.add_done_callback(lambda _: told.put_nowait(None))
+        answer = asyncio.create_task(self.gathering.answer(self.kind(task), task, report))
+        answer.add_done_callback(lambda _: events.put_nowait(None))
         try:
-            while (progress := await told.get()) is not None:
+            while (progress := await events.get()) is not None:
                 assert isinstance(progress, Progress)
                 yield progress
             yield await answer
@@ -70,7 +70,7 @@ class Served:
             answer.cancel()
 
     def check_health(self) -> None:
-        """Raise RuntimeError where this process can't go on: Serve then starts a new one."""
+        """Raise RuntimeError if this process can't go on: Serve then starts a new one."""
         if self.lost is not None:
             raise RuntimeError(self.lost)
 
@@ -82,7 +82,7 @@ class Served:
         """Answer tasks of one kind; runs in a thread."""
         raise NotImplementedError
 
-    def _measured(self, batch: Batch) -> list[Answer]:
+    def _run_batch(self, batch: Batch) -> list[Answer]:
         started = time.perf_counter()
         try:
             answers = self.work(batch)
@@ -108,11 +108,11 @@ class ServedEditor(Served):
         self.config = config
         self.editor = load_editor(config, self.device)
         self.inversion, self.guidance = self.editor.inversion, self.editor.guidance
-        seeing = config.captions.model
-        self.blip = None if seeing is None else Blip(seeing.name, revision=seeing.revision, device=self.device)
+        captioner = config.captions.model
+        self.blip = None if captioner is None else Blip(captioner.name, revision=captioner.revision, device=self.device)
         self._directions: OrderedDict[str | tuple[str, str], EditDirection] = OrderedDict()
-        self._making = threading.Lock()
-        threading.Thread(target=self._make_ready, daemon=True).start()
+        self._lock = threading.Lock()
+        threading.Thread(target=self._prepare_directions, daemon=True).start()
 
     async def facts(self) -> dict[str, Any]:
         """The model, and its settings where a request gives none."""
@@ -135,7 +135,7 @@ class ServedEditor(Served):
 
     def direction(self, edit: str | tuple[str, str]) -> EditDirection:
         """The direction of an edit with a name, or between two words; remembered."""
-        with self._making:
+        with self._lock:
             if edit not in self._directions:
                 self._directions[edit] = self._new_direction(edit)
             self._directions.move_to_end(edit)
@@ -149,23 +149,25 @@ class ServedEditor(Served):
         words = EditConfig(source=edit[0], target=edit[1], count=self.config.words.count)
         return edit_direction(words, self.editor.model.text, f"{edit[0]} to {edit[1]}")
 
-    def _make_ready(self) -> None:
+    def _prepare_directions(self) -> None:
         """Make the directions of the offered edits before a request needs them."""
         for name, edit in self.config.offered.items():
             if edit.compose is None:
                 self.direction(name)
 
     def work(self, batch: Batch) -> list[Answer]:
-        tasks, kind = [one.asked for one in batch], batch[0].asked.kind
+        tasks, kind = [waiting.request for waiting in batch], batch[0].request.kind
         editor = self.editor
-        editor.inversion = replace(self.inversion, **_set(steps=kind.steps))
-        editor.guidance = replace(self.guidance, **_set(lambda_xa=kind.lambda_xa, cfg=kind.cfg, negative=kind.negative))
+        editor.inversion = replace(self.inversion, **_without_none(steps=kind.steps))
+        editor.guidance = replace(
+            self.guidance, **_without_none(lambda_xa=kind.lambda_xa, cfg=kind.cfg, negative=kind.negative)
+        )
         steps = editor.inverts.steps
         assert steps is not None
-        directions, strengths = zip(*(self._composed(edit) for edit in kind.edits), strict=True)
+        directions, strengths = zip(*(self._compose(edit) for edit in kind.edits), strict=True)
         pixels = np.stack([task.pixels for task in tasks])
-        seen = Captioner("", self.blip)(list(pixels), [task.caption for task in tasks])
-        captions = [caption or task.otherwise for caption, task in zip(seen, tasks, strict=True)]
+        model_captions = Captioner("", self.blip)(list(pixels), [task.caption for task in tasks])
+        captions = [caption or task.otherwise for caption, task in zip(model_captions, tasks, strict=True)]
         masks = np.stack([task.mask for task in tasks if task.mask is not None]) if kind.masked else None
         editor.watch = self._watch(batch, 2 * steps)
         try:
@@ -175,14 +177,14 @@ class ServedEditor(Served):
             editor.watch = None
         return [Answer(edits, caption, 2 * steps, 0.0, 0) for edits, caption in zip(edited, captions, strict=True)]
 
-    def _composed(self, edit: Edit) -> tuple[EditDirection, float]:
+    def _compose(self, edit: Edit) -> tuple[EditDirection, float]:
         """An edit's direction and how far to go along it."""
         if len(edit) == 1:
-            return self._resolved(edit[0])
-        first, *others = (direction * strength for direction, strength in map(self._resolved, edit))
+            return self._resolve(edit[0])
+        first, *others = (direction * strength for direction, strength in map(self._resolve, edit))
         return sum(others, first), 1.0
 
-    def _resolved(self, part: Part) -> tuple[EditDirection, float]:
+    def _resolve(self, part: Part) -> tuple[EditDirection, float]:
         offered = self.config.offered.get(part.edit) if isinstance(part.edit, str) else None
         default = 1.0 if offered is None else offered.strength
         strength = default if part.strength is None else part.strength
@@ -191,22 +193,22 @@ class ServedEditor(Served):
             return sum(others, first), strength
         return self.direction(part.edit), strength
 
-    def _watch(self, batch: Batch, of: int) -> Callable[[Tensor | None], None]:
+    def _watch(self, batch: Batch, total: int) -> Callable[[Tensor | None], None]:
         step = 0
 
         def watch(predicted: Tensor | None) -> None:
             nonlocal step
             step += 1
             self.metrics.steps.inc(len(batch))
-            if all(one.left for one in batch):
+            if all(waiting.abandoned for waiting in batch):
                 raise AbandonedError
-            for row, one in enumerate(batch):
-                if one.tell is None or one.left:
+            for row, waiting in enumerate(batch):
+                if waiting.report is None or waiting.abandoned:
                     continue
-                every, preview = one.asked.every, None
-                if predicted is not None and every and step % every == 0 and step < of:
+                every, preview = waiting.request.every, None
+                if predicted is not None and every and step % every == 0 and step < total:
                     preview, _ = self.editor.model.decode(predicted[row])
-                one.tell(Progress(step, of, preview))
+                waiting.report(Progress(step, total, preview))
 
         return watch
 
@@ -217,23 +219,23 @@ class ServedStudents(Served):
     def __init__(self, config: ServeConfig) -> None:
         super().__init__("student", config.device, config.student_batch, config.student_replicas.cpus)
         self.config = config
-        self.students: dict[str, Student] = load_students(config.taught, self.device)
+        self.students: dict[str, Student] = load_students(config.student_uris, self.device)
 
     async def facts(self) -> dict[str, Any]:
         return {"device": self.device}
 
     def work(self, batch: Batch) -> list[Answer]:
-        tasks, kind = [one.asked for one in batch], batch[0].asked.kind
+        tasks, kind = [waiting.request for waiting in batch], batch[0].request.kind
         pixels = np.stack([task.pixels for task in tasks])
         masks = np.stack([task.mask for task in tasks if task.mask is not None]) if kind.masked else None
         by_edit = []
         for edit in kind.edits:
-            parts = dict(map(self._resolved, edit))
+            parts = dict(map(self._resolve, edit))
             by_edit.append(in_one_pass(self.students[next(iter(parts))], pixels, masks, [parts]))
         edits = np.concatenate(by_edit, 1)
         return [Answer(edited, task.caption, 1, 0.0, 0) for edited, task in zip(edits, tasks, strict=True)]
 
-    def _resolved(self, part: Part) -> tuple[str, float]:
+    def _resolve(self, part: Part) -> tuple[str, float]:
         """A part's edit and how far it goes."""
         assert isinstance(part.edit, str)
         if not self.students[part.edit].repertoire.width:
@@ -243,5 +245,5 @@ class ServedStudents(Served):
         return part.edit, default if part.strength is None else part.strength
 
 
-def _set(**settings: Any) -> dict[str, Any]:
+def _without_none(**settings: Any) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if value is not None}

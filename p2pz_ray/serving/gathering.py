@@ -11,14 +11,14 @@ R = TypeVar("R")
 
 @dataclass(eq=False)
 class Waiting(Generic[T, R]):
-    """A request: what it asks for, and where its answer goes. left: nobody waits for the answer any more."""
+    """A request: what it asks for, and where its answer goes. abandoned: its client has disconnected."""
 
     kind: Hashable
-    asked: T
+    request: T
     answer: "asyncio.Future[R]"
-    tell: Callable[[object], None] | None = None
+    report: Callable[[object], None] | None = None
     """Called with the work's progress, from any thread."""
-    left: bool = field(default=False)
+    abandoned: bool = field(default=False)
 
 
 class Gathering(Generic[T, R]):
@@ -37,9 +37,9 @@ class Gathering(Generic[T, R]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def answer(self, kind: Hashable, asked: T, tell: Callable[[object], None] | None = None) -> R:
-        """Wait for the answer. A request whose caller is cancelled leaves the queue, or is marked as left."""
-        waiting: Waiting[T, R] = Waiting(kind, asked, asyncio.get_running_loop().create_future(), tell)
+    async def answer(self, kind: Hashable, request: T, report: Callable[[object], None] | None = None) -> R:
+        """Wait for the answer. A request whose caller is cancelled leaves the queue, or is marked as abandoned."""
+        waiting: Waiting[T, R] = Waiting(kind, request, asyncio.get_running_loop().create_future(), report)
         self._waiting.append(waiting)
         self._more.set()
         if self._runner is None or self._runner.done():
@@ -47,7 +47,7 @@ class Gathering(Generic[T, R]):
         try:
             return await waiting.answer
         finally:
-            waiting.left = True
+            waiting.abandoned = True
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
 
@@ -63,16 +63,19 @@ class Gathering(Generic[T, R]):
                 await self._gather(self._waiting[0])
             idle = False
             if batch := self._take():
-                await self._answered(batch)
+                await self._answer_batch(batch)
 
     async def _gather(self, first: Waiting[T, R]) -> None:
         """Wait until a batch is full, but not longer than `wait`."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self.wait
-        while sum(one.kind == first.kind for one in self._waiting) < self.size and (rest := end - loop.time()) > 0:
+        while (
+            sum(waiting.kind == first.kind for waiting in self._waiting) < self.size
+            and (remaining := end - loop.time()) > 0
+        ):
             self._more.clear()
             try:
-                await asyncio.wait_for(self._more.wait(), rest)
+                await asyncio.wait_for(self._more.wait(), remaining)
             except TimeoutError:
                 return
 
@@ -80,12 +83,12 @@ class Gathering(Generic[T, R]):
         if not self._waiting:
             return []
         kind = self._waiting[0].kind
-        batch = [one for one in self._waiting if one.kind == kind][: self.size]
-        self._waiting = [one for one in self._waiting if one not in batch]
+        batch = [waiting for waiting in self._waiting if waiting.kind == kind][: self.size]
+        self._waiting = [waiting for waiting in self._waiting if waiting not in batch]
         return batch
 
-    async def _answered(self, batch: list[Waiting[T, R]]) -> None:
-        batch = [one for one in batch if not one.left]
+    async def _answer_batch(self, batch: list[Waiting[T, R]]) -> None:
+        batch = [waiting for waiting in batch if not waiting.abandoned]
         if not batch:
             return
         try:
@@ -93,11 +96,11 @@ class Gathering(Generic[T, R]):
         except Exception as error:
             if len(batch) > 1:
                 half = len(batch) // 2
-                await self._answered(batch[:half])
-                await self._answered(batch[half:])
+                await self._answer_batch(batch[:half])
+                await self._answer_batch(batch[half:])
             elif not batch[0].answer.done():
                 batch[0].answer.set_exception(error)
             return
-        for one, answer in zip(batch, answers, strict=True):
-            if not one.answer.done():
-                one.answer.set_result(answer)
+        for waiting, answer in zip(batch, answers, strict=True):
+            if not waiting.answer.done():
+                waiting.answer.set_result(answer)

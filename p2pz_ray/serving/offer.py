@@ -1,4 +1,4 @@
-"""What a service offers, as the ingress knows it: no models, and no code that loads them."""
+"""What a service offers, in the form that the ingress needs: no models, and no code that loads them."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from p2pz_ray.config.serve import ServeConfig
 
 
 @dataclass(frozen=True)
-class Taught:
+class StudentEdit:
     """An edit that a student makes. student: the student's number. side: of its pictures, in pixels. strongest: the
-    largest strength that it was taught, None where it knows a single one."""
+    largest strength that it was trained for, None if it has only one."""
 
     student: int
     side: int
@@ -22,12 +22,12 @@ class Offer:
     """What a service offers. It is small: models are named by URI.
 
     config: with local paths made absolute. size: (H, W) pixels of the model's pictures. students: the edits that
-    students make. token: sha256 of the token that clients must send, None where anybody may call.
+    students make. token: sha256 of the token that clients must send, None if anybody may call.
     """
 
     config: ServeConfig
     size: tuple[int, int]
-    students: dict[str, Taught]
+    students: dict[str, StudentEdit]
     token: str | None
 
     @property

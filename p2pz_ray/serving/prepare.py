@@ -9,7 +9,7 @@ from p2pz_ray.editing.checkpoint.weights import TEXT
 from p2pz_ray.editing.model import TextEncoder
 from p2pz_ray.engines.checked import checked_checkpoint, picture_size
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.serving.offer import Offer, Taught, token_hash
+from p2pz_ray.serving.offer import Offer, StudentEdit, token_hash
 from p2pz_ray.serving.students import load_students
 from p2pz_ray.student import Student
 from p2pz_ray.translation.absolute import absolute_model, absolute_uri
@@ -27,16 +27,16 @@ def prepare(config: ServeConfig) -> Offer:
         )
         for name, file in files.items():
             EditDirection.load(file).check(text, name)
-    return Offer(config, size, _taught(load_students(config.taught, "cpu")), _token(config))
+    return Offer(config, size, _student_edits(load_students(config.student_uris, "cpu")), _token(config))
 
 
-def _taught(students: dict[str, Student]) -> dict[str, Taught]:
+def _student_edits(students: dict[str, Student]) -> dict[str, StudentEdit]:
     numbers = {student: number for number, student in enumerate(dict.fromkeys(students.values()))}
-    taught = {}
+    edits = {}
     for edit, student in students.items():
         strongest = student.repertoire.skills[edit].strongest if student.repertoire.width else None
-        taught[edit] = Taught(numbers[student], student.size, strongest)
-    return taught
+        edits[edit] = StudentEdit(numbers[student], student.size, strongest)
+    return edits
 
 
 def _token(config: ServeConfig) -> str | None:
@@ -63,5 +63,5 @@ def _absolute(config: ServeConfig) -> ServeConfig:
             )
             edit = edit.model_copy(update={"sentences": edit.sentences.model_copy(update={"files": files})})
         edits[name] = edit
-    students = [uri if uri == "mini" else absolute_uri(uri) for uri in config.taught]
+    students = [uri if uri == "mini" else absolute_uri(uri) for uri in config.student_uris]
     return config.model_copy(update={"model": absolute_model(config.model), "edits": edits, "students": students})

@@ -19,8 +19,8 @@ NAME = "p2pz"
 
 
 @dataclass(frozen=True)
-class Placed:
-    """The room that the service needs of Ray: one process with the CPUs of all engines."""
+class Placement:
+    """The resources that the service needs from Ray: one process with the CPUs of all engines."""
 
     ray: RayConfig
     device: Device
@@ -52,7 +52,7 @@ def serving(config: ServeConfig) -> Iterator[str]:
     from p2pz_ray.running.cluster import connected
     from p2pz_ray.serving.deployment import bound
 
-    with connected(_placed(config, bool(offer.students))):
+    with connected(_placement(config, bool(offer.students))):
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         ray_serve.start(proxy_location="HeadOnly", http_options={"host": config.host.strip("[]"), "port": config.port})
         gpus = ray.cluster_resources().get("GPU", 0) > 0
@@ -66,11 +66,11 @@ def serving(config: ServeConfig) -> Iterator[str]:
             ray_serve.delete(NAME)  # lets replicas finish their work; Serve itself ends with Ray
 
 
-def _placed(config: ServeConfig, students: bool) -> Placed:
+def _placement(config: ServeConfig, students: bool) -> Placement:
     cpus = config.replicas.bounds[1] * config.replicas.cpus
     if students:
         cpus += config.student_replicas.bounds[1] * config.student_replicas.cpus
-    return Placed(config.ray, config.device, Processes(count=1, cpus=cpus, gpus=config.replicas.gpus))
+    return Placement(config.ray, config.device, Processes(count=1, cpus=cpus, gpus=config.replicas.gpus))
 
 
 def _check_port(host: str, port: int) -> None:

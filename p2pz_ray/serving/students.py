@@ -1,4 +1,4 @@
-"""The students of a service, each for the edits that it makes."""
+"""Loads the students of a service, each for the edits that it makes."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from p2pz_ray.student import Student
 
 
 def load_students(uris: list[str], device: str) -> dict[str, Student]:
-    """Edit → the student that makes it. Raises ConfigError for a URI that is no student, and for two of one edit."""
+    """Edit → the student that makes it. Raises ConfigError for a URI that isn't a student, or two with one edit."""
     students: dict[str, Student] = {}
     for uri in uris:
         student = Student.from_pretrained(uri, device)

@@ -1,4 +1,4 @@
-"""What an engine is asked, and what it answers."""
+"""An engine's requests and answers."""
 
 from dataclasses import dataclass
 
@@ -34,8 +34,8 @@ class Kind:
 
 @dataclass(frozen=True)
 class Task:
-    """One picture, (H, W, 3). otherwise: the caption where `caption` is None and no model writes one. every: send a
-    preview every so many steps; 0 is none."""
+    """One picture, (H, W, 3). otherwise: the caption if `caption` is None and no model writes one. every: steps
+    between previews; 0 is no previews."""
 
     kind: Kind
     pixels: Pixels

@@ -3,7 +3,7 @@ only if its answers equal the student's.
 
 Both map `images` (B, 3, size, size), float32 in -1 … 1, to `edited`, the same, clipped. A student of several edits has
 a second input, `direction` (B, D) float32: for each picture the sum of its edits' directions times their strengths. The
-directions stand in the student's config.json.
+directions are in the student's config.json.
 """
 
 import importlib.util
@@ -27,7 +27,7 @@ TOLERANCE = 1e-4
 FILES = {"onnx": ONNX_FILE, "torch": "model.pt2"}
 
 
-class _Served(nn.Module):
+class _Clamped(nn.Module):
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
         self.generator = generator
@@ -38,11 +38,11 @@ class _Served(nn.Module):
 
 
 def export_student(store: Store, folder: str, kind: Literal["onnx", "torch"]) -> str:
-    """Export the student in `folder` and put the file beside it; returns its full name.
+    """Export the student in `folder` and put the file next to it; returns its full name.
 
-    Raises ConfigError where a package is missing, P2PZError where the export's answers differ from the student's.
+    Raises ConfigError if a package is missing, P2PZError if the export's answers differ from the student's.
     """
-    student = Student.from_pretrained(store.name(folder), "cpu") if store.local else _fetched(store, folder)
+    student = Student.from_pretrained(store.name(folder), "cpu") if store.local else _fetch(store, folder)
     data = to_onnx(student) if kind == "onnx" else to_program(student)
     store.write(f"{folder}/{FILES[kind]}", data)
     return store.name(f"{folder}/{FILES[kind]}")
@@ -57,7 +57,7 @@ def to_onnx(student: Student) -> bytes:
         warnings.simplefilter("ignore")
         file = str(Path(scratch) / "model.onnx")
         torch.onnx.export(
-            _Served(student.generator),
+            _Clamped(student.generator),
             _example(student, 2),
             file,
             dynamo=True,
@@ -74,7 +74,7 @@ def to_onnx(student: Student) -> bytes:
 
 def to_program(student: Student) -> bytes:
     """The student as a torch.export program, for torch.export.load."""
-    program = torch.export.export(_Served(student.generator), _example(student, 2), dynamic_shapes=_shapes(student))
+    program = torch.export.export(_Clamped(student.generator), _example(student, 2), dynamic_shapes=_shapes(student))
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     _check(student, "torch.export", torch.export.load(io.BytesIO(buffer.getvalue())).module())
@@ -83,11 +83,11 @@ def to_program(student: Student) -> bytes:
 
 def _check(student: Student, name: str, exported: Callable[..., Any]) -> None:
     """Raise P2PZError unless its answers equal the student's, for one picture and for three."""
-    served = _Served(student.generator)
+    expected = _Clamped(student.generator)
     for count in (1, 3):
         inputs = _example(student, count)
         with torch.no_grad():
-            difference = float((exported(*inputs) - served(*inputs)).abs().max())
+            difference = float((exported(*inputs) - expected(*inputs)).abs().max())
         if not difference <= TOLERANCE:
             raise P2PZError(
                 f"The {name} export differs from the student by {difference:.2g} (allowed: {TOLERANCE:.0e}) on "
@@ -102,13 +102,13 @@ def _shapes(student: Student) -> dict[str, Any]:
 
 
 def _example(student: Student, count: int) -> tuple[Tensor, ...]:
-    draw = torch.Generator().manual_seed(count)
-    x = torch.rand(count, 3, student.size, student.size, generator=draw) * 2 - 1
+    rng = torch.Generator().manual_seed(count)
+    x = torch.rand(count, 3, student.size, student.size, generator=rng) * 2 - 1
     width = student.repertoire.width
-    return (x, torch.rand(count, width, generator=draw) / width) if width else (x,)
+    return (x, torch.rand(count, width, generator=rng) / width) if width else (x,)
 
 
-def _fetched(store: Store, folder: str) -> Student:
+def _fetch(store: Store, folder: str) -> Student:
     with tempfile.TemporaryDirectory() as scratch:
         for name in ("config.json", "model.safetensors"):
             (Path(scratch) / name).write_bytes(store.read(f"{folder}/{name}"))

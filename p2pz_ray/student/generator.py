@@ -1,7 +1,7 @@
 """CoMod-GAN's generator (Zhao et al., ICLR 2021, arXiv 2103.10428): an encoder whose code modulates every layer of a
 StyleGAN2 decoder, which also takes the encoder's feature maps.
 
-The paper's style comes from a random z. Here an edit's direction times its strength may replace z or stand beside it:
+The paper's style comes from a random z. Here an edit's direction times its strength can replace z or accompany it:
 then one generator makes many edits, at any strength, and several at once. A teacher gives one answer per picture, so z
 and noise are off by default and never used after training.
 """
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from p2pz_ray.config.generator import GeneratorConfig
 
 FADE_BELOW = 0.25
-"""Directions shorter than this fade the answer towards the source; at longer ones it is the network's own."""
+"""With directions shorter than this the output fades into the source; with longer ones it is the network's alone."""
 
 
 @dataclass(frozen=True)
-class Lot:
+class NetworkDraws:
     """The random draws of one training batch; None where the network has no such draw.
 
     z: (B, Z) normal. dropout: (B, code), 0 or 1/(1-p). noise: one (B, 1, s, s) normal for each modulated layer.
@@ -44,21 +44,21 @@ class Encoder(nn.Module):
     def __init__(self, config: GeneratorConfig, size: int) -> None:
         super().__init__()
         sides = _sides(size)
-        at = {side: width(side, config.base, config.max) for side in sides}
-        self.rgb = Conv(3, at[size], 1)
-        self.keep = nn.ModuleList(Conv(at[side], at[side], 3) for side in reversed(sides))
-        self.halve = nn.ModuleList(Conv(at[side], at[side // 2], 3, down=True) for side in reversed(sides[1:]))
-        self.code = Linear(at[4] * 16, config.code)
+        widths = {side: width(side, config.base, config.max) for side in sides}
+        self.rgb = Conv(3, widths[size], 1)
+        self.keep = nn.ModuleList(Conv(widths[side], widths[side], 3) for side in reversed(sides))
+        self.halve = nn.ModuleList(Conv(widths[side], widths[side // 2], 3, down=True) for side in reversed(sides[1:]))
+        self.code = Linear(widths[4] * 16, config.code)
 
     def forward(self, x: Tensor, dropout: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        x, kept = self.rgb(x), []
+        x, features = self.rgb(x), []
         for i, keep in enumerate(self.keep):
             x = keep(x)
-            kept.append(x)
+            features.append(x)
             if i < len(self.halve):
                 x = self.halve[i](x)
         code = leaky(self.code(x.flatten(1)))
-        return code if dropout is None else code * dropout, kept[::-1]
+        return code if dropout is None else code * dropout, features[::-1]
 
 
 class Mapping(nn.Module):
@@ -141,20 +141,20 @@ class CoModGenerator(nn.Module):
         super().__init__()
         self.config, self.size, self.directions = config, size, directions
         sides = _sides(size)
-        at = {side: width(side, config.base, config.max) for side in sides}
+        widths = {side: width(side, config.base, config.max) for side in sides}
         style = config.code + config.z + (config.style if directions else 0)
         self.encoder = Encoder(config, size)
         self.mapping = Mapping(config.z, config.mapping_layers) if config.z else None
         self.direction = DirectionMapping(directions, config.style, config.style_layers) if directions else None
-        self.dense = Linear(config.code, at[4] * 16)
-        self.first = ModulatedLayer(at[4], at[4], style, up=False, noise=config.noise)
+        self.dense = Linear(config.code, widths[4] * 16)
+        self.first = ModulatedLayer(widths[4], widths[4], style, up=False, noise=config.noise)
         self.up = nn.ModuleList(
-            ModulatedLayer(at[side // 2], at[side], style, up=True, noise=config.noise) for side in sides[1:]
+            ModulatedLayer(widths[side // 2], widths[side], style, up=True, noise=config.noise) for side in sides[1:]
         )
         self.after = nn.ModuleList(
-            ModulatedLayer(at[side], at[side], style, up=False, noise=config.noise) for side in sides[1:]
+            ModulatedLayer(widths[side], widths[side], style, up=False, noise=config.noise) for side in sides[1:]
         )
-        self.rgb = nn.ModuleList(ToRGB(at[side], style, zero=config.residual) for side in sides)
+        self.rgb = nn.ModuleList(ToRGB(widths[side], style, zero=config.residual) for side in sides)
         self.filter = Filter()
 
     @property
@@ -163,21 +163,21 @@ class CoModGenerator(nn.Module):
         sides = [4] + [side for side in _sides(self.size)[1:] for _ in range(2)]
         return sides if self.config.noise else []
 
-    def forward(self, x: Tensor, direction: Tensor | None = None, lot: Lot | None = None) -> Tensor:
-        lot = lot or Lot()
-        code, kept = self.encoder(x, lot.dropout)
+    def forward(self, x: Tensor, direction: Tensor | None = None, draws: NetworkDraws | None = None) -> Tensor:
+        draws = draws or NetworkDraws()
+        code, features = self.encoder(x, draws.dropout)
         style = code
         if self.direction is not None:
             assert direction is not None
             style = torch.cat([self.direction(direction), style], 1)
         if self.mapping is not None:
-            w = self.mapping.mean.expand(x.shape[0], -1) if lot.z is None else self.mapping(lot.z)
+            w = self.mapping.mean.expand(x.shape[0], -1) if draws.z is None else self.mapping(draws.z)
             style = torch.cat([w, style], 1)
-        noise = iter(lot.noise or ())
-        h = leaky(self.dense(code)).unflatten(1, (-1, 4, 4)) + kept[0]
+        noise = iter(draws.noise or ())
+        h = leaky(self.dense(code)).unflatten(1, (-1, 4, 4)) + features[0]
         h = self.first(h, style, next(noise, None))
         picture = self.rgb[0](h, style)
-        for up, after, rgb, skip in zip(self.up, self.after, list(self.rgb)[1:], kept[1:], strict=True):
+        for up, after, rgb, skip in zip(self.up, self.after, list(self.rgb)[1:], features[1:], strict=True):
             h = up(h, style, next(noise, None)) + skip
             h = after(h, style, next(noise, None))
             picture = self.filter.up(picture) + rgb(h, style)

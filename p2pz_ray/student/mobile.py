@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from p2pz_ray.student.generator import Lot
+from p2pz_ray.student.generator import NetworkDraws
 from p2pz_ray.student.layers import GAIN, Conv, Filter, bend, width
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ class MobileBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        wide = EXPANSION * channels
-        self.widen, self.look = Conv(channels, wide, 1), Depthwise(wide)
-        self.narrow = Conv(wide, channels, 1, active=False)
+        hidden = EXPANSION * channels
+        self.widen, self.look = Conv(channels, hidden, 1), Depthwise(hidden)
+        self.narrow = Conv(hidden, channels, 1, active=False)
         self.share = nn.Parameter(torch.full((channels, 1, 1), 0.1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,8 +64,8 @@ class MobileGenerator(nn.Module):
     def noise_sides(self) -> list[int]:
         return []
 
-    def forward(self, x: Tensor, direction: None = None, lot: Lot | None = None) -> Tensor:
-        """`direction` and `lot` are ignored: they belong to the other architecture."""
+    def forward(self, x: Tensor, direction: None = None, draws: NetworkDraws | None = None) -> Tensor:
+        """`direction` and `draws` are ignored: they belong to the other architecture."""
         full = self.rgb(x)
         half = self.halve(full)
         h = self.blocks(self.quarter(half))

@@ -45,16 +45,16 @@ class Repertoire:
             edit = next(iter(self.skills), "")
         parts = {edit: 1.0} if isinstance(edit, str) else dict(edit)
         parts = {name: float(share) * float(strength) for name, share in parts.items()}
-        for name, wanted in parts.items():
+        for name, requested in parts.items():
             skill = self.skills.get(name, None if self.skills else Skill())
             if skill is None:
                 raise ConfigError(f"The student has no edit {name!r}: it knows {self}.")
             if not self.width:
-                if len(parts) > 1 or wanted != 1:
+                if len(parts) > 1 or requested != 1:
                     raise ConfigError(f"The student makes only {self}, at strength 1.")
-            elif not 0 <= wanted <= skill.strongest or math.isnan(wanted):
+            elif not 0 <= requested <= skill.strongest or math.isnan(requested):
                 raise ConfigError(
-                    f"The student was taught {name} at strengths from 0 to {skill.strongest:g}, not at {wanted:g}."
+                    f"The student was taught {name} at strengths from 0 to {skill.strongest:g}, not at {requested:g}."
                 )
         if not parts:
             raise ConfigError(f"The student is asked for no edit: it knows {self}.")
@@ -69,7 +69,9 @@ class Repertoire:
         return total
 
     def to_json(self) -> dict[str, Any]:
-        return {name: {"direction": list(one.direction), "strongest": one.strongest} for name, one in self.items()}
+        return {
+            name: {"direction": list(skill.direction), "strongest": skill.strongest} for name, skill in self.items()
+        }
 
     def items(self) -> list[tuple[str, Skill]]:
         return list(self.skills.items())
@@ -79,8 +81,8 @@ class Repertoire:
         """The inverse of `to_json`. Raises ValueError, KeyError or TypeError for anything else."""
         repertoire = cls(
             {
-                name: Skill(tuple(float(x) for x in one["direction"]), float(one["strongest"]))
-                for name, one in edits.items()
+                name: Skill(tuple(float(x) for x in entry["direction"]), float(entry["strongest"]))
+                for name, entry in edits.items()
             }
         )
         if any(len(skill.direction) != repertoire.width for skill in repertoire.skills.values()):

@@ -63,8 +63,8 @@ def save_student(
     store: Store, folder: str, generator: Any, repertoire: Repertoire, facts: dict[str, Any], half: bool = False
 ) -> None:
     """Write a student's folder; `facts` are plain values for its card. half: its weights in half precision."""
-    kept = {name: value.detach().cpu() for name, value in generator.state_dict().items()}
-    weights = {name: (value.half() if half else value).contiguous() for name, value in kept.items()}
+    state = {name: value.detach().cpu() for name, value in generator.state_dict().items()}
+    weights = {name: (value.half() if half else value).contiguous() for name, value in state.items()}
     config = {
         "format": FORMAT,
         "edits": repertoire.to_json(),
@@ -125,17 +125,17 @@ class Student:
             uri = str(SHIPPED)
         store, onnx = Store(str(uri), storage_options), runtime == "onnx"
         if not store.exists("config.json"):
-            raise ConfigError(f"{uri} is no student: it has no config.json, so give OUTPUT/student of p2pz distill.")
+            raise ConfigError(f"{uri} isn't a student: it has no config.json, so give OUTPUT/student of p2pz distill.")
         if onnx and not store.exists(ONNX_FILE):
             raise ConfigError(f"{uri} has no {ONNX_FILE}: run p2pz distill again with export=[onnx].")
         try:
-            described, weights = store.read("config.json"), store.read(ONNX_FILE if onnx else "model.safetensors")
-            config = json.loads(described)
+            config_bytes, weights = store.read("config.json"), store.read(ONNX_FILE if onnx else "model.safetensors")
+            config = json.loads(config_bytes)
             if config.get("format") != FORMAT:
                 raise ValueError(f"its format is {config.get('format')!r}, not {FORMAT!r}")
             size, repertoire = int(config["size"]), Repertoire.from_json(config["edits"])
             if onnx:
-                return cls(OnnxGenerator(weights, size), repertoire, "cpu", _digest(described, weights))
+                return cls(OnnxGenerator(weights, size), repertoire, "cpu", _digest(config_bytes, weights))
             generator = build_generator(GeneratorConfig.model_validate(config["generator"]), size, repertoire.width)
             generator.load_state_dict({name: value.float() for name, value in from_bytes(weights).items()})
         except (
@@ -151,7 +151,7 @@ class Student:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         # On a CPU, convolutions of this layout take little more than half the time.
         generator = generator.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
-        return cls(generator, repertoire, device, _digest(described, weights))
+        return cls(generator, repertoire, device, _digest(config_bytes, weights))
 
     @torch.inference_mode()
     def __call__(
@@ -166,13 +166,15 @@ class Student:
 
         edit: a name; or for several at once a mapping of names to strengths, {"cat2dog": 1.0, "cat2glasses": 0.5}; or a
         list with one of these per picture. None is the student's only edit. strength: from 0, the source itself,
-        to the largest that the edit was taught; one for all pictures or a list with one per picture. It multiplies the
-        strengths of a mapping.
+        to the largest that the edit was trained for; one for all pictures or a list with one per picture. It multiplies
+        the strengths of a mapping.
 
         Raises ConfigError for pictures of another size, and for an edit or a strength that the student doesn't know.
         """
         if not isinstance(images, np.ndarray):
-            images = np.stack([np.asarray(image.convert("RGB")) for image in images]) if len(images) else _nothing(self)
+            images = (
+                np.stack([np.asarray(image.convert("RGB")) for image in images]) if len(images) else _no_images(self)
+            )
         if images.dtype != np.uint8 or images.shape[1:] != (self.size, self.size, 3):
             raise ConfigError(
                 f"The images are {images.shape} {images.dtype}, but this student takes "
@@ -211,7 +213,7 @@ def _digest(*files: bytes) -> str:
     return hashlib.sha256(b"".join(files)).hexdigest()
 
 
-def _nothing(student: Student) -> NDArray[np.uint8]:
+def _no_images(student: Student) -> NDArray[np.uint8]:
     return np.zeros((0, student.size, student.size, 3), np.uint8)
 
 

@@ -1,1 +1,1 @@
-"""Forms of collections beside plain pictures and tables: how each is recognized, planned and read."""
+"""Forms of collections other than plain pictures and tables: how each is recognized, planned and read."""

@@ -1,5 +1,5 @@
-"""What img2dataset writes: 00000.tar, or a folder 00000, of pictures, or 00000.parquet with them in it; beside each
-00000_stats.json, and 00000.parquet with a row for each picture, those too that couldn't be downloaded.
+"""img2dataset's output: pictures in 00000.tar, in a folder 00000 or in 00000.parquet. Next to them are
+00000_stats.json, and 00000.parquet with a row for each picture, including those that couldn't be downloaded.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _SUCCESS = "success"
 
 
 def metadata(names: Iterable[str]) -> set[str]:
-    """The Parquet files, by path, that have img2dataset's statistics beside them."""
+    """The paths of the Parquet files that have img2dataset's statistics next to them."""
     return {f"{match[1]}.parquet" for match in map(_STATS.fullmatch, names) if match}
 
 
-def failed(store: Store, path: str, fingerprint: str, per_partition: int) -> Iterator[list[Source]]:
-    """The partitions of error rows for what a file of metadata says couldn't be downloaded."""
-    count = sum(1 for _ in _failed(store, path, []))
+def plan_failures(store: Store, path: str, fingerprint: str, per_partition: int) -> Iterator[list[Source]]:
+    """Partitions of error rows: one for each picture that couldn't be downloaded, according to a metadata file."""
+    count = sum(1 for _ in _failures(store, path, []))
     for start in range(0, count, per_partition):
         yield [Source(path, fingerprint, None, 0, start, min(count, start + per_partition))]
 
 
 def failures(store: Store, source: Source, columns: Columns) -> Iterator[tuple[str, str | None, str]]:
-    """The id, caption and sentence of each row of such a source."""
-    wanted = [name for name in (columns.caption,) if name is not None]
-    for row in islice(_failed(store, source.path, wanted), source.start, source.stop):
+    """The id, caption and error sentence of each row of a source that `plan_failures` made."""
+    captions = [columns.caption] if columns.caption is not None else []
+    for row in islice(_failures(store, source.path, captions), source.start, source.stop):
         caption = row.get(columns.caption) if columns.caption else None
         reason = row.get("error_message") or row.get("status")
         id = f"{source.path.removesuffix('.parquet')}/{row['key']}"
@@ -44,12 +44,12 @@ def failures(store: Store, source: Source, columns: Columns) -> Iterator[tuple[s
 
 
 def sentence(reason: str) -> str:
-    """Why there is no picture."""
+    """The sentence that says why there is no picture."""
     return f"img2dataset couldn't download it ({shown(reason).rstrip('.')})."
 
 
-def _failed(store: Store, path: str, more: list[str]) -> Iterator[dict[str, object]]:
-    """The rows of a file of metadata that name no picture, in order."""
+def _failures(store: Store, path: str, more: list[str]) -> Iterator[dict[str, object]]:
+    """The rows of a metadata file whose picture couldn't be downloaded, in order, with `more` of their columns."""
     try:
         with store.open(path) as file:
             table = pq.ParquetFile(file)

@@ -1,4 +1,4 @@
-"""Hugging Face's ImageFolder: metadata.jsonl, metadata.csv or metadata.parquet beside the pictures that it names."""
+"""Hugging Face's ImageFolder: metadata.jsonl, metadata.csv or metadata.parquet next to the pictures that it names."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from p2pz_ray.collection.schema import Columns, is_bytes, is_text
 
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _IMAGES = ("file_name", "image_file_name", "jpg", "jpeg", "png", "webp")
-"""What others call the column of images: ImageFolder, then img2dataset by its format."""
+"""Other projects' names for the column of images: ImageFolder's, then img2dataset's, which are image formats."""
 _CAPTIONS = ("text", "prompt")
 
 
 def is_metadata(path: str) -> bool:
-    """Whether a file describes the pictures beside it."""
+    """Whether a file describes the pictures in its folder."""
     return posixpath.basename(path) in NAMES
 
 
 def rows(data: bytes, kind: str) -> pa.Table:
-    """The rows of a `jsonl` or `csv` file; a csv's cells are all text. Raises Arrow's errors where it is broken."""
+    """The rows of a `jsonl` or `csv` file; all cells of a csv are text. Raises Arrow's errors if the file is broken."""
     if kind == "jsonl":
         return pa.json.read_json(io.BytesIO(data), parse_options=pa.json.ParseOptions(newlines_in_values=False))
     header = next(csv.reader(io.StringIO(data[: 1 << 20].decode("utf-8-sig", "replace"))), [])
@@ -39,9 +39,9 @@ def rows(data: bytes, kind: str) -> pa.Table:
     )
 
 
-def as_named(columns: Columns, schema: pa.Schema) -> tuple[Columns, bool]:
-    """The columns as a table of another project names them, where it has none of the default names; and whether its
-    ids are paths relative to the table's own folder."""
+def resolve_columns(columns: Columns, schema: pa.Schema) -> tuple[Columns, bool]:
+    """The columns under the names that a table has for them: where it lacks the default names, those of other projects.
+    And whether its ids are paths relative to the table's own folder."""
     if columns.image != Columns.image or Columns.image in schema.names:
         return columns, False
     image = next((name for name in _IMAGES if name in schema.names), None)

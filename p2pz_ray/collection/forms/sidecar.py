@@ -1,4 +1,4 @@
-"""Captions and masks beside pictures: a.png with a.txt or a.json, and a folder of masks by the same names."""
+"""Captions and masks in separate files: a.txt or a.json next to a.png, and a folder of masks with the same names."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from p2pz_ray.storage.failure import FileError, MissingFileError
 from p2pz_ray.storage.store import Store
 
 EXTENSIONS = (".txt", ".json")
-"""Of captions: plain text, or an object with the caption under the column's name. Their place, from 1, is a source's
-`piece`; 0 is no caption."""
-_TEXT = 1 << 20  # bytes of a caption's file at most
+"""The extensions of caption files: plain text, or an object with the caption under the column's name. The extension's
+position in this list, from 1, is a source's `piece`; 0 means no caption."""
+_TEXT = 1 << 20  # the largest caption file, in bytes
 _MASKS = (".png", ".jpg", ".webp")
 
 
-def captioned(entries: Iterable[Entry], companions: dict[str, str]) -> list[Source]:
-    """The sources of pictures; companions: path → version, of the files beside them that may hold captions."""
-    found = []
+def sources(entries: Iterable[Entry], companions: dict[str, str]) -> list[Source]:
+    """The sources of pictures. companions: path → version of the files next to them that may hold captions."""
+    sources = []
     for entry in entries:
         stem = posixpath.splitext(entry.path)[0]
         piece, version = 0, 0
-        for place, extension in enumerate(EXTENSIONS, 1):
+        for position, extension in enumerate(EXTENSIONS, 1):
             if not piece and f"{stem}{extension}" in companions:
                 digest = hashlib.blake2b(companions[f"{stem}{extension}"].encode(), digest_size=6)
-                piece, version = place, int.from_bytes(digest.digest())
-        found.append(Source(entry.path, entry.fingerprint, entry.problem, piece, 0, 1, version))
-    return found
+                piece, version = position, int.from_bytes(digest.digest())
+        sources.append(Source(entry.path, entry.fingerprint, entry.problem, piece, 0, 1, version))
+    return sources
 
 
 def caption(store: Store, source: Source, columns: Columns) -> str | None:
-    """The caption of a picture that has one. Raises `ImageError` where it can't be read."""
+    """The caption of a picture, or None if it has none. Raises `ImageError` if it can't be read."""
     if not source.piece or columns.caption is None:
         return None
     path = posixpath.splitext(source.path)[0] + EXTENSIONS[source.piece - 1]
@@ -48,17 +48,17 @@ def caption(store: Store, source: Source, columns: Columns) -> str | None:
     text: Any = data.decode("utf-8-sig", "backslashreplace")
     if path.endswith(".json"):
         try:
-            about = json.loads(text)
+            content = json.loads(text)
         except ValueError as error:
             raise ImageError(f"Its caption {path!r} is not valid JSON ({error}).") from error
-        text = about.get(columns.caption) if isinstance(about, dict) else None
+        text = content.get(columns.caption) if isinstance(content, dict) else None
     return " ".join(text.split()) or None if isinstance(text, str) else None
 
 
 def mask(masks: Store, path: str, max_bytes: int) -> bytes | None:
-    """The mask of the picture at `path`: of that name, or with another extension; None where there is none.
+    """The mask of the picture at `path`, which has the same name or another extension; None if there is none.
 
-    Raises `ImageError` where it can't be read.
+    Raises `ImageError` if it can't be read.
     """
     stem, own = posixpath.splitext(path)
     for extension in dict.fromkeys((own, *_MASKS)):

@@ -1,10 +1,10 @@
-"""WebDataset tars: members of one name before its first dot, one after another, are a sample.
+"""WebDataset tars: consecutive members whose names agree up to the first dot are one sample.
 
     000000.jpg  000000.txt  000000.json  000001.png  …
 
-A tar is looked through once by its headers, to know its samples; a partition is a run of samples, which is read as one
-range of bytes. Where pictures are small and the tar is remote, hopping from header to header would take longer than
-reading past them, so it is read past them.
+The plan reads a tar's headers once to find its samples. A partition is a run of consecutive samples, which is read as
+one range of bytes. In a remote tar of small pictures, seeking from header to header would take longer than reading
+through the pictures, so there the whole tar is read.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from p2pz_ray.storage.remote_file import Positioned
 from p2pz_ray.storage.store import Store
 
 PICTURES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm", "avif", "heic", "heif", "jxl", "jp2")
-_SAMPLE = re.compile(r"((?:.*/)?[^.][^./]*)\.([^/]+)")  # the key, and which part of the sample it is
+_SAMPLE = re.compile(r"((?:.*/)?[^.][^./]*)\.([^/]+)")  # the sample's key, and the part that a member is
 _SMALL = 256 << 10
-"""Bytes of a picture up to which a remote tar is read past its pictures, and not hopped over them."""
+"""Bytes of a picture below which a remote tar is read through rather than seeked in."""
 _CHUNK = 4 << 20
 _TEXT = 1 << 20  # bytes of a caption's member that are read
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Where a sample stands: the key of its members, and the bytes from its first header to its last member's end."""
+    """A sample's place in a tar: its members' key, and the bytes from its first header to its last member's end."""
 
     key: str
     begin: int
@@ -43,25 +43,25 @@ class Sample:
 
 
 def samples(store: Store, path: str, columns: Columns) -> tuple[list[Sample], int]:
-    """The samples of a tar that have a picture, in its order, and how many have none. Raises `ConfigError` for a file
-    that is no tar, or a cut one."""
-    found: list[tuple[Sample, bool]] = []
+    """The samples of a tar that have a picture, in their order there, and the number of samples that have none. Raises
+    `ConfigError` for a file that isn't a tar or is cut off."""
+    found: list[tuple[Sample, bool]] = []  # and whether it has a picture
     with store.open(path) as file:
         source: IO[bytes] = file
         if not store.local and _first_size(store, path) < _SMALL:
-            source = cast(IO[bytes], _Onwards(store, path))
+            source = cast(IO[bytes], _ForwardFile(store, path))
         try:
             with tarfile.open(fileobj=source, mode="r:") as tar:
                 for member in tar:
-                    named = _SAMPLE.fullmatch(member.name.removeprefix("./"))
-                    if not member.isreg() or named is None:
+                    match = _SAMPLE.fullmatch(member.name.removeprefix("./"))
+                    if not member.isreg() or match is None:
                         continue
-                    key, part = named[1], named[2].lower()
+                    key, part = match[1], match[2].lower()
                     end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                     picture = _is_picture(part, columns)
                     if found and found[-1][0].key == key:
-                        last, had = found.pop()
-                        found.append((Sample(key, last.begin, end), had or picture))
+                        last, has_picture = found.pop()
+                        found.append((Sample(key, last.begin, end), has_picture or picture))
                     else:
                         found.append((Sample(key, member.offset, end), picture))
                     tar.members = []  # type: ignore[attr-defined]  # it would keep them all
@@ -74,12 +74,12 @@ def samples(store: Store, path: str, columns: Columns) -> tuple[list[Sample], in
     return kept, len(found) - len(kept)
 
 
-def renamed(path: str, found: Sequence[Sample]) -> dict[int, str]:
-    """Ids of their own, by row, for samples whose key an earlier one of the tar has."""
+def new_ids(path: str, samples: Sequence[Sample]) -> dict[int, str]:
+    """New ids, by row, for samples with the key of an earlier sample of the tar."""
     count: dict[str, int] = {}
-    taken = {sample.key for sample in found}
+    taken = {sample.key for sample in samples}
     ids: dict[int, str] = {}
-    for row, sample in enumerate(found):
+    for row, sample in enumerate(samples):
         number = count[sample.key] = count.get(sample.key, 0) + 1
         if number > 1:
             while f"{sample.key}#{number}" in taken:
@@ -90,13 +90,13 @@ def renamed(path: str, found: Sequence[Sample]) -> dict[int, str]:
     return ids
 
 
-def sources(path: str, fingerprint: str, found: Sequence[Sample], per_partition: int) -> Iterator[list[Source]]:
-    """The partitions of a tar: runs of its samples, of nearly equal length."""
-    parts = max(1, round(len(found) / per_partition))
+def sources(path: str, fingerprint: str, samples: Sequence[Sample], per_partition: int) -> Iterator[list[Source]]:
+    """The partitions of a tar: runs of consecutive samples, of nearly equal length."""
+    parts = max(1, round(len(samples) / per_partition))
     for i in range(parts):
-        start, stop = len(found) * i // parts, len(found) * (i + 1) // parts
+        start, stop = len(samples) * i // parts, len(samples) * (i + 1) // parts
         if start < stop:
-            begin, end = found[start].begin, found[stop - 1].end
+            begin, end = samples[start].begin, samples[stop - 1].end
             yield [Source(path, fingerprint, None, begin, start, stop, end)]
 
 
@@ -106,24 +106,25 @@ def sample_id(path: str, key: str) -> str:
 
 
 def read(store: Store, source: Source, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The samples of a source in order: their ids, and `data`, `caption`, `mask` or `error` of each.
+    """The samples of a source in order: the id of each, and a mapping with its `data` and `caption`, or with its
+    `error`; in both cases also with its `conditions`, and its `mask` if the columns name one.
 
-    Raises `StorageError` where the storage fails.
+    Raises `StorageError` if the storage fails.
     """
     data = store.read_range(source.path, source.piece, source.offset)
     parts: dict[str, bytes] = {}
     current: str | None = None
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
         for member in tar:
-            named = _SAMPLE.fullmatch(member.name.removeprefix("./"))
-            file = tar.extractfile(member) if member.isreg() and named else None
-            if named is None or file is None:
+            match = _SAMPLE.fullmatch(member.name.removeprefix("./"))
+            file = tar.extractfile(member) if member.isreg() and match else None
+            if match is None or file is None:
                 continue
-            if current not in (None, named[1]):
+            if current not in (None, match[1]):
                 yield from _sample(source.path, str(current), parts, columns)
                 parts = {}
-            current = named[1]
-            parts.setdefault(named[2].lower(), file.read())
+            current = match[1]
+            parts.setdefault(match[2].lower(), file.read())
     if current is not None:
         yield from _sample(source.path, current, parts, columns)
 
@@ -132,21 +133,21 @@ def _sample(path: str, key: str, parts: dict[str, bytes], columns: Columns) -> I
     picture = next((part for part in parts if _is_picture(part, columns)), None)
     if picture is None:
         return
-    found: dict[str, Any] = {"data": parts[picture]}
+    sample: dict[str, Any] = {"data": parts[picture]}
     try:
-        found["caption"] = _caption(parts, columns)
+        sample["caption"] = _caption(parts, columns)
     except ImageError as error:
-        found = {"error": str(error)}
+        sample = {"error": str(error)}
     if columns.mask is not None:
         mask = next((part for part in parts if _is_part(part, columns.mask)), None)
-        found["mask"] = None if mask is None else parts[mask]
+        sample["mask"] = None if mask is None else parts[mask]
     members = [next((part for part in parts if _is_part(part, name)), None) for name in columns.conditions]
-    found["conditions"] = tuple(None if member is None else parts[member] for member in members)
-    yield sample_id(path, key), found
+    sample["conditions"] = tuple(None if member is None else parts[member] for member in members)
+    yield sample_id(path, key), sample
 
 
 def _caption(parts: dict[str, bytes], columns: Columns) -> str | None:
-    """A sample's caption: of the member that the column's name names, of that key in its JSON, or of its .txt."""
+    """A sample's caption: the member with the column's name, else that key of its JSON, else its .txt."""
     name = columns.caption
     if name is None:
         return None
@@ -155,10 +156,10 @@ def _caption(parts: dict[str, bytes], columns: Columns) -> str | None:
         text = _text(parts.get(name) or parts[f"{name}.txt"])
     if text is None and "json" in parts:
         try:
-            about = json.loads(parts["json"][:_TEXT])
+            content = json.loads(parts["json"][:_TEXT])
         except ValueError:
             raise ImageError("Its JSON can't be read.") from None
-        text = about.get(name) if isinstance(about, dict) else None
+        text = content.get(name) if isinstance(content, dict) else None
     if text is None and "txt" in parts:
         text = _text(parts["txt"])
     return " ".join(text.split()) or None if isinstance(text, str) else None
@@ -177,12 +178,12 @@ def _is_picture(part: str, columns: Columns) -> bool:
 
 
 def _is_part(part: str, name: str) -> bool:
-    """Whether a member is what a configuration names: `mask` or `mask.png` of mask.png."""
+    """Whether a member is the one that a configuration names: `mask` and `mask.png` both name mask.png."""
     return part == name.lower() or part.startswith(f"{name.lower()}.")
 
 
 def _first_size(store: Store, path: str) -> int:
-    """The size of the first member, for a guess at all."""
+    """The size of the first member, as an estimate of all of them."""
     head = store.read_range(path, 0, min(tarfile.BLOCKSIZE, store.size(path)))
     try:
         return tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape").size
@@ -190,20 +191,20 @@ def _first_size(store: Store, path: str) -> int:
         return 0
 
 
-class _Onwards(Positioned):
-    """A remote file that is read from its beginning to its end, whole chunks at a time; seeking back isn't needed."""
+class _ForwardFile(Positioned):
+    """A remote file that is read from beginning to end, in whole chunks; seeking back isn't needed."""
 
     def __init__(self, store: Store, path: str) -> None:
         super().__init__(store, path)
-        self._start, self._held = 0, b""
+        self._start, self._chunk = 0, b""
 
     def read(self, size: int = -1) -> bytes:
         stop = self._size if size < 0 else min(self._size, self._position + size)
         if stop <= self._position:
             return b""
-        if self._position < self._start or stop > self._start + len(self._held):
+        if self._position < self._start or stop > self._start + len(self._chunk):
             end = min(self._size, max(stop, self._position + _CHUNK))
-            self._start, self._held = self._position, self._store.read_range(self._path, self._position, end)
-        found = self._held[self._position - self._start : stop - self._start]
-        self._position += len(found)
-        return found
+            self._start, self._chunk = self._position, self._store.read_range(self._path, self._position, end)
+        data = self._chunk[self._position - self._start : stop - self._start]
+        self._position += len(data)
+        return data

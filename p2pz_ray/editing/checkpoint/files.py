@@ -1,4 +1,4 @@
-"""Where a checkpoint's files are, and what names their contents."""
+"""Finds and fetches a checkpoint's files, and fingerprints their contents."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ from p2pz_ray.editing.checkpoint.weights import HALVES, PARTS, TEXT, wanted
 from p2pz_ray.errors import ConfigError, first_line
 from p2pz_ray.hub import patiently
 
-# p2pz_ray.mini.MODEL, found without importing a neighbour.
+# p2pz_ray.mini.MODEL, without importing that package.
 MINI = Path(__file__).parents[2] / "mini" / "model"
 CACHE = Path("~/.cache/p2pz_ray/models")
-"""Copies of checkpoints that lie at URIs, and folders made of single files; P2PZ_CACHE names another folder."""
+"""Copies of checkpoints from URIs, and folders made from single files; P2PZ_CACHE names another folder."""
 
 
 def is_here(model: str) -> bool:
-    """Whether a checkpoint's name means a folder of this machine, with all that is in it."""
+    """Whether a checkpoint's name means a folder on this machine."""
     return model == "mini" or Path(model).expanduser().is_dir()
 
 
@@ -36,26 +36,30 @@ def locate(
     parts: Sequence[str] | None = PARTS,
     layout: str | None = None,
 ) -> Path:
-    """The local folder of a checkpoint: "mini", a folder in StableDiffusionPipeline layout, its URI, a hub id, or one
-    .safetensors file or its URI, which is made a folder in the cache with the configurations of another, its `layout`.
+    """The local folder of a checkpoint.
 
-    What isn't local is copied into a cache first, a hub's into the hub client's own: the configurations and the weights
-    of `parts` (none at all, or None for every part), and for `half` precision the half variants where there are some.
-    Of several processes of a machine one fetches.
+    `model` is "mini", a folder in StableDiffusionPipeline layout, its URI, a hub id, or a single .safetensors file or
+    its URI. A single file is unpacked to a folder in the cache, with the configurations of another checkpoint, its
+    `layout`.
 
-    Raises ConfigError where the folder has no `model_index.json`, or the storage or the hub can't be reached.
+    A checkpoint that isn't local is first copied into a cache (from the hub, into the hub client's own): the
+    configurations, and the weights of `parts`, where None means every part and an empty sequence no weights. For `half`
+    precision the half-precision variants are taken where they exist. If several processes of a machine need a
+    checkpoint, one fetches it.
+
+    Raises ConfigError if the folder has no `model_index.json`, or the storage or the hub can't be reached.
     """
     name = os.fspath(model)
     if name.endswith((".ckpt", ".pt", ".pth")):
         raise ConfigError(
-            f"model {name} is a pickle, which is a program and not only numbers: convert it once to .safetensors, or "
-            "make a folder of it with diffusers' StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
+            f"model {name} is a pickle, which can run code when it is loaded: convert it to .safetensors, or to a "
+            "folder with diffusers' StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
         )
     if name.endswith(".safetensors"):
         return _unpacked(name, layout, parts)
     if layout is not None:
         raise ConfigError(
-            f"model.layout is {layout}, but model {name} is no .safetensors file and has its own: omit it"
+            f"model.layout is {layout}, but model {name} isn't a .safetensors file and has its own layout: omit it"
         )
     if "://" in name:
         return _fetched(name, half, parts)
@@ -73,10 +77,10 @@ def locate(
 
 
 def locate_vae(model: str, half: bool = False, weights: bool = True) -> Path:
-    """The local folder of an autoencoder: its own, or that of a checkpoint that has one; or either's hub id.
-    Without `weights` only its configuration is fetched.
+    """The local folder of an autoencoder. `model` is that folder, a checkpoint's folder with a "vae" in it, or the hub
+    id of either. Without `weights` only its configuration is fetched.
 
-    Raises ConfigError where there is none.
+    Raises ConfigError if there is no autoencoder.
     """
     folder = Path(model).expanduser()
     if not folder.exists() and model.count("/") == 1 and not model.startswith((".", "/", "~")):
@@ -84,7 +88,7 @@ def locate_vae(model: str, half: bool = False, weights: bool = True) -> Path:
     for place in (folder, folder / "vae"):
         if (place / "config.json").is_file():
             return place
-    raise ConfigError(f"model.vae {model} is no autoencoder's folder: it has no config.json")
+    raise ConfigError(f"model.vae {model} isn't an autoencoder's folder: it has no config.json")
 
 
 def _from_hub(name: str, revision: str | None, half: bool, parts: Sequence[str] | None) -> Path:
@@ -93,16 +97,16 @@ def _from_hub(name: str, revision: str | None, half: bool, parts: Sequence[str] 
 
     try:
         try:
-            found = patiently(lambda: HfApi().model_info(name, revision=revision))
+            info = patiently(lambda: HfApi().model_info(name, revision=revision))
         except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError):
             raise
-        except Exception:  # no network, or a hub that is ill: what was fetched before may still be there
+        except Exception:  # no network, or a hub that fails: the cache may still have the checkpoint
             for file in ("model_index.json", "config.json"):
-                held = try_to_load_from_cache(name, file, revision=revision)
-                if isinstance(held, str):
-                    return Path(held).parent
+                cached = try_to_load_from_cache(name, file, revision=revision)
+                if isinstance(cached, str):
+                    return Path(cached).parent
             raise
-        files = wanted([file.rfilename for file in found.siblings or []], half, name, parts)
+        files = wanted([file.rfilename for file in info.siblings or []], half, name, parts)
         return Path(patiently(lambda: snapshot_download(name, revision=revision, allow_patterns=files)))
     except ConfigError:
         raise
@@ -116,7 +120,7 @@ def _from_hub(name: str, revision: str | None, half: bool, parts: Sequence[str] 
         raise ConfigError(
             f"model {name!r} is neither a folder here nor on the hub, or it is private: check its name, or set HF_TOKEN"
         ) from error
-    except Exception as error:  # the hub client raises a dozen kinds
+    except Exception as error:  # the hub client raises a dozen kinds of errors
         raise ConfigError(
             f"model {name!r} is neither a folder here nor in the hub client's cache, and the hub can't be reached "
             f"({type(error).__name__}): set `model` to a local folder, or HF_HOME to a cache that holds it"
@@ -124,7 +128,7 @@ def _from_hub(name: str, revision: str | None, half: bool, parts: Sequence[str] 
 
 
 def _fetched(uri: str, half: bool, parts: Sequence[str] | None) -> Path:
-    """A checkpoint's copy on this machine, made anew when a file at the URI has changed."""
+    """A copy of a checkpoint on this machine; a new one if a file at the URI has changed."""
     try:
         fs, root = fsspec.core.url_to_fs(uri.rstrip("/"))
         files = {path.removeprefix(f"{root}/"): info for path, info in fs.find(root, detail=True).items()}
@@ -137,7 +141,7 @@ def _fetched(uri: str, half: bool, parts: Sequence[str] | None) -> Path:
         missing = [name for name in wanted(list(files), half, uri, parts) if not (folder / name).exists()]
         if missing:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(cache / f"{digest}.lock"):  # another process of this machine may be fetching them
+            with FileLock(cache / f"{digest}.lock"):  # another process on this machine may be fetching them
                 for name in missing:
                     _copy(fs, f"{root}/{name}", folder / name)
     except (OSError, ValueError, ImportError) as error:
@@ -147,29 +151,31 @@ def _fetched(uri: str, half: bool, parts: Sequence[str] | None) -> Path:
 
 
 def _unpacked(name: str, layout: str | None, parts: Sequence[str] | None) -> Path:
-    """The folder that a single file was made, once on a machine; with weights in it where any part's are wanted."""
+    """The folder that a single file is unpacked to, once on each machine. Unless `parts` is empty it has the weights of
+    every part that an edit needs."""
     file = _single(name)
     single = SingleFile.read(file)
     if layout is None:
         family, layout = single.family
         try:
-            described = locate(layout, parts=())
+            source = locate(layout, parts=())
         except ConfigError as error:
             raise ConfigError(
-                f"model {name} is one file of {family}, which has no configurations in it, and those of {layout} can't "
-                f"be had: set model.layout to the folder or hub id of another checkpoint of its family ({error})"
+                f"model {name} is a single file of {family}, which contains no configurations, and those of {layout} "
+                "can't be fetched: set model.layout to the folder or hub id of another checkpoint of its family "
+                f"({error})"
             ) from error
     else:
-        described = locate(layout, parts=())
-    texts = single.layout(described)
+        source = locate(layout, parts=())
+    texts = single.layout(source)
     state = file.stat()
-    known = json.dumps([str(file.resolve()), state.st_size, state.st_mtime_ns, sorted(texts.items())])
-    folder = _cache() / hashlib.sha256(known.encode()).hexdigest()[:16]
+    key = json.dumps([str(file.resolve()), state.st_size, state.st_mtime_ns, sorted(texts.items())])
+    folder = _cache() / hashlib.sha256(key.encode()).hexdigest()[:16]
     _cache().mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / "model_index.json").exists():
-            single.check(described)
-            for path, text in texts.items():  # the index comes last
+            single.check(source)
+            for path, text in texts.items():  # model_index.json comes last: if it exists, the others do
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_text(text)
         if parts is None or parts:
@@ -185,11 +191,11 @@ def _unpacked(name: str, layout: str | None, parts: Sequence[str] | None) -> Pat
 
 
 def _single(name: str) -> Path:
-    """A single file on this machine, fetched from its URI where it is elsewhere."""
+    """The path of a single file on this machine; it is fetched if `name` is a URI."""
     if "://" not in name:
         file = Path(name).expanduser()
         if not file.is_file():
-            raise ConfigError(f"model {name} is no file here: check its path")
+            raise ConfigError(f"model {name} isn't a file on this machine: check its path")
         return file
     try:
         fs, path = fsspec.core.url_to_fs(name)
@@ -209,11 +215,11 @@ def _cache() -> Path:
 
 
 _VERSION = ("size", "ETag", "generation", "mtime", "LastModified")
-"""What storages say of a file that changes when the file does."""
+"""The fields of a storage's listing that change when a file does."""
 
 
 def _copy(fs: fsspec.AbstractFileSystem, path: str, target: Path) -> None:
-    """Copy a file unless it is there; it is there whole or not at all."""
+    """Copy a file unless the target exists. The copy is atomic: it appears complete or not at all."""
     if target.exists():
         return
     target.parent.mkdir(exist_ok=True)
@@ -222,7 +228,7 @@ def _copy(fs: fsspec.AbstractFileSystem, path: str, target: Path) -> None:
         Path(scratch, target.name).rename(target)
 
 
-# What loading a part of a checkpoint reads of its folder.
+# The files that are read when a part of a checkpoint is loaded.
 _LOADED = re.compile(
     r"(config|scheduler_config|vocab|merges|tokenizer|tokenizer_config|special_tokens_map|added_tokens|preprocessor_config)\.(json|txt)"
     r"|spiece\.model|chat_template\.jinja"
@@ -236,12 +242,12 @@ _NEVER_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
 def fingerprint(folder: Path, half: bool = False) -> str:
     """16 hex digits that name a checkpoint's contents, the same on every machine.
 
-    All that loading it reads, in `half` precision or not, counts, to the last byte, and nothing else: no other variant,
-    no safety checker, no notes.
+    They cover every byte that loading it reads, in `half` precision or not, and nothing else: no other variant, no
+    safety checker, no documentation.
     """
     notes = [folder / name for name in ("model_index.json", "editing.json") if (folder / name).is_file()]
     index = json.loads(notes[0].read_text()) if notes and notes[0].name == "model_index.json" else {"": ["a part", ""]}
-    parts = (part for part, made in index.items() if isinstance(made, list) and made[0] and part not in _NEVER_LOADED)
+    parts = (part for part, kind in index.items() if isinstance(kind, list) and kind[0] and part not in _NEVER_LOADED)
     files = [file for part in parts for file in _loaded(folder / part, half and part not in TEXT)] + notes
     digest = hashlib.sha256()
     for file in sorted(files):
@@ -252,19 +258,19 @@ def fingerprint(folder: Path, half: bool = False) -> str:
 
 
 def _loaded(part: Path, half: bool) -> list[Path]:
-    """The files that a part is loaded from, of its weights those of one variant."""
-    found = {file: match for file in part.glob("*") if (match := _LOADED.fullmatch(file.name)) is not None}
-    variants = {match["variant"] or match["of"] for match in found.values() if match["weights"]}
+    """The files that a part is loaded from: its configurations, and the weights of one variant."""
+    files = {file: match for file in part.glob("*") if (match := _LOADED.fullmatch(file.name)) is not None}
+    variants = {match["variant"] or match["of"] for match in files.values() if match["weights"]}
     order = (*_HALVES, None) if half else (None, *_HALVES)
-    taken = next((each for each in order if each in variants), None)
-    return [file for file, match in found.items() if (match["variant"] or match["of"]) == taken or not match["weights"]]
+    chosen = next((variant for variant in order if variant in variants), None)
+    return [f for f, match in files.items() if (match["variant"] or match["of"]) == chosen or not match["weights"]]
 
 
 @lru_cache(maxsize=1024)
 def _sha256(file: Path, size: int, changed: int) -> str:
-    """Of a whole file, read once as long as its size and its time of change stay."""
+    """A file's sha256. It is read again only if its size or its modification time has changed."""
     if file.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", file.name):
-        return file.name  # the hub's client calls a file by its sha256
+        return file.name  # the hub's client names a file after its sha256
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 

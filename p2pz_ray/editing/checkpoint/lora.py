@@ -1,7 +1,7 @@
 """Low-rank adaptations (Hu et al. 2021) fused into a checkpoint's weights: W + scale · α/r · up @ down.
 
-Files are read as diffusers, PEFT and kohya's scripts write them; what one holds for a layer that the checkpoint doesn't
-have is refused.
+Files can be in the formats of diffusers, PEFT and kohya's scripts. A file with weights for a layer that the checkpoint
+doesn't have is refused.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _UP = {
     "lora.down": "lora.up",
     "lora_linear_layer.down": "lora_linear_layer.up",
 }
-# How the files call a checkpoint's parts; kohya's names have "_" for every ".".
+# The files' prefixes for a checkpoint's parts; kohya's names have "_" for every ".".
 _PARTS = {
     "unet": ("unet.", "lora_unet_"),
     "text_encoder": ("text_encoder.", "lora_te_", "lora_te1_"),
@@ -34,18 +34,18 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class Lora:
-    """A file, and how much of it is added."""
+    """A file, and the scale at which it is added."""
 
     file: Path
     scale: float = 1.0
 
     @property
     def identity(self) -> list[object]:
-        """What names its effect: its contents' sha256 and the scale."""
+        """What determines its effect: the sha256 of its contents, and the scale."""
         return [hashlib.sha256(self._read()).hexdigest(), self.scale]
 
     def check(self) -> None:
-        """Raise ConfigError where the file can't be read."""
+        """Raise ConfigError if the file can't be read."""
         self._read(1)
 
     def _read(self, size: int = -1) -> bytes:
@@ -57,10 +57,10 @@ class Lora:
 
 
 def fuse(lora: Lora, parts: Mapping[str, nn.Module]) -> int:
-    """Add one file to the parts ("unet", "text_encoder", "text_encoder_2") that are given, in place; what it holds for
-    others is left. Returns the number of layers changed.
+    """Add one file, in place, to the weights of the given parts ("unet", "text_encoder", "text_encoder_2"); its weights
+    for other parts are ignored. Returns the number of layers changed.
 
-    Raises ConfigError naming the file where it can't be read, fits no layer of a part, or holds something else besides.
+    Raises ConfigError, with the file named, if it can't be read, fits no layer of a part, or holds anything else.
     """
     try:
         tensors = load_file(lora.file)
@@ -76,19 +76,19 @@ def fuse(lora: Lora, parts: Mapping[str, nn.Module]) -> int:
         up = name.replace(f".{kind}", f".{_UP[kind]}")
         alpha = f"{stem}.alpha"
         known |= {name, up, alpha}
-        part, layer = _home(stem)
+        part, layer = _target(stem)
         if part is None or up not in tensors:
             raise ConfigError(f"LoRA {lora.file} holds {name}, which belongs to no UNet or text encoder")
         if part not in layers:
             continue
         module = layers[part].get(_plain(layer))
         if module is None:
-            raise ConfigError(f"LoRA {lora.file} is of another model: this one's {part} has no layer {layer}")
+            raise ConfigError(f"LoRA {lora.file} is for another model: this one's {part} has no layer {layer}")
         _add(lora, module, tensors[name], tensors[up], tensors.get(alpha), f"{part} {layer}")
         changed += 1
     if not known or set(tensors) - known:
         other = next(iter(sorted(set(tensors) - known)), "nothing")
-        raise ConfigError(f"LoRA {lora.file} holds {other}, which is no pair of low-rank weights")
+        raise ConfigError(f"LoRA {lora.file} holds {other}, which isn't a pair of low-rank weights")
     return changed
 
 
@@ -97,28 +97,28 @@ def _add(lora: Lora, module: nn.Module, down: Tensor, up: Tensor, alpha: Tensor 
     weight = module.weight
     assert isinstance(weight, Tensor)
     rank = down.shape[0]
-    by = lora.scale * (1.0 if alpha is None else float(alpha) / rank)
+    scale = lora.scale * (1.0 if alpha is None else float(alpha) / rank)
     delta = up.float().flatten(1) @ down.float().flatten(1)
     if delta.numel() != weight.numel() or up.shape[0] != weight.shape[0]:
-        raise ConfigError(f"LoRA {lora.file} is of another model: its {where} has another shape")
-    weight.copy_(weight.float() + by * delta.reshape(weight.shape).to(weight.device))
+        raise ConfigError(f"LoRA {lora.file} is for another model: its {where} has another shape")
+    weight.copy_(weight.float() + scale * delta.reshape(weight.shape).to(weight.device))
 
 
 def _layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Layers with a weight, by their names without dots, and without the wrapper that older text models had."""
-    found: dict[str, nn.Module] = {}
+    """The linear and convolutional layers by name, with "_" for "." and without the wrapper of older text models."""
+    layers: dict[str, nn.Module] = {}
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
-            found[_plain(name)] = layer
-    return found
+            layers[_plain(name)] = layer
+    return layers
 
 
-def _home(stem: str) -> tuple[str | None, str]:
-    """The part and the layer that a name in a file means."""
-    ordered: Iterable[tuple[str, str]] = sorted(
-        ((prefix, part) for part, prefixes in _PARTS.items() for prefix in prefixes), key=lambda each: -len(each[0])
+def _target(stem: str) -> tuple[str | None, str]:
+    """The part and the layer that a name in a file stands for; the part is None if the prefix is unknown."""
+    longest_first: Iterable[tuple[str, str]] = sorted(
+        ((prefix, part) for part, prefixes in _PARTS.items() for prefix in prefixes), key=lambda pair: -len(pair[0])
     )
-    for prefix, part in ordered:
+    for prefix, part in longest_first:
         if stem.startswith(prefix):
             return part, stem.removeprefix(prefix)
     return None, stem

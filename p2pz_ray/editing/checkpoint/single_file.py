@@ -1,8 +1,7 @@
-"""A checkpoint in one .safetensors file, as Stable Diffusion's own code writes it and model sites give it away: what it
-is, and the weights of each part under the names that diffusers has for them.
+"""A checkpoint in a single .safetensors file, as Stable Diffusion's own code writes it and model sites offer it: what
+kind it is, and the weights of each part under diffusers' names.
 
-The file holds weights alone. Configurations, tokenizers and the noise schedule are those of a folder in diffusers'
-layout.
+The file holds only weights. Configurations, tokenizers and the noise schedule come from a folder in diffusers' layout.
 """
 
 import json
@@ -31,19 +30,19 @@ FAMILIES = {
     1024: ("Stable Diffusion 2.x", "stabilityai/stable-diffusion-2-1"),
     2048: ("SDXL", "stabilityai/stable-diffusion-xl-base-1.0"),
 }
-"""By the width of the text that the UNet attends to: the name, and the hub's repository that has the layout."""
+"""By the width of the text embeddings that the UNet attends to: the name, and the hub's repository with the layout."""
 
 
 @dataclass(frozen=True)
 class SingleFile:
-    """A file, and the shapes of what it holds."""
+    """A file, and the shapes of its tensors."""
 
     file: Path
     shapes: dict[str, tuple[int, ...]]
 
     @classmethod
     def read(cls, file: Path) -> "SingleFile":
-        """From the file's head alone. Raises ConfigError for what is no safetensors file."""
+        """Reads only the file's header. Raises ConfigError if it isn't a safetensors file."""
         try:
             with safe_open(file, "pt") as opened:
                 return cls(file, {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()})  # noqa: SIM118
@@ -54,78 +53,81 @@ class SingleFile:
 
     @property
     def family(self) -> tuple[str, str]:
-        """The name of what it holds, and the repository that has its layout. Raises ConfigError for what can't be
-        edited."""
+        """The family's name, and the repository with its layout. Raises ConfigError for a checkpoint that the method
+        can't edit with."""
         first = self.shapes.get(f"{UNET}input_blocks.0.0.weight")
         if first is None:
             self._refuse(self._other())
         if first[1] != 4:
-            self._refuse(CHANNELS.get(first[1], f"of a UNet that takes {first[1]} channels and not 4"))
+            self._refuse(CHANNELS.get(first[1], f"of a UNet that takes {first[1]} channels instead of 4"))
         if "edm_mean" in self.shapes:
-            self._refuse("trained with EDM's noise, whose steps are no DDIM steps")
+            self._refuse("trained with EDM's noise, whose steps aren't DDIM steps")
         widths = {shape[-1] for name, shape in self.shapes.items() if name.endswith(".attn2.to_k.weight")}
-        found = FAMILIES.get(next(iter(widths), 0))
-        if found is None:
+        family = FAMILIES.get(next(iter(widths), 0))
+        if family is None:
             self._refuse(f"of a UNet that attends to texts of width {', '.join(map(str, sorted(widths))) or 'none'}")
-        return found
+        return family
 
     def layout(self, folder: Path) -> dict[str, str]:
-        """The configurations that a folder in diffusers' layout has for this file, by their paths."""
+        """Path → text of the configuration files for this file, from a folder in diffusers' layout."""
         index = {
-            part: made
-            for part, made in read_json(folder / "model_index.json").items()
+            part: kind
+            for part, kind in read_json(folder / "model_index.json").items()
             if part not in ("safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker")
         }
-        parts = [part for part, made in index.items() if isinstance(made, list) and made[0]]
+        parts = [part for part, kind in index.items() if isinstance(kind, list) and kind[0]]
         files = [file for part in parts for file in sorted((folder / part).glob("*")) if _configures(file)]
         texts = {file.relative_to(folder).as_posix(): file.read_text() for file in files}
         schedule = "scheduler/scheduler_config.json"
-        said: dict[str, Any] = {"prediction_type": "v_prediction"} if "v_pred" in self.shapes else {}
-        said |= {"rescale_betas_zero_snr": True} if "ztsnr" in self.shapes else {}
-        if said and schedule in texts:  # two empty tensors are how such files say it
-            texts[schedule] = json.dumps(json.loads(texts[schedule]) | said)
+        # Such files mark v-prediction and zero terminal SNR by empty tensors of these names.
+        marked: dict[str, Any] = {"prediction_type": "v_prediction"} if "v_pred" in self.shapes else {}
+        marked |= {"rescale_betas_zero_snr": True} if "ztsnr" in self.shapes else {}
+        if marked and schedule in texts:
+            texts[schedule] = json.dumps(json.loads(texts[schedule]) | marked)
         return {**texts, "model_index.json": json.dumps(index)}
 
     def check(self, folder: Path) -> None:
-        """Raise ConfigError where the file lacks a weight that the folder's configurations ask for, or has it in
-        another shape. Reads no weights."""
+        """Raise ConfigError if the file lacks a weight that the folder's configurations require, or has it in another
+        shape. Reads no weights."""
         for part in _parts(folder):
             self._part(folder, part, {name: torch.empty(shape, device="meta") for name, shape in self.shapes.items()})
 
     def write(self, folder: Path, part: str, target: Path) -> None:
-        """Write one part's weights into a file of their own, in the precision that they have."""
-        kept = _PREFIXES[part]
+        """Write one part's weights to a separate file, without changing their precision."""
+        prefixes = _PREFIXES[part]
         with safe_open(self.file, "pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in self.shapes if name.startswith(kept)}
+            tensors = {name: opened.get_tensor(name) for name in self.shapes if name.startswith(prefixes)}
         save_file(self._part(folder, part, tensors), target, {"format": "pt"})
 
     def _part(self, folder: Path, part: str, tensors: Tensors) -> Tensors:
-        """Of this file's tensors those of a part, under diffusers' names."""
+        """The tensors of a part, from the file's tensors, under diffusers' names."""
         with torch.device("meta"):
             empty = _EMPTY[part](folder / part)
         if not any(name.startswith(_PREFIXES[part]) for name in tensors):
             self._refuse(f"without its {part}: the file holds no {' or '.join(_PREFIXES[part])}…", "")
-        found = _converted(part, empty, tensors)
+        converted = _convert(part, empty, tensors)
         wanted = {name.removeprefix("text_model."): (name, part.shape) for name, part in empty.state_dict().items()}
         for name, (_, shape) in wanted.items():
-            if name not in found or found[name].shape != shape:
-                had = f"in the shape {list(found[name].shape)}" if name in found else "nowhere"
+            if name not in converted or converted[name].shape != shape:
+                problem = f"lacks the {part}'s {name}"
+                if name in converted:
+                    problem = f"has the {part}'s {name} in the shape {list(converted[name].shape)}"
                 raise ConfigError(
-                    f"model {self.file} has the {part}'s {name} {had}, but by the configurations of its layout it is "
-                    f"{list(shape)}: set model.layout to a checkpoint of the same family"
+                    f"model {self.file} {problem}, but its layout's configurations give it the shape {list(shape)}: "
+                    "set model.layout to a checkpoint of the same family"
                 )
-        return {full: found[name].contiguous() for name, (full, _) in wanted.items()}
+        return {full: converted[name].contiguous() for name, (full, _) in wanted.items()}
 
     def _other(self) -> str:
-        """What a file is that holds no UNet of Stable Diffusion's own code."""
+        """What a file is if it doesn't hold a UNet in the layout of Stable Diffusion's own code."""
         if any("lora" in name for name in self.shapes):
             return "a LoRA: name it in model.loras"
         for name, what in (("joint_blocks.", "SD3"), ("double_blocks.", "FLUX")):
             if any(name in key for key in self.shapes):
-                return f"{what}: it has a transformer in the UNet's place"
+                return f"{what}: it has a transformer instead of a UNet"
         if any(key.startswith("down_blocks.") for key in self.shapes):
-            return "one part of a checkpoint in diffusers' layout, not all of it"
-        return "no Stable Diffusion checkpoint: it holds no UNet"
+            return "only one part of a checkpoint in diffusers' layout"
+        return "not a Stable Diffusion checkpoint: it holds no UNet"
 
     def _refuse(self, what: str, instead: str = f": {ANOTHER}") -> NoReturn:
         raise ConfigError(f"model {self.file} is {what}{instead}")
@@ -139,20 +141,20 @@ def _parts(folder: Path) -> Iterable[str]:
     return [part for part in _EMPTY if (folder / part / "config.json").is_file()]
 
 
-def _converted(part: str, empty: Any, tensors: Tensors) -> Tensors:
-    """By diffusers' own converters; a text encoder's names are without the wrapper that some have."""
+def _convert(part: str, empty: Any, tensors: Tensors) -> Tensors:
+    """Uses diffusers' own converters. Names of text encoders are returned without the wrapper that some have."""
     from diffusers.loaders import single_file_utils as diffusers
 
     if part == "unet":
         return diffusers.convert_ldm_unet_checkpoint(tensors, dict(empty.config))
     if part == "vae":
         return diffusers.convert_ldm_vae_checkpoint(tensors, dict(empty.config))
-    opened = next((p for p in (OPEN_CLIP, XL_OPEN_CLIP) if p in _PREFIXES[part] and _any(tensors, p)), None)
-    if opened is not None:
-        found = diffusers.convert_open_clip_checkpoint(empty, tensors, prefix=opened)
+    prefix = next((p for p in (OPEN_CLIP, XL_OPEN_CLIP) if p in _PREFIXES[part] and _any(tensors, p)), None)
+    if prefix is not None:
+        converted = diffusers.convert_open_clip_checkpoint(empty, tensors, prefix=prefix)
     else:
-        found = diffusers.convert_ldm_clip_checkpoint(tensors)
-    return {name.removeprefix("text_model."): tensor for name, tensor in found.items()}
+        converted = diffusers.convert_ldm_clip_checkpoint(tensors)
+    return {name.removeprefix("text_model."): tensor for name, tensor in converted.items()}
 
 
 def _any(tensors: Tensors, prefix: str) -> bool:

@@ -1,7 +1,7 @@
-"""Which of the weight files that lie beside one another a part of a checkpoint is loaded from.
+"""Chooses, among the weight files of a checkpoint's part, those that it is loaded from.
 
-A part is a folder of a checkpoint ("unet"), and a variant is what stands in its files' names before the ending: "fp16",
-or nothing where they are whole.
+A part is a folder of a checkpoint ("unet"). A variant is the marker in its files' names before the extension: "fp16" or
+"bf16", or none for full precision.
 """
 
 import re
@@ -22,50 +22,51 @@ PARTS = ("unet", "vae", *TEXT)
 
 
 def variant(names: Iterable[str], half: bool, where: str) -> str | None:
-    """The variant to load: a half one for `half` precision where there is one, else the whole one, else what there is.
+    """The variant to load: for `half` precision a half-precision one, otherwise the full-precision one; whichever
+    exists if that one doesn't.
 
-    names: of the files in the part, `where` in an error. Raises ConfigError where no safetensors are among them.
+    names: the part's files; where: the part's name for errors. Raises ConfigError if there are no safetensors.
     """
-    found = [match for name in names if (match := NAME.fullmatch(name)) is not None]
-    known = {match["variant"] for match in found if match["kind"] == "safetensors"}
+    matches = [match for name in names if (match := NAME.fullmatch(name)) is not None]
+    variants = {match["variant"] for match in matches if match["kind"] == "safetensors"}
     order: Sequence[str | None] = (*HALVES, None) if half else (None, *HALVES)
-    for each in order:
-        if each in known:
-            return each
-    if any(match["kind"] == "bin" for match in found):
+    for candidate in order:
+        if candidate in variants:
+            return candidate
+    if any(match["kind"] == "bin" for match in matches):
         raise ConfigError(
-            f"{where} holds its weights as .bin, which is a program and not only numbers: convert it once with "
-            "diffusers' from_pretrained(…, use_safetensors=False).save_pretrained(FOLDER), and give that folder"
+            f"{where} holds its weights as .bin, which can run code when it is loaded: convert it once with diffusers' "
+            "from_pretrained(…, use_safetensors=False).save_pretrained(FOLDER), and give that folder"
         )
     raise ConfigError(f"{where} has no weights (no .safetensors): fetch the model again")
 
 
 def variant_in(folder: Path, half: bool) -> str | None:
-    """The variant to load of a part's folder."""
+    """The variant to load from a part's folder."""
     names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
     return variant(names, half, str(folder))
 
 
 def wanted(files: Sequence[str], half: bool, where: str, parts: Sequence[str] | None = PARTS) -> list[str]:
-    """Of a repository's files its configurations, and of each of `parts`, None for all but a safety checker, one
-    variant's weights.
+    """The files of a repository to fetch: its configurations, and one variant of the weights of each of `parts` (None:
+    all but a safety checker).
 
-    The text encoders are always loaded in float32, so they are taken whole where that is there. Raises ConfigError
-    where a part that an edit needs has no weights that it can use, whether they are wanted here or not.
+    The text encoders are always loaded in float32, so their full-precision weights are preferred. Raises ConfigError if
+    a part that an edit needs has no usable weights, whether or not it is among `parts`.
     """
-    there: dict[str, list[str]] = {}
+    weights: dict[str, list[str]] = {}
     for file in files:
         part, _, name = file.rpartition("/")
         if NAME.fullmatch(name):
-            there.setdefault(part, []).append(name)
+            weights.setdefault(part, []).append(name)
     chosen = [f for f in files if f.count("/") < 2 and f.endswith(CONFIGURATION) and not f.startswith("safety_")]
-    taken_of = [part for part in there if part and part != "safety_checker"] if parts is None else parts
-    for part in dict.fromkeys((*PARTS, *taken_of)):
-        names = there.get(part, [])
+    fetched = [part for part in weights if part and part != "safety_checker"] if parts is None else parts
+    for part in dict.fromkeys((*PARTS, *fetched)):
+        names = weights.get(part, [])
         if not names:
             continue
         taken = variant(names, half and part not in TEXT, f"{where}/{part}")
-        if part in taken_of:
+        if part in fetched:
             chosen += [
                 f"{part}/{name}".removeprefix("/")
                 for name in names

@@ -19,7 +19,7 @@ from p2pz_ray.serving.web.documentation import documentation
 from p2pz_ray.serving.web.guard import Guard
 from p2pz_ray.serving.web.page import POLICY, page
 from p2pz_ray.serving.web.refusal import RefusalError
-from p2pz_ray.serving.web.request import Form, asked, asked_by_form
+from p2pz_ray.serving.web.request import Form, parse_body, parse_form
 from p2pz_ray.serving.web.scenes import scene
 from p2pz_ray.serving.web.service import Service, to_base64
 from p2pz_ray.version import __version__
@@ -92,10 +92,10 @@ def build_app(service: Service) -> FastAPI:
 
     @app.post("/v1/edits", summary="Edits of one picture, with all settings", response_model=None)
     async def edit(body: EditRequest) -> Response:
-        wanted = await asyncio.to_thread(asked, body, offer)
+        parsed = await asyncio.to_thread(parse_body, body, offer)
         if not body.stream:
-            return JSONResponse(await service.edit(wanted))
-        return StreamingResponse(_events(service.events(wanted)), media_type="text/event-stream")
+            return JSONResponse(await service.edit(parsed))
+        return StreamingResponse(_events(service.events(parsed)), media_type="text/event-stream")
 
     @app.post(
         "/v1/images/edits",
@@ -104,8 +104,8 @@ def build_app(service: Service) -> FastAPI:
         response_model=None,
     )
     async def image_edit(request: Request) -> Response:
-        wanted = await asyncio.to_thread(asked_by_form, await _form(request), offer)
-        return JSONResponse(await service.edit(wanted))
+        parsed = await asyncio.to_thread(parse_form, await _form(request), offer)
+        return JSONResponse(await service.edit(parsed))
 
     @app.post("/v1/directions", summary="Make the direction between two words ready")
     async def directions(body: dict[str, str]) -> dict[str, Any]:
@@ -116,8 +116,8 @@ def build_app(service: Service) -> FastAPI:
 
         @app.get("/v1/scene", summary="A scene of the miniature's world, to try edits with")
         async def draw(kind: str = "cat", seed: Annotated[int, Query(ge=0, lt=2**63)] = 0) -> dict[str, Any]:
-            pixels, said = await asyncio.to_thread(scene, kind, seed, offer.size[0])
-            return {"b64_json": to_base64(pixels), "caption": said}
+            pixels, caption = await asyncio.to_thread(scene, kind, seed, offer.size[0])
+            return {"b64_json": to_base64(pixels), "caption": caption}
 
     app.router.routes.extend(assistants.routes)
     return app
@@ -188,5 +188,5 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    said = {404: "There is nothing at this path.", 405: "This path doesn't take that method."}
-    return RefusalError(error.status_code, said.get(error.status_code, str(error.detail))).response()
+    messages = {404: "There is nothing at this path.", 405: "This path doesn't take that method."}
+    return RefusalError(error.status_code, messages.get(error.status_code, str(error.detail))).response()

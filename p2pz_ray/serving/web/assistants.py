@@ -17,7 +17,7 @@ from p2pz_ray.serving.web.body import EditRequest
 from p2pz_ray.serving.web.bulk import Bulk
 from p2pz_ray.serving.web.prompt import read
 from p2pz_ray.serving.web.refusal import RefusalError
-from p2pz_ray.serving.web.request import asked
+from p2pz_ray.serving.web.request import parse_body
 from p2pz_ray.serving.web.service import Service
 from p2pz_ray.version import __version__
 
@@ -49,21 +49,21 @@ def build_assistants(service: Service) -> tuple[MCPServer, Starlette]:
     ) -> list[Any]:
         """Edit a picture; answers with the edited picture and the model that made it."""
         try:
-            wanted = read(edit, offer.edits, offer.config.words.allowed)
-            if wanted is None:
+            choice = read(edit, offer.edits, offer.config.words.allowed)
+            if choice is None:
                 raise ToolError(f"{edit[:80]!r} names no edit: call list_edits to see the edits.")
-            named = {"edit": wanted} if isinstance(wanted, str) else {"source": wanted[0], "target": wanted[1]}
+            part = {"edit": choice} if isinstance(choice, str) else {"source": choice[0], "target": choice[1]}
             request = EditRequest.model_validate(
                 {
                     "image": image,
-                    "edits": [{**named, "strength": strength}],
+                    "edits": [{**part, "strength": strength}],
                     "seed": seed,
                     "caption": caption,
                     "mask": mask,
                     "model": model,
                 }
             )
-            answer = await service.edit(await asyncio.to_thread(asked, request, offer))
+            answer = await service.edit(await asyncio.to_thread(parse_body, request, offer))
         except RefusalError as refusal:
             raise ToolError(refusal.message) from None
         except ValidationError as error:
@@ -93,11 +93,11 @@ def build_assistants(service: Service) -> tuple[MCPServer, Starlette]:
             run: Annotated[str, Field(description="A new name for the run.")],
         ) -> str:
             """Send a whole collection to the cluster; answers with the job's id. run_status shows its progress."""
-            wanted = read(edit, offer.edits, offer.config.words.allowed)
-            if wanted is None:
+            choice = read(edit, offer.edits, offer.config.words.allowed)
+            if choice is None:
                 raise ToolError(f"{edit[:80]!r} names no edit: call list_edits to see the edits.")
             try:
-                return json.dumps(await asyncio.to_thread(bulk.submit, collection, wanted, run))
+                return json.dumps(await asyncio.to_thread(bulk.submit, collection, choice, run))
             except P2PZError as error:
                 raise ToolError(str(error)) from None
 

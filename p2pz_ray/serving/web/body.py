@@ -38,11 +38,13 @@ class EditBody(Section):
 
     @model_validator(mode="after")
     def _one_way(self) -> "EditBody":
-        alone = (self.edit, self.source, self.target, self.strength)
+        others = (self.edit, self.source, self.target, self.strength)
         if self.compose is None:
             self.parts  # noqa: B018, which checks them
-        elif any(value is not None for value in alone):
-            raise ValueError("has compose beside edit, source, target or strength: give compose alone, or leave it out")
+        elif any(value is not None for value in others):
+            raise ValueError(
+                "has compose together with edit, source, target or strength: give only compose, or leave it out"
+            )
         return self
 
     @property

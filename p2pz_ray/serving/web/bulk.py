@@ -23,7 +23,7 @@ class Bulk:
 
         output = self._below(self.bulk.output, run, "run")
         settings = self.settings(self._below(self.bulk.input, collection, "collection"), edit, output)
-        with tempfile.TemporaryDirectory() as empty:  # the job needs no file beside the package
+        with tempfile.TemporaryDirectory() as empty:  # the job needs no files but the package's
             job = JobServer(self.bulk.address).submit("translate", None, settings, Path(empty))
         return {"job": job, "run": run, "output": output}
 
@@ -31,11 +31,14 @@ class Bulk:
         """The arguments of `p2pz translate`. An edit that composes others includes them."""
         config = self.config
         if isinstance(edit, str):
-            named = config.offered.get(edit)
-            if named is None:
+            offered_edit = config.offered.get(edit)
+            if offered_edit is None:
                 raise ConfigError(f"Only a student makes {edit}, and runs use the diffusion model: name another edit.")
-            offered = {part: config.offered[part] for part in named.compose or []} | {edit: named}
-            edits = {name: one.model_dump(mode="json", exclude_defaults=True) for name, one in offered.items()}
+            offered = {part: config.offered[part] for part in offered_edit.compose or []} | {edit: offered_edit}
+            edits = {
+                name: config_of_edit.model_dump(mode="json", exclude_defaults=True)
+                for name, config_of_edit in offered.items()
+            }
         else:
             name = re.sub(r"[^A-Za-z0-9_-]+", "-", "2".join(edit))[:64]
             edits = {name: {"source": edit[0], "target": edit[1], "count": config.words.count}}

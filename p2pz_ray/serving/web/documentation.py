@@ -39,7 +39,7 @@ def _fields(operation: dict[str, Any], openapi: dict[str, Any]) -> list[tuple[st
         (field["name"], field["schema"], field.get("description", "")) for field in operation.get("parameters", [])
     ]
     for media, content in operation.get("requestBody", {}).get("content", {}).items():
-        schema = _resolved(content["schema"], openapi)
+        schema = _resolve(content["schema"], openapi)
         needed = schema.get("required", [])
         for name, field in schema.get("properties", {}).items():
             sentences = ("Required." if name in needed else "", field.get("description", ""))
@@ -50,17 +50,17 @@ def _fields(operation: dict[str, Any], openapi: dict[str, Any]) -> list[tuple[st
 
 def _type(schema: dict[str, Any], openapi: dict[str, Any]) -> str:
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_type(one, openapi) for one in schema["anyOf"]))
+        return " or ".join(dict.fromkeys(_type(option, openapi) for option in schema["anyOf"]))
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
     if "$ref" in schema:
-        return "{" + ", ".join(_resolved(schema, openapi).get("properties", {})) + "}"
+        return "{" + ", ".join(_resolve(schema, openapi).get("properties", {})) + "}"
     if schema.get("type") == "array":
         return f"list of {_type(schema.get('items', {}), openapi)}"
     return str(schema.get("format") or schema.get("type") or "any")
 
 
-def _resolved(schema: dict[str, Any], openapi: dict[str, Any]) -> dict[str, Any]:
+def _resolve(schema: dict[str, Any], openapi: dict[str, Any]) -> dict[str, Any]:
     if "$ref" not in schema:
         return schema
     resolved: dict[str, Any] = openapi["components"]["schemas"][schema["$ref"].rpartition("/")[2]]

@@ -41,34 +41,34 @@ class Handle:
         self.handle = handle
 
     async def edit(self, task: Task) -> Answer:
-        return await _asked(lambda: self.handle.edit.remote(task))
+        return await _call(lambda: self.handle.edit.remote(task))
 
     async def watch(self, task: Task) -> AsyncIterator[Progress | Answer]:
-        told = self.handle.options(stream=True).watch.remote(task)
+        stream = self.handle.options(stream=True).watch.remote(task)
         try:
-            async for what in told:
-                yield what
+            async for event in stream:
+                yield event
         except Exception as error:
             raise _refusal(error) from error
         finally:
-            told.cancel()
+            stream.cancel()
 
     async def facts(self) -> dict[str, Any]:
-        return await _asked(lambda: self.handle.facts.remote())
+        return await _call(lambda: self.handle.facts.remote())
 
     async def make_direction(self, source: str, target: str) -> dict[str, Any]:
-        return await _asked(lambda: self.handle.make_direction.remote(source, target))
+        return await _call(lambda: self.handle.make_direction.remote(source, target))
 
 
-async def _asked(ask: Callable[[], Awaitable[Any]]) -> Any:
+async def _call(request: Callable[[], Awaitable[Any]]) -> Any:
     try:
-        return await ask()
+        return await request()
     except LOST:
         await asyncio.sleep(0.1)
     except Exception as error:
         raise _refusal(error) from error
     try:
-        return await ask()
+        return await request()
     except Exception as error:
         raise _refusal(error) from error
 

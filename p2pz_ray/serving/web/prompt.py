@@ -9,9 +9,11 @@ Words = tuple[str, str]
 
 LONGEST = 80
 """The most letters of one word."""
-_SMALL = set(["a", "an", "the", "with", "of", "in", "on", "it", "its", "this", "that", "to", "into", "and", "please"])
-_AWAY = {"remove", "without", "off", "away", "delete", "no"}
-_TWO = (
+_STOP_WORDS = set(
+    ["a", "an", "the", "with", "of", "in", "on", "it", "its", "this", "that", "to", "into", "and", "please"]
+)
+_REMOVING = {"remove", "without", "off", "away", "delete", "no"}
+_PATTERNS = (
     re.compile(r"(?:turn|change|make|transform|convert|translate|edit)\s+(.+?)\s+(?:in)?to\s+(.+)"),
     re.compile(r"(?:replace|swap|exchange)\s+(.+?)\s+(?:with|for|by)\s+(.+)"),
     re.compile(r"(.+?)\s*(?:-+>|=+>|→|⇒|➜)\s*(.+)"),
@@ -33,11 +35,11 @@ def read(prompt: str, offered: Mapping[str, Words | None], words_allowed: bool) 
     two = _two_words(plain)
     if two is not None:
         for name, words in offered.items():
-            if words is not None and two == (_bare(words[0]), _bare(words[1])):
+            if words is not None and two == (_without_article(words[0]), _without_article(words[1])):
                 return name
         if words_allowed and max(map(len, two)) <= LONGEST:
             return two
-    return _meant(plain, offered)
+    return _by_change(plain, offered)
 
 
 def title(name: str, words: Words | None) -> str:
@@ -47,9 +49,9 @@ def title(name: str, words: Words | None) -> str:
     source, target = words
     if target.startswith(f"{source} with "):
         return f"{source}: add {target.removeprefix(f'{source} with ')}"
-    of = f" of {source.partition(' of ')[2]}"
-    if " of " in source and target.endswith(of):
-        source, target = source.removesuffix(of), target.removesuffix(of)
+    suffix = f" of {source.partition(' of ')[2]}"
+    if " of " in source and target.endswith(suffix):
+        source, target = source.removesuffix(suffix), target.removesuffix(suffix)
     return f"{source} → {target}"
 
 
@@ -59,34 +61,34 @@ def caption_for(source: str) -> str:
 
 
 def _two_words(text: str) -> Words | None:
-    for pattern in _TWO:
-        if found := pattern.fullmatch(text):
-            source, target = _bare(found[1]), _bare(found[2])
+    for pattern in _PATTERNS:
+        if match := pattern.fullmatch(text):
+            source, target = _without_article(match[1]), _without_article(match[2])
             if source and target and source != target:
                 return source, target
     return None
 
 
-def _bare(words: str) -> str:
+def _without_article(words: str) -> str:
     """The words without a leading article."""
     return re.sub(r"^(?:an?|the|this|that|my|some)\s+", "", " ".join(words.lower().split())).strip(" .!?\"'")
 
 
-def _meant(text: str, offered: Mapping[str, Words | None]) -> str | None:
+def _by_change(text: str, offered: Mapping[str, Words | None]) -> str | None:
     """The offered edit whose change the sentence names: the words that its target adds or, where the sentence takes
     something away, drops. Of several, the one whose source is named too, else the first."""
-    said = set(re.findall(r"[\w'-]+", text))
+    mentioned = set(re.findall(r"[\w'-]+", text))
     best, most = None, 0.0
     for name, words in offered.items():
         if words is None:
             continue
-        before, after = (set(re.findall(r"[\w'-]+", side.lower())) - _SMALL for side in words)
+        before, after = (set(re.findall(r"[\w'-]+", side.lower())) - _STOP_WORDS for side in words)
         gained, lost = after - before, before - after
-        takes_away = bool(said & _AWAY)
+        takes_away = bool(mentioned & _REMOVING)
         change = lost if takes_away and not gained else gained
-        if not change or not change <= said or (takes_away and gained):
+        if not change or not change <= mentioned or (takes_away and gained):
             continue
-        score = 1 + len(before & said) / (1 + len(before))
+        score = 1 + len(before & mentioned) / (1 + len(before))
         if score > most:
             best, most = name, score
     return best

@@ -1,4 +1,4 @@
-"""Requests: the bodies of the two ways to ask for edits, and the tasks made from them."""
+"""Parses requests in the two forms of the API, and makes the engines' tasks from them."""
 
 import base64
 import binascii
@@ -14,7 +14,7 @@ from p2pz_ray.editing.mask import from_picture
 from p2pz_ray.engines.seed import image_seed
 from p2pz_ray.errors import ImageError
 from p2pz_ray.picture.codec import DecodePolicy, decode
-from p2pz_ray.serving.offer import Offer, Taught
+from p2pz_ray.serving.offer import Offer, StudentEdit
 from p2pz_ray.serving.task import Edit, Kind, Part, Pixels, Task
 from p2pz_ray.serving.web.body import EditBody, EditRequest, PartBody
 from p2pz_ray.serving.web.prompt import caption_for, read
@@ -27,8 +27,8 @@ STUDENT = "student"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request that was understood. names: of the edits, as the client knows them. model: the one that makes them."""
+class ParsedRequest:
+    """A request, parsed and checked. names: the edits' names for the client. model: the name of the model to use."""
 
     tasks: list[Task]
     names: list[str]
@@ -44,8 +44,8 @@ class Asked:
         return self.model == STUDENT
 
 
-def asked(body: EditRequest, offer: Offer) -> Asked:
-    """The request in the body of POST /v1/edits. Raises RefusalError."""
+def parse_body(body: EditRequest, offer: Offer) -> ParsedRequest:
+    """Parse the body of POST /v1/edits. Raises RefusalError."""
     edits = [_edit(edit, offer, f"edits.{at}") for at, edit in enumerate(body.edits)]
     model = _model(body.model, offer)
     limits = offer.config.limits
@@ -65,7 +65,8 @@ def asked(body: EditRequest, offer: Offer) -> Asked:
     task = Task(
         kind, pixels, caption, _otherwise(edits, offer), image_seed(body.seed, body.id), mask, body.preview_every
     )
-    return Asked([task], *_told(edits, offer), model, [body.seed], body.format, None, body.source)
+    names, strengths = _names_and_strengths(edits, offer)
+    return ParsedRequest([task], names, strengths, model, [body.seed], body.format, None, body.source)
 
 
 @dataclass(frozen=True)
@@ -78,18 +79,18 @@ class Form:
     fields: dict[str, str] | None = None
 
 
-def asked_by_form(form: Form, offer: Offer) -> Asked:
-    """The request in the form of POST /v1/images/edits. Raises RefusalError."""
+def parse_form(form: Form, offer: Offer) -> ParsedRequest:
+    """Parse the form of POST /v1/images/edits. Raises RefusalError."""
     fields = form.fields or {}
-    wanted = read(form.prompt, offer.edits, offer.config.words.allowed)
-    if wanted is None:
+    choice = read(form.prompt, offer.edits, offer.config.words.allowed)
+    if choice is None:
         offers = ", ".join(list(offer.edits)[:12])
         words = "Write SOURCE to TARGET, such as 'cat to dog', or one" if offer.config.words.allowed else "Write one"
         raise RefusalError(
             400, f"The prompt {form.prompt[:80]!r} names no edit. {words} of: {offers}.", "prompt", "unknown_edit"
         )
     strength = _number(fields, "strength", -10, 10)
-    edits: list[Edit] = [(Part(wanted, strength),)]
+    edits: list[Edit] = [(Part(choice, strength),)]
     model = _model(fields.get("model") or None, offer)
     n, seed = _whole(fields, "n", 1, offer.config.limits.pictures) or 1, _whole(fields, "seed", 0, 2**63 - 1) or 0
     steps = _whole(fields, "num_inference_steps", 2, offer.config.limits.steps)
@@ -102,7 +103,7 @@ def asked_by_form(form: Form, offer: Offer) -> Asked:
     mask = None if form.mask is None else transparent(form.mask, policy)
     if fields.get("response_format", "b64_json") not in ("b64_json", ""):
         raise RefusalError(
-            400, "response_format must be b64_json: no picture is kept here, so none has a URL.", "response_format"
+            400, "response_format must be b64_json: pictures are not stored here, so none has a URL.", "response_format"
         )
     format = fields.get("output_format") or "png"
     if format not in ("png", "jpeg", "webp"):
@@ -110,7 +111,7 @@ def asked_by_form(form: Form, offer: Offer) -> Asked:
     seeds = [seed + k for k in range(n)]
     otherwise = _otherwise(edits, offer)
     tasks = [Task(kind, pixels, fields.get("caption") or None, otherwise, image_seed(s, ""), mask) for s in seeds]
-    return Asked(tasks, *_told(edits, offer), model, seeds, format, _size(fields), False)  # type: ignore[arg-type]
+    return ParsedRequest(tasks, *_names_and_strengths(edits, offer), model, seeds, format, _size(fields), False)  # type: ignore[arg-type]
 
 
 def from_base64(text: str, key: str) -> bytes:
@@ -156,12 +157,15 @@ def _edit(edit: str | EditBody, offer: Offer, key: str) -> Edit:
     known, resolved = offer.edits, []
     for part in parts:
         if part.edit is not None:
-            wanted = part.edit if part.edit in known else read(part.edit, known, offer.config.words.allowed)
-            if wanted is None:
+            choice = part.edit if part.edit in known else read(part.edit, known, offer.config.words.allowed)
+            if choice is None:
                 raise RefusalError(
-                    422, f"{part.edit!r} is no edit that is offered: GET /v1/edits lists them.", key, "unknown_edit"
+                    422,
+                    f"{part.edit!r} is not among the edits that are offered: GET /v1/edits lists them.",
+                    key,
+                    "unknown_edit",
                 )
-            resolved.append(Part(wanted, part.strength))
+            resolved.append(Part(choice, part.strength))
             continue
         assert part.source is not None
         assert part.target is not None
@@ -204,31 +208,32 @@ def _check_model(kind: Kind, model: str, offer: Offer) -> tuple[int, int]:
     return side, side
 
 
-def _check_student(edit: Edit, offer: Offer) -> Taught:
+def _check_student(edit: Edit, offer: Offer) -> StudentEdit:
     """The entry of the student that makes an edit. Raises RefusalError where none makes it at this strength."""
     makes = ", ".join(offer.students)
     known = [offer.students.get(part.edit) if isinstance(part.edit, str) else None for part in edit]
-    taught, names = [one for one in known if one is not None], [part.edit for part in edit]
-    if len(taught) < len(known):
+    entries, names = [entry for entry in known if entry is not None], [part.edit for part in edit]
+    if len(entries) < len(known):
         raise RefusalError(422, f"The student makes only {makes}: ask {offer.model} for other edits.", "model")
-    for part, one in zip(edit, taught, strict=True):
+    for part, entry in zip(edit, entries, strict=True):
         assert isinstance(part.edit, str)
         strength = offer.strength(part.edit) if part.strength is None else part.strength
-        if one.strongest is None and (len(edit) > 1 or part.strength not in (None, 1.0)):
+        if entry.strongest is None and (len(edit) > 1 or part.strength not in (None, 1.0)):
             raise RefusalError(
                 422, f"The student makes only {part.edit} at strength 1: ask {offer.model} for the rest.", "strength"
             )
-        if one.strongest is not None and not 0 <= strength <= one.strongest:
+        if entry.strongest is not None and not 0 <= strength <= entry.strongest:
             raise RefusalError(
                 422,
-                f"The student makes {part.edit} at strengths from 0 to {one.strongest:g}: ask {offer.model} for more.",
+                f"The student makes {part.edit} at strengths from 0 to {entry.strongest:g}: "
+                f"ask {offer.model} for more.",
                 "strength",
             )
-    if len({one.student for one in taught}) > 1 or len(set(names)) < len(names):
+    if len({entry.student for entry in entries}) > 1 or len(set(names)) < len(names):
         raise RefusalError(
             422, f"No student makes {' + '.join(map(str, names))} at once: ask {offer.model} for that.", "model"
         )
-    return taught[0]
+    return entries[0]
 
 
 def _policy(offer: Offer, size: tuple[int, int]) -> DecodePolicy:
@@ -247,7 +252,7 @@ def _otherwise(edits: list[Edit], offer: Offer) -> str:
     return "a photo"
 
 
-def _told(edits: list[Edit], offer: Offer) -> tuple[list[str], list[list[float]]]:
+def _names_and_strengths(edits: list[Edit], offer: Offer) -> tuple[list[str], list[list[float]]]:
     """The edits' names and strengths, for the answer."""
     names, strengths = [], []
     for edit in edits:

@@ -15,7 +15,7 @@ from p2pz_ray.serving.offer import Offer
 from p2pz_ray.serving.task import Answer, Pixels, Progress, Task
 from p2pz_ray.serving.web.prompt import LONGEST, title
 from p2pz_ray.serving.web.refusal import RefusalError
-from p2pz_ray.serving.web.request import STUDENT, Asked
+from p2pz_ray.serving.web.request import STUDENT, ParsedRequest
 
 
 class Engine(Protocol):
@@ -44,26 +44,26 @@ class Service:
             self._facts = await self.editor.facts()
         return self._facts
 
-    async def edit(self, asked: Asked) -> dict[str, Any]:
+    async def edit(self, request: ParsedRequest) -> dict[str, Any]:
         """The answer to a request, as POST /v1/edits gives it."""
         started = time.perf_counter()
-        engine = self._engine(asked)
-        answers = await self._in_time(asyncio.gather(*(engine.edit(task) for task in asked.tasks)))
-        return await asyncio.to_thread(self._told, asked, answers, time.perf_counter() - started)
+        engine = self._engine(request)
+        answers = await self._in_time(asyncio.gather(*(engine.edit(task) for task in request.tasks)))
+        return await asyncio.to_thread(self._response, request, answers, time.perf_counter() - started)
 
-    async def events(self, asked: Asked) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    async def events(self, request: ParsedRequest) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """(event, data): "progress" after each step, then "done" with the answer, or "error" with the reason."""
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self.offer.config.limits.timeout):
-                async for told in self._engine(asked).watch(asked.tasks[0]):
-                    if isinstance(told, Progress):
-                        yield "progress", await asyncio.to_thread(_progress, told)
+                async for event in self._engine(request).watch(request.tasks[0]):
+                    if isinstance(event, Progress):
+                        yield "progress", await asyncio.to_thread(_progress, event)
                     else:
-                        spent = time.perf_counter() - started
-                        yield "done", await asyncio.to_thread(self._told, asked, [told], spent)
+                        seconds = time.perf_counter() - started
+                        yield "done", await asyncio.to_thread(self._response, request, [event], seconds)
         except TimeoutError:
-            yield "error", self._late().body()
+            yield "error", self._timeout().body()
         except RefusalError as refusal:
             yield "error", refusal.body()
 
@@ -89,7 +89,7 @@ class Service:
         models = [{**model, "size": [width, height], **await self.facts()}]
         if self.students is not None:
             student = {"id": STUDENT, **common, "kind": "student", "batch": config.student_batch.size}
-            strongest = {edit: taught.strongest for edit, taught in self.offer.students.items()}
+            strongest = {edit: entry.strongest for edit, entry in self.offer.students.items()}
             models.append({**student, "edits": list(self.offer.students), "strongest": strongest})
         return models
 
@@ -98,7 +98,7 @@ class Service:
         offered = self.offer.config.offered
         edits = []
         for name, words in self.offer.edits.items():
-            by = [self.offer.model] if name in offered else []
+            models = [self.offer.model] if name in offered else []
             edits.append(
                 {
                     "name": name,
@@ -106,40 +106,40 @@ class Service:
                     "source": words[0] if words else None,
                     "target": words[1] if words else None,
                     "strength": offered[name].strength if name in offered else 1.0,
-                    "models": by + ([STUDENT] if name in self.offer.students else []),
+                    "models": models + ([STUDENT] if name in self.offer.students else []),
                 }
             )
         return edits
 
-    def _engine(self, asked: Asked) -> Engine:
-        return self.students if asked.by_student and self.students is not None else self.editor
+    def _engine(self, request: ParsedRequest) -> Engine:
+        return self.students if request.by_student and self.students is not None else self.editor
 
     async def _in_time(self, work: Awaitable[Any]) -> Any:
         try:
             return await asyncio.wait_for(asyncio.ensure_future(work), self.offer.config.limits.timeout)
         except TimeoutError:
-            raise self._late() from None
+            raise self._timeout() from None
 
-    def _late(self) -> RefusalError:
+    def _timeout(self) -> RefusalError:
         limit = self.offer.config.limits.timeout
         return RefusalError(504, f"The edit took longer than {limit:g} s and was stopped: try again.", code="timeout")
 
-    def _told(self, asked: Asked, answers: list[Answer], seconds: float) -> dict[str, Any]:
+    def _response(self, request: ParsedRequest, answers: list[Answer], seconds: float) -> dict[str, Any]:
         data = []
-        for answer, task, seed in zip(answers, asked.tasks, asked.seeds, strict=True):
-            for pixels, name, strengths in zip(answer.pixels, asked.names, asked.strengths, strict=True):
+        for answer, task, seed in zip(answers, request.tasks, request.seeds, strict=True):
+            for pixels, name, strengths in zip(answer.pixels, request.names, request.strengths, strict=True):
                 data.append(
                     {
-                        "b64_json": to_base64(pixels, asked.format, asked.size),
+                        "b64_json": to_base64(pixels, request.format, request.size),
                         "edit": name,
                         "strength": strengths[0] if len(strengths) == 1 else strengths,
                         "seed": seed,
                         "caption": answer.caption or task.otherwise,
                     }
                 )
-        told = {
+        response = {
             "created": int(time.time()),
-            "model": asked.model,
+            "model": request.model,
             "data": data,
             "cost": {
                 "seconds": round(seconds, 3),
@@ -148,9 +148,9 @@ class Service:
                 "batch": max(answer.batch for answer in answers),
             },
         }
-        if asked.source:
-            told["source"] = to_base64(asked.tasks[0].pixels, "png")
-        return told
+        if request.source:
+            response["source"] = to_base64(request.tasks[0].pixels, "png")
+        return response
 
 
 def to_base64(pixels: Pixels, format: str = "png", size: tuple[int, int] | None = None) -> str:
@@ -160,6 +160,6 @@ def to_base64(pixels: Pixels, format: str = "png", size: tuple[int, int] | None 
     return base64.b64encode(encode(pixels, format)).decode()  # type: ignore[arg-type]
 
 
-def _progress(told: Progress) -> dict[str, Any]:
-    shown = None if told.preview is None else [to_base64(pixels) for pixels in told.preview]
-    return {"step": told.step, "of": told.of, "preview": shown}
+def _progress(progress: Progress) -> dict[str, Any]:
+    preview = None if progress.preview is None else [to_base64(pixels) for pixels in progress.preview]
+    return {"step": progress.step, "of": progress.of, "preview": preview}
