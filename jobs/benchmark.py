@@ -27,7 +27,7 @@ from PIL import Image
 from p2pz_ray.editing import EditDirection, Editor, GuidanceSettings, InversionSettings
 from p2pz_ray.editing.checkpoint.files import locate
 from p2pz_ray.editing.passes import attention_gradient
-from p2pz_ray.evaluation.metrics.truth import Truth, TruthSummary
+from p2pz_ray.evaluation.metrics.truth import Truth, TruthSums
 from p2pz_ray.lab.rivals import diffusers_pipeline, edited_by
 from p2pz_ray.language.sentences import template_bank
 from p2pz_ray.mini.edit import WorldEdit
@@ -196,14 +196,14 @@ def compare(given: argparse.Namespace, uri: str) -> int:
     print("|---|---|---|---|---|---|---|---|")
 
     def line(name: str, spent: float, ratio: float, counted: str, maps: str, made: Pixels) -> None:
-        found = [
-            truth.error(id, given.edit, before, encode(after, "png", 95))
-            for id, before, after in zip(ids, sources, made, strict=False)
-        ]
-        summary = TruthSummary.of([error for error in found if error is not None])
-        outside = "–" if summary.edited_background is None else f"{summary.edited_background:.4f}"
+        sums = TruthSums()
+        for id, before, after in zip(ids, sources, made, strict=False):
+            if error := truth.error(id, given.edit, before, encode(after, "png", 95)):
+                sums.add(error)
+        mean = sums.mean
+        outside = "–" if mean.edited_background is None else f"{mean.edited_background:.4f}"
         seen = "–" if judge is None else f"{np.mean([asked.shown(found) for found in judge.see(made)]):.0%}"
-        cells = [name, f"{spent:.2f}", f"{ratio:.1f}", counted, maps, f"{summary.edited:.4f}", outside, seen]
+        cells = [name, f"{spent:.2f}", f"{ratio:.1f}", counted, maps, f"{mean.edited:.4f}", outside, seen]
         print(f"| {' | '.join(cells)} |", flush=True)
 
     kept: dict[str, Pixels] = {}

@@ -3,13 +3,9 @@
     python jobs/scale.py [overhead] [feeding] [replicas] [plan] [keys] [status] [scores] [memory] [--keys COUNT]
 
 overhead: one replica against a plain loop over the same partitions with the same editor, in turn.
-<<<<<<< HEAD
 feeding: images a second through a replica whose engine costs nothing, with 1 and 2 cpus in turn, JPEG and PNG of
 512 px; and the share of a replica's time that a student of configs/mini takes at 64 px.
-replicas: 64 replicas that sleep instead of editing, against the ideal of so many sleepers.
-=======
 replicas: 64 replicas that sleep instead of editing, against the ideal time for as many sleepers.
->>>>>>> english
 plan: 1,000,000 images in 10,000 partitions planned, and a run of them begun again when all are committed.
 keys: a bucket of COUNT image files (10,000,000) planned by names alone, and a run of them begun again; in a process of
 its own, whose peak memory is measured.

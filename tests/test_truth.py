@@ -7,7 +7,7 @@ import pytest
 from small_run import Example, camouflaged, examples, moved, write_truth
 
 from p2pz_ray.errors import ConfigError, ImageError
-from p2pz_ray.evaluation.metrics.truth import PairError, Truth, TruthSummary, psnr
+from p2pz_ray.evaluation.metrics.truth import PairError, Truth, TruthSums, psnr
 from p2pz_ray.picture.codec import DecodePolicy, decode, encode
 
 
@@ -144,17 +144,15 @@ def test_a_collection_without_truth_is_refused_naming_its_columns(tmp_path):
         Truth(str(tmp_path))
 
 
-def test_a_summary_is_the_mean_of_all_pairs_and_counts_the_closer_ones():
-    errors = [PairError(0.1, 0.3, 0.02, 0.0), PairError(0.3, 0.2), PairError(0.2, 0.2, 0.04, 0.02)]
-    summary = TruthSummary.of(errors)
-    assert (summary.pairs, summary.closer) == (3, 1)
-    assert summary.edited == pytest.approx(0.2)
-    assert summary.copy == pytest.approx(0.7 / 3)
-    assert summary.edited_background == pytest.approx(0.03)
-    assert summary.copy_background == pytest.approx(0.01)
-    assert TruthSummary.of(errors[1:2]).edited_background is None
-    with pytest.raises(ValueError, match="no pairs"):
-        TruthSummary.of([])
+def test_sums_have_the_mean_of_all_pairs_and_count_the_closer_ones():
+    sums = TruthSums()
+    for error in (PairError(0.1, 0.3, 0.02, 0.0), PairError(0.3, 0.2), PairError(0.2, 0.2, 0.04, 0.02)):
+        sums.add(error)
+    assert (sums.pairs, sums.closer) == (3, 1)
+    assert sums.mean == PairError(*(pytest.approx(x) for x in (0.2, 0.7 / 3, 0.03, 0.01)))
+    alone = TruthSums()
+    alone.add(PairError(0.3, 0.2))
+    assert alone.mean == PairError(0.3, 0.2)
 
 
 def _written(folder, scenes):

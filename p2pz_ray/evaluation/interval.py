@@ -60,15 +60,6 @@ def share(hits: int, count: int, worth: float | None = None) -> Estimate | None:
     return Estimate(p, max(0.0, middle - half), min(1.0, middle + half), count)
 
 
-def share_of(hits: NDArray[np.bool_], images: NDArray[np.intp] | None = None) -> Estimate | None:
-    """The share of hits. images: as for `mean`."""
-    values = hits.astype(np.float64)
-    if not len(values) or images is None:
-        return share(int(hits.sum()), len(hits))
-    p, off = _off_by(values, images)
-    return share_estimate(p, len(hits), len(off), float(off @ off))
-
-
 def share_estimate(p: float, count: int, images: int, off: float) -> Estimate | None:
     """The counterpart of `estimate` for a share."""
     # If all values are equal, nothing shows how much an image's edits differ: count each image once.

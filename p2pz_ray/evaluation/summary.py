@@ -1,4 +1,4 @@
-"""RUN/metrics.json, and a run's scores in memory for comparing pairs."""
+"""RUN/metrics.json, and the scores of some pairs of a run."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict

@@ -45,7 +45,7 @@ class Tally:
         self._pictured: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         """Edit → the partitions that have pictures of it, and how many."""
         problems: dict[tuple[str, str], Problem] = {}
-        for index, rows in _all_narrow_rows(run):
+        for index, rows in all_narrow_rows(run):
             here: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
             pictured: Counter[str] = Counter()
             for id, edit, status, error in rows:
@@ -126,6 +126,15 @@ def edited_pictures(
     return {(row["id"], row["edit"]): (row["edited_image"] or {}).get("bytes") or b"" for row in rows}
 
 
+def all_narrow_rows(run: Run) -> Iterator[tuple[int, list[Sequence[str]]]]:
+    """The index of each partition and its rows without pictures: id, edit, status, error. A few partitions are read at
+    once."""
+    with ThreadPoolExecutor(READERS) as readers:
+        for start in range(0, len(run.manifests), 2 * READERS):
+            some = run.manifests[start : start + 2 * READERS]
+            yield from enumerate(readers.map(lambda manifest: list(_narrow_rows(run, manifest)), some), start)
+
+
 def evenly(total: int, count: int) -> list[int]:
     """`count` of the numbers 0 … total-1, evenly spread; all of them if there are no more."""
     count = min(total, count)
@@ -140,14 +149,6 @@ def busy_seconds(manifests: Iterable[Manifest]) -> float:
         total += max(0.0, stop - max(start, until))
         until = max(until, stop)
     return total
-
-
-def _all_narrow_rows(run: Run) -> Iterator[tuple[int, list[Sequence[str]]]]:
-    """The index of each partition and its rows without pictures; a few partitions are read at once."""
-    with ThreadPoolExecutor(READERS) as readers:
-        for start in range(0, len(run.manifests), 2 * READERS):
-            some = run.manifests[start : start + 2 * READERS]
-            yield from enumerate(readers.map(lambda manifest: list(_narrow_rows(run, manifest)), some), start)
 
 
 def _narrow_rows(run: Run, manifest: Manifest) -> Iterator[Sequence[str]]:

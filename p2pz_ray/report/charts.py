@@ -14,12 +14,6 @@ MOST_BINS, SLOTS = 40, 80
 WIDTH, HEIGHT = 320, 72
 
 
-def histogram(values: NDArray[np.float64], label: str) -> str:
-    """A histogram of values; "" for none. NaN is left out."""
-    values = values[np.isfinite(values)]
-    return bars(values, np.ones(len(values)), (values.min(), values.max()), label) if len(values) else ""
-
-
 def bars(places: NDArray[np.float64], many: NDArray[np.float64], ends: tuple[float, float], label: str) -> str:
     """A histogram of counts: `many` values at each of `places`, between the two ends."""
     low, high = map(float, ends)

@@ -1,27 +1,27 @@
 """The comparison of two runs, pair by pair: `p2pz report A B`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from p2pz_ray.amount import number
 from p2pz_ray.commit.run import Run
 from p2pz_ray.errors import ConfigError
-from p2pz_ray.evaluation.interval import Estimate, mean, share_of
+from p2pz_ray.evaluation.change import Change, Changes, Spot
+from p2pz_ray.evaluation.interval import Estimate
+from p2pz_ray.evaluation.matched import Matched
 from p2pz_ray.evaluation.summary import ScoreTable
 from p2pz_ray.evaluation.sums import is_share
-from p2pz_ray.evaluation.tally import edited_pictures, evenly, places_of, rows_at
+from p2pz_ray.evaluation.tally import edited_pictures, places_of, rows_at
 from p2pz_ray.report.cards import Card, affordable, sheet
-from p2pz_ray.report.charts import histogram
+from p2pz_ray.report.charts import bars
 from p2pz_ray.report.markup import html, section, text
 from p2pz_ray.report.measure import measure
 from p2pz_ray.report.picture import picture
 from p2pz_ray.report.score_section import value
 
-_EXTREMES = 3
 Key = tuple[str, str]
 
 
@@ -33,18 +33,20 @@ def write_comparison(
     Raises ConfigError if one is not a run, or they have no pair in common.
     """
     one, two = Run(uri, storage_options), Run(other_uri, storage_options)
-    keys = _shared(one, two)
-    if not keys:
+    changes = Changes(pictures)
+    with TemporaryDirectory() as folder:
+        matched = Matched(one, two, Path(folder))
+        for table in matched:
+            changes.count(table, matched.names)
+    if not changes.pairs:
         raise ConfigError(f"{uri} and {other_uri} have no pair in common: compare runs of the same images and edits.")
-    names, differences = _differences(ScoreTable(one), ScoreTable(two))
-    chosen = {keys[i] for i in evenly(len(keys), pictures)} | _extreme(differences, set(keys))
-    cards = affordable(_cards(one, two, [key for key in keys if key in chosen], differences))
+    cards = affordable(_cards(one, two, changes.chosen(), matched.names))
     counts = "".join(
         f'<div class="tile"><dt>{words}</dt><dd class="number">{count:,}</dd><dd>{text(note)}</dd></div>'
         for words, count, note in (
-            ("pairs in both", len(keys), "with a picture in each"),
-            ("only in A", _pictured(one) - len(keys), uri),
-            ("only in B", _pictured(two) - len(keys), other_uri),
+            ("pairs in both", changes.pairs, "with a picture in each"),
+            ("only in A", matched.pictured[0] - changes.pairs, uri),
+            ("only in B", matched.pictured[1] - changes.pairs, other_uri),
         )
     )
     page = html(
@@ -52,8 +54,8 @@ def write_comparison(
         subtitle=f"A is {uri}, B is {other_uri}",
         head=f'<dl class="tiles">{counts}</dl>',
         sections=[
-            section("scores", "B minus A", _table(names, differences)),
-            section("pictures", "Pictures", sheet(cards, len(keys))),
+            section("scores", "B minus A", _table(matched.names, changes.scores)),
+            section("pictures", "Pictures", sheet(cards, changes.pairs)),
         ],
         footer=f"written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by p2pz_ray",
     )
@@ -62,84 +64,54 @@ def write_comparison(
     return one.store.name(file)
 
 
-def _keys(run: Run) -> list[Key]:
-    """Id and edit of the pairs that have a picture, in order."""
-    found = []
-    for manifest in run.manifests:
-        for batch in run.batches(manifest, ["id", "edit", "status"]):
-            rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-            found += [(id, edit) for id, edit, status in rows if status != "error"]
-    return found
-
-
-def _shared(one: Run, two: Run) -> list[Key]:
-    others = set(_keys(two))
-    return [key for key in _keys(one) if key in others]
-
-
-def _pictured(run: Run) -> int:
-    return len(_keys(run))
-
-
-def _differences(a: ScoreTable, b: ScoreTable) -> tuple[list[str], dict[Key, dict[str, tuple[float, float]]]]:
-    """The scores that both have, computed by the same model, and both values for each pair."""
-    names = [name for name in a.values if a.made_by[name] == b.made_by.get(name)]
-    there = a.rows(set(zip(b.ids, b.edits, strict=True)))
-    others = b.rows(there)
-    return names, {
-        key: {name: (found[name], others[key][name]) for name in names if name in found and name in others[key]}
-        for key, found in there.items()
-    }
-
-
-def _extreme(differences: dict[Key, dict[str, tuple[float, float]]], keys: set[Key]) -> set[Key]:
-    """For each score, the pairs that differ most in either direction."""
-    names = {name for values in differences.values() for name in values}
-    chosen: set[Key] = set()
-    for name in names:
-        ranked = sorted((v[name][1] - v[name][0], key) for key, v in differences.items() if name in v and key in keys)
-        chosen |= {key for _, key in (*ranked[:_EXTREMES], *ranked[-_EXTREMES:])}
-    return chosen
-
-
-def _cards(one: Run, two: Run, keys: Sequence[Key], differences: dict[Key, Any]) -> list[Card]:
-    other = edited_pictures(two, set(keys))
+def _cards(one: Run, two: Run, chosen: Sequence[Spot], names: Sequence[str]) -> list[Card]:
+    keys = {(spot.id, spot.edit) for spot in chosen}
+    partitions, others = {spot.partition for spot in chosen}, {spot.other for spot in chosen}
+    other = edited_pictures(two, keys, others)
+    before, after = _scores(one, keys, partitions), _scores(two, keys, others)
     columns = ["id", "edit", "status", "caption", "seed", "source_image", "edited_image"]
     cards = []
-    for row in rows_at(one, places_of(one, set(keys)), columns):
+    for row in rows_at(one, places_of(one, keys, partitions), columns):
         key = (row["id"], row["edit"])
         shown = {
             "source": picture((row["source_image"] or {}).get("bytes")),
             "A": picture((row["edited_image"] or {}).get("bytes")),
             "B": picture(other.get(key)),
         }
-        scores = {name: b - a for name, (a, b) in differences.get(key, {}).items()}
+        a, b = before.get(key, {}), after.get(key, {})
+        scores = {name: b[name] - a[name] for name in names if name in a and name in b}
         cards.append(Card(*key, row["status"], row["caption"] or "", row["seed"], shown, scores))
     return cards
 
 
-def _table(names: Sequence[str], differences: dict[Key, dict[str, tuple[float, float]]]) -> str:
+def _scores(run: Run, keys: Collection[Key], partitions: Collection[str]) -> dict[Key, dict[str, float]]:
+    return ScoreTable(run, [one for one in run.manifests if one.partition in partitions]).rows(keys)
+
+
+def _table(names: Sequence[str], changes: Mapping[str, Change]) -> str:
     rows, drawn = "", ""
     for name in names:
-        both = np.array([values[name] for values in differences.values() if name in values], np.float64).reshape(-1, 2)
-        change: NDArray[np.float64] = both[:, 1] - both[:, 0]
-        ids = [id for (id, _), values in differences.items() if name in values]
-        images = np.unique(ids, return_inverse=True)[1] if ids else None
-        found = mean(change, images)
+        found = changes.get(name)
         if found is None:
             continue
+        before, after, by = (moments.estimate(False) for moments in (found.before, found.after, found.change))
+        assert before is not None
+        assert after is not None
+        assert by is not None
         way = measure(name).better
-        better = (change < 0) if way == "less" else (change > 0)
+        better = found.less if way == "less" else found.more
         words = text(measure(name).name)
         rows += (
             f'<tr><th scope="row">{words} <small><code>{text(name)}</code></small></th>'
-            f"<td>{value(name, both[:, 0].mean())}</td>"
-            f"<td>{value(name, both[:, 1].mean())}</td>"
-            f"<td><b>{_change(name, found.mean)}</b> <small>{_interval(name, found)}</small></td>"
-            f"<td>{_share(better, images) if way else '–'}</td><td>{len(change):,}</td></tr>"
+            f"<td>{value(name, before.mean)}</td>"
+            f"<td>{value(name, after.mean)}</td>"
+            f"<td><b>{_change(name, by.mean)}</b> <small>{_interval(name, by)}</small></td>"
+            f"<td>{_share(better.estimate(True)) if way else '–'}</td><td>{by.count:,}</td></tr>"
         )
         if not is_share(name):
-            drawn += f"<figure><figcaption>{words}, B minus A</figcaption>{histogram(change, words)}</figure>"
+            ends = found.lowest[0].rank, found.highest[-1].rank
+            chart = bars(*found.histogram.bins(), ends, words)
+            drawn += f"<figure><figcaption>{words}, B minus A</figcaption>{chart}</figure>"
     if not rows:
         return '<p class="empty">The runs have no score in common: run p2pz evaluate on each with the same metrics.</p>'
     columns = ("A", "B", "B minus A", "pairs where B is better", "pairs")
@@ -150,8 +122,7 @@ def _table(names: Sequence[str], differences: dict[Key, dict[str, tuple[float, f
 <div class="charts">{drawn}</div>"""
 
 
-def _share(hits: NDArray[np.bool_], images: NDArray[np.intp] | None) -> str:
-    found = share_of(hits, images)
+def _share(found: Estimate | None) -> str:
     if found is None or found.low is None or found.high is None:
         return "–"
     return f"{100 * found.mean:.1f} % <small>{100 * found.low:.1f} to {100 * found.high:.1f} %</small>"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from p2pz_ray.amount import number
-from p2pz_ray.evaluation.metrics.truth import TruthSummary, psnr
+from p2pz_ray.evaluation.metrics.truth import TruthSums, psnr
 from p2pz_ray.evaluation.sums import Sums
 from p2pz_ray.evaluation.tally import Problem
 from p2pz_ray.report.cards import Card, sheet
@@ -35,7 +35,7 @@ def page(
     title: str,
     subtitle: str,
     figures: Figures,
-    truth: Mapping[str, TruthSummary],
+    truth: Mapping[str, TruthSums],
     scores: Sums,
     student: Sums | None,
     cards: Sequence[Card],
@@ -99,9 +99,9 @@ def _counts(figures: Figures) -> list[Tile]:
     return tiles
 
 
-def _quality(truth: Mapping[str, TruthSummary], scores: Sums) -> list[Tile]:
-    compared = sum(summary.pairs for summary in truth.values())
-    closer = sum(summary.closer for summary in truth.values())
+def _quality(truth: Mapping[str, TruthSums], scores: Sums) -> list[Tile]:
+    compared = sum(sums.pairs for sums in truth.values())
+    closer = sum(sums.closer for sums in truth.values())
     note = f"of {compared:,} compared"
     beside = [("closer to the truth than the source", _percent(closer, compared), note, "")] if compared else []
     return headlines(scores.estimates()) or beside
@@ -115,17 +115,17 @@ def _tiles(tiles: Sequence[Tile]) -> str:
     return f'<dl class="tiles">\n{inside}\n</dl>' if inside else ""
 
 
-def _truth(truth: Mapping[str, TruthSummary]) -> str:
+def _truth(truth: Mapping[str, TruthSums]) -> str:
     if not truth:
         return ""
     rows = []
-    largest = max(max(summary.edited, summary.copy, summary.edited_background or 0) for summary in truth.values()) or 1
-    for edit, summary in truth.items():
-        whole = _against(summary.edited, summary.copy, largest)
-        background = _against(summary.edited_background, summary.copy_background, largest)
-        rows.append(
-            f'<tr><th scope="row">{text(edit)} <small>{summary.pairs:,} pairs</small></th>{whole}{background}</tr>'
-        )
+    means = {edit: sums.mean for edit, sums in truth.items()}
+    largest = max(max(mean.edited, mean.copy, mean.edited_background or 0) for mean in means.values()) or 1
+    for edit, mean in means.items():
+        whole = _against(mean.edited, mean.copy, largest)
+        background = _against(mean.edited_background, mean.copy_background, largest)
+        pairs = f"{truth[edit].pairs:,} pairs"
+        rows.append(f'<tr><th scope="row">{text(edit)} <small>{pairs}</small></th>{whole}{background}</tr>')
     return f"""<div class="scroll" tabindex="0" role="region" aria-label="Errors against the truth">
 <table>
 <thead>

@@ -12,7 +12,7 @@ from p2pz_ray.commit.run import Run
 from p2pz_ray.config.edits import base_name
 from p2pz_ray.errors import ConfigError, ImageError
 from p2pz_ray.evaluation.metrics.pixels import NO_DIFFERENCE
-from p2pz_ray.evaluation.metrics.truth import PairError, Truth, TruthSummary, psnr
+from p2pz_ray.evaluation.metrics.truth import PairError, Truth, TruthSums, psnr
 from p2pz_ray.evaluation.summary import ScoreTable, sums_of
 from p2pz_ray.evaluation.tally import Place, Tally, busy_seconds, edited_pictures, places_of, rows_at
 from p2pz_ray.report.cards import Card, affordable
@@ -59,7 +59,7 @@ def write_report(
         title=_title(run.config) or ", ".join(sorted(tally.edits)) or "A run of pairs",
         subtitle=_subtitle(run),
         figures=_figures(run, tally),
-        truth={edit: TruthSummary.of(found) for edit, found in errors.items()},
+        truth=errors,
         scores=scores,
         student=sums_of(student) if student else None,
         cards=cards,
@@ -81,16 +81,16 @@ def _truth(run: Run, uri: str | None, storage_options: dict[str, Any] | None) ->
     return Truth(uri, storage_options, targets=targets, fit=_section(run.config, "image").get("fit", "crop"))
 
 
-def _errors(run: Run, truth: Truth) -> dict[str, list[PairError]]:
+def _errors(run: Run, truth: Truth) -> dict[str, TruthSums]:
     """The errors of all ok pairs that have a truth, by edit."""
-    errors: defaultdict[str, list[PairError]] = defaultdict(list)
+    errors: defaultdict[str, TruthSums] = defaultdict(TruthSums)
     for manifest in run.manifests:
         for batch in run.batches(manifest, ["id", "edit", "status", "source_image", "edited_image"]):
             for row in batch.to_pylist():
                 if row["status"] == "ok":
                     found = _error(truth, row)
                     if found:
-                        errors[row["edit"]].append(found)
+                        errors[row["edit"]].add(found)
     return dict(sorted(errors.items()))
 
 

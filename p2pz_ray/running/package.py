@@ -6,9 +6,8 @@ import zipfile
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from ray._private.thirdparty.pathspec import PathSpec  # what Ray itself reads ignore files with
+from pathspec import GitIgnoreSpec
 
 from p2pz_ray.errors import ConfigError, first_line
 from p2pz_ray.storage.failure import shown
@@ -23,7 +22,7 @@ SENT = ("p2pz_ray", "configs", "jobs")
 LARGEST = 100 << 20
 """Size limit of a request to a cluster's Jobs API, in bytes."""
 
-_Rules = list[tuple[Path, Any]]
+_Rules = list[tuple[Path, GitIgnoreSpec]]
 
 
 def files_to_send(folder: Path, named: Sequence[str] = ()) -> dict[str, Path]:
@@ -115,5 +114,5 @@ def _walk(folder: Path, root: Path, rules: _Rules, tops: Container[str] | None =
             yield path.relative_to(root).as_posix(), path
 
 
-def _rules(base: Path, lines: list[str]) -> tuple[Path, Any]:
-    return base, PathSpec.from_lines("gitwildmatch", lines)
+def _rules(base: Path, lines: list[str]) -> tuple[Path, GitIgnoreSpec]:
+    return base, GitIgnoreSpec.from_lines(lines)

@@ -8,7 +8,7 @@ with the error of the unedited source: an edit that is no closer to the truth th
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -40,31 +40,28 @@ class PairError:
     copy_background: float | None = None
 
 
-@dataclass(frozen=True)
-class TruthSummary:
-    """Means of many pairs' errors. closer: number of edited pictures that are closer to the truth than their source."""
+@dataclass
+class TruthSums:
+    """Sums over pairs' errors. closer: number of edited pictures that are closer to the truth than their source;
+    backgrounds: number of pairs whose background was compared; totals: Σ of each of `PairError`'s."""
 
-    pairs: int
-    closer: int
-    edited: float
-    copy: float
-    edited_background: float | None
-    copy_background: float | None
+    pairs: int = 0
+    closer: int = 0
+    backgrounds: int = 0
+    totals: PairError = PairError(0.0, 0.0, 0.0, 0.0)
 
-    @classmethod
-    def of(cls, errors: Sequence[PairError]) -> "TruthSummary":
-        """Raises `ValueError` for no errors."""
-        if not errors:
-            raise ValueError("no pairs to summarize")
-        edited = [error.edited_background for error in errors if error.edited_background is not None]
-        copies = [error.copy_background for error in errors if error.copy_background is not None]
-        return cls(
-            pairs=len(errors),
-            closer=sum(error.edited < error.copy for error in errors),
-            edited=sum(error.edited for error in errors) / len(errors),
-            copy=sum(error.copy for error in errors) / len(errors),
-            edited_background=sum(edited) / len(edited) if edited else None,
-            copy_background=sum(copies) / len(copies) if copies else None,
+    def add(self, error: PairError) -> None:
+        self.pairs += 1
+        self.closer += error.edited < error.copy
+        self.backgrounds += error.edited_background is not None
+        self.totals = PairError(*(a + (b or 0.0) for a, b in zip(astuple(self.totals), astuple(error), strict=True)))
+
+    @property
+    def mean(self) -> PairError:
+        """The mean errors; None for the background if it was never compared. There must be a pair."""
+        edited, copy, *outside = astuple(self.totals)
+        return PairError(
+            edited / self.pairs, copy / self.pairs, *(x / self.backgrounds for x in outside if self.backgrounds)
         )
 
 
