@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from faulty_s3 import KINDS, faulty_s3
-from tiny_job import committed_files, data_files, pairs_of, tiny_settings
+from tiny_job import committed_files, data_files, pairs_of, tiny_settings, translated
 
+from p2pz_ray.cli import main
 from p2pz_ray.config import TranslateConfig
 from p2pz_ray.running import pool
 from p2pz_ray.storage.store import Store
@@ -27,7 +28,7 @@ def test_a_run_from_and_to_an_s3_whose_tenth_request_fails_is_complete_and_exact
     tmp_path: Path, tiny_model: Path, local_ray: None
 ) -> None:
     settings = tiny_settings(tmp_path, tiny_model, images=12, per_partition=2)
-    translate(TranslateConfig.model_validate(settings))
+    undisturbed = translated(settings)
     with faulty_s3(share=0.1, seed=4) as (options, direct, faults):
         for file in sorted((tmp_path / "world").iterdir()):
             Store("s3://bucket/world", direct).write(file.name, file.read_bytes())
@@ -43,7 +44,7 @@ def test_a_run_from_and_to_an_s3_whose_tenth_request_fails_is_complete_and_exact
         assert run.exists("_SUCCESS")
         rows = [row for name in run.list("data") for row in pq.read_table(_file(run, name)).to_pylist()]
         assert len(rows) == 24
-        assert {(row["id"], row["edit"]): row for row in rows} == pairs_of(tmp_path / "run")
+        assert {(row["id"], row["edit"]): row for row in rows} == undisturbed
 
 
 def _file(run: Store, name: str) -> io.BytesIO:
@@ -63,24 +64,27 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up_stops_the_run_in_one_sentence_and_with_space_it_goes_on_to_the_same_pairs(
-    tmp_path: Path, tiny_model: Path, small_disk: Path, local_ray: None
+    tmp_path: Path,
+    tiny_model: Path,
+    small_disk: Path,
+    local_ray: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = tiny_settings(tmp_path, tiny_model, images=16, per_partition=2)
-    translate(TranslateConfig.model_validate(settings))
+    undisturbed = translated(settings)
     filling = settings | {"output": str(small_disk / "run")}
     job = tmp_path / "job.yaml"
     job.write_text(yaml.safe_dump(filling))
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(_room(small_disk) - 150_000))
-    ended = subprocess.run(
-        [sys.executable, "-c", _IMPATIENT, "translate", str(job)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": ""},
-    )
-    *_, last = ended.stderr.strip().splitlines()
-    assert ended.returncode == 1, ended.stderr
+    with monkeypatch.context() as impatient:
+        impatient.setattr(pool, "OUTAGE", pool.OUTAGE / 300)
+        impatient.setattr(pool, "STORAGE_REST", pool.STORAGE_REST / 10)
+        code = main(["translate", str(job)])
+    said = capsys.readouterr().err
+    *_, last = said.strip().splitlines()
+    assert code == 1, said
     assert last.startswith("p2pz: ")
     assert "No space left on device" in last
     assert "the same command goes on from there" in last
@@ -89,17 +93,8 @@ def test_a_disk_that_fills_up_stops_the_run_in_one_sentence_and_with_space_it_go
     assert not (small_disk / "run" / "_SUCCESS").exists()
     ballast.unlink()
     assert translate(TranslateConfig.model_validate(filling)).ok == 32
-    assert pairs_of(small_disk / "run") == pairs_of(tmp_path / "run")
+    assert pairs_of(small_disk / "run") == undisturbed
     assert kept < committed_files(small_disk / "run") == data_files(small_disk / "run")
-
-
-_IMPATIENT = f"""
-import sys
-from p2pz_ray.running import pool
-pool.OUTAGE, pool.STORAGE_REST = {pool.OUTAGE / 300}, {pool.STORAGE_REST / 10}
-from p2pz_ray.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 def _room(disk: Path) -> int:

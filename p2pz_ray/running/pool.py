@@ -15,6 +15,7 @@ from ray.exceptions import (
     TaskCancelledError,
 )
 
+from p2pz_ray.amount import count
 from p2pz_ray.config.processes import ReplicasConfig
 from p2pz_ray.errors import ConfigError, P2PZError, first_line
 from p2pz_ray.running.backlog import Backlog, Work
@@ -284,7 +285,9 @@ class Pool:
         [partition] = suspect.partitions
         deaths = self.deaths[partition.id] + 1
         if deaths > self.settings.max_task_retries and partition.id in self.left and not self.held[partition.id]:
-            sentence = f"The process that translated its partition died {deaths} times, so the partition is left out."
+            sentence = (
+                f"The process that translated its partition died {count(deaths, 'time')}, so the partition is left out."
+            )
             try:
                 self._commit(partition, self.quarantine(partition, sentence))
             except FileError:
