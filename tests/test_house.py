@@ -127,3 +127,10 @@ def test_each_file_and_each_package_says_in_its_first_line_what_it_is() -> None:
         if not re.match(r"\S.{8,}", ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "")
     ]
     assert silent == []
+
+
+def test_no_file_holds_the_marks_of_a_merge() -> None:
+    marks = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
+    texts = [path for top in ("p2pz_ray", "jobs", "tests", "cluster", "configs") for path in (ROOT / top).rglob("*")]
+    texts += [path for path in ROOT.iterdir() if path.is_file()]
+    assert [path for path in texts if path.suffix in WRITTEN and marks.search(path.read_text(encoding="utf-8"))] == []
