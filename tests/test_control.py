@@ -183,6 +183,7 @@ def test_a_sketch_is_a_column_and_one_that_is_missing_or_broken_an_error_row(
     assert page.count("condition 1") == page.count("condition 2") > 0
 
 
+@pytest.mark.slow
 def test_the_miniatures_own_controlnet_draws_the_edit_where_the_sketch_says(tmp_path: Path) -> None:
     folder = write_world(str(tmp_path / "world"), 6, seed=4)
     given: dict[str, Any] = {
