@@ -379,14 +379,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sending(folder: Path, tiny_model: Path) -> list[str]:
-    """`p2pz submit` of a run of 12 partitions, one of its 24 images broken."""
+    """`p2pz submit` of a run of 12 partitions, one of its 24 images broken; slow enough to be stopped amid it."""
     job, _ = write_job(folder / "p2pz", tiny_model, images=1)
     photos = folder / "photos"
     photos.mkdir()
     (photos / "empty.png").write_bytes(b"")
     for level in range(23):
         Image.new("RGB", (64, 64), (10 * level, 100, 100)).save(photos / f"{level}.png")
-    return ["submit", job, f"input.uri={photos}", "inversion.steps=6", f"captions.otherwise={attack(folder)}"]
+    return ["submit", job, f"input.uri={photos}", "inversion.steps=30", f"captions.otherwise={attack(folder)}"]
 
 
 @pytest.fixture(scope="module")
