@@ -103,7 +103,8 @@ class Diffusion:
         inversion = self._inverted(pixels, captions, seeds, conditions)
         edited = self.editor.edit_each(inversion, self.directions, self.strengths, _masks(pictures))
         masks = [None] * len(pictures) if edited.masks is None else list(edited.masks)
-        shown = self.editor.controls.pictures(pixels, conditions)
+        kept = self.job.config.output_format.conditions
+        shown = self.editor.controls.pictures(pixels, conditions) if kept else []
         return [
             Edited(caption, None, faults[0])
             if all(faults)
